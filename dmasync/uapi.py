@@ -43,7 +43,7 @@ def ioctl_encoding(machine: str) -> IoctlEncoding:
 class Layout:
     """One C structure of the user API: field names, sizes and offsets in bytes, in declaration order."""
 
-    def __init__(self, name: str, **fields: str) -> None:
+    def __init__(self, name: str, /, **fields: str) -> None:
         self.name = name
         self.fields = tuple(fields)
         self._struct = struct.Struct("=" + "".join(fields.values()))

@@ -1,0 +1,63 @@
+"""The command ``dmasync``: finds the subcommand, calls it, turns its errors into one line and an exit status.
+
+Each subcommand is a module of :mod:`dmasync.harness` with ``configure(parser)`` and ``run(options) -> int``.
+Only the one that is called is imported, so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "probe": "what this host offers, what is missing and the line that mends it",
+    "vm": "run a command on a real kernel in a virtual machine",
+    "bench": "run the suites, write pytest-benchmark JSON",
+    "gate": "judge two runs, two kernels or two kernel command lines",
+    "history": "list and prune the runs that were kept",
+    "report": "pictures: cost against size, history, timelines",
+    "model": "fit cost = a + b * bytes and answer what a frame costs",
+    "record": "run a Python program with the recorder under its default backend",
+    "replay": "run a recorded journal against the fake",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``dmasync`` with *argv* (default: the process's own) and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    wanted = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == wanted:
+            module = _load(name)
+            module.configure(subparser)
+            subparser.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    from dmasync.harness.exit_status import CommandError
+
+    try:
+        return int(options.run(options))
+    except CommandError as error:
+        print(f"dmasync {options.command}: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return 130
+
+
+def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more
+    try:
+        return importlib.import_module(f"dmasync.harness.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("dmasync"):
+            raise
+        print(
+            f"dmasync {name}: needs the package {error.name!r}: python3 -m pip install 'dmabuf-sync[harness]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(4) from None

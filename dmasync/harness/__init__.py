@@ -1,0 +1,1 @@
+"""What surrounds a run: probe, virtual runner, bench, gate, report. Imported by the command only."""
