@@ -1,0 +1,107 @@
+"""The cache folder: what was fetched or built once, checked, and safe with several processes at work.
+
+An entry is a folder. It is made under another name beside its place and renamed when it is whole, so that a reader sees
+all of it or nothing. A lock per entry makes a second process wait for the first instead of doing the work again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+
+MANIFEST = "dmasync-manifest.json"
+"""Written last into an entry: the SHA-256 of each file that is checked before the entry is used."""
+
+
+def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return ``$XDG_CACHE_HOME/dmasync``, or ``~/.cache/dmasync`` where that variable is unset, empty or relative.
+
+    An unset or empty HOME is looked up in the password database, as a shell's ``~`` is.
+    """
+    base = environment.get("XDG_CACHE_HOME", "")
+    if base.startswith("/"):  # the base directory specification says to ignore a relative path
+        return Path(base) / "dmasync"
+    home = environment.get("HOME", "")
+    if not home.startswith("/"):
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    return Path(home) / ".cache" / "dmasync"
+
+
+def entry(path: Path, build: Callable[[Path], list[str]]) -> Path:
+    """Return the cache entry *path*, calling *build* for it if it is missing or damaged.
+
+    *build* fills the empty folder that it is given and returns the names, relative to it, of the files whose content
+    must be checked before each use. Raises what *build* raises, and :class:`CommandError` where the cache cannot be
+    written; nothing half made is left in either case.
+    """
+    if is_whole(path):
+        return path
+    with locked(path):
+        if is_whole(path):  # another process made it while this one waited
+            return path
+        discard(path)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            scratch.chmod(0o755)
+            checked = build(scratch)
+            manifest = {name: _digest(scratch / name) for name in checked}
+            (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            scratch.rename(path)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    return path
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether the entry is there and its checked files are what they were when it was made."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        return all(_digest(path / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def discard(path: Path) -> None:
+    """Remove an entry; its name is given up first, so that nobody finds half of it."""
+    if not path.exists():
+        return
+    doomed = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    path.rename(doomed / "entry")
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that belongs to *path*; it goes with the process, however that ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CommandError(
+            f"the cache folder {path.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME to one that can",
+            ExitStatus.UNUSABLE,
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,334 @@
+"""Run a command on a kernel in a virtual machine, under software emulation unless KVM is asked for.
+
+virtme-ng boots the kernel on the host's own file system, read-only under throw-away layers; the same Python runs inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from dmasync.harness import guard, guest_script, host_setup
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.guest_files import guest_environment, overlays, shares
+from dmasync.harness.kernels import Kernel
+from dmasync.harness.progress import Progress, SilentProgress
+
+POLL_SECONDS = 0.05
+EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps")
+"""Where the kernel and a program's memory lie changes how many instructions they execute."""
+EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
+"""One instruction is one nanosecond of guest time."""
+
+
+class VirtualMachineError(CommandError):
+    """The machine, not the command in it, failed: exit status 3. ``console`` has the kernel's last words."""
+
+    def __init__(self, message: str, console: str = "") -> None:
+        super().__init__(message, ExitStatus.CANNOT_JUDGE)
+        self.console = console
+
+
+class BootError(VirtualMachineError):
+    """The guest did not get as far as the command: the emulator refused, the kernel panicked or hung."""
+
+
+class GuestDiedError(VirtualMachineError):
+    """The guest ended, by a panic or a power-off, before the command did."""
+
+
+class GuestTimeout(VirtualMachineError):
+    """The command was still running when its time was up; the machine was killed."""
+
+
+@dataclass(frozen=True)
+class CompletedRun:
+    """A command that ran to its end in a guest."""
+
+    returncode: int
+    stdout: str
+    """Empty where the caller took the output as it came."""
+    stderr: str
+    kernel_release: str
+    """What ``uname -r`` said in the guest."""
+    kernel_source: str
+    machine: str
+    exact: bool
+    append: tuple[str, ...]
+    boot_seconds: float
+    command_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualMachine:
+    """What to boot, and with what; each :meth:`run` is one boot."""
+
+    kernel: Kernel
+    exact: bool = False
+    """The exact clock: one CPU, one guest nanosecond an instruction, nothing at a random address."""
+    append: Sequence[str] = ()
+    """Further arguments on the kernel's command line."""
+    memory: str = "1G"
+    cpus: int = 1
+    output: Path | None = None
+    """A host folder that the guest sees under the same path and may write to; made if it is missing."""
+    share: Sequence[Path] = ()
+    """Further host folders, under the same path, for reading: those below /run, /dev and a few others are hidden."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_directory: Path | None = None
+    timeout: float = 600.0
+    """Seconds for boot and command together."""
+    boot_timeout: float = 240.0
+    kvm: bool = False
+    progress: Progress = field(default_factory=SilentProgress)
+
+    def run(
+        self,
+        command: Sequence[str] | str,
+        *,
+        stdout: BinaryIO | None = None,
+        stderr: BinaryIO | None = None,
+    ) -> CompletedRun:
+        """Boot, run *command* (a list of words, or a line for the shell), power off.
+
+        With *stdout* or *stderr* the command's output is written there as it comes, instead of being returned.
+        Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeout` (exit status 3) where the machine
+        failed, :class:`MissingPartError <dmasync.harness.host_setup.MissingPartError>` (4) where the host lacks
+        something, :class:`CommandError` (2) for arguments that cannot be. Whatever happens, no process is left.
+        """
+        self._check()
+        if lacking := host_setup.missing_parts(self.kernel.machine):
+            raise host_setup.MissingPartError(lacking)
+        runner = host_setup.virtme_run()
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-")))
+            control = scratch / "control"
+            control.mkdir()
+            self._write_scripts(control, command)
+            with (scratch / "console").open("wb") as console:
+                process = stack.enter_context(_guarded(self._command_line(runner, scratch), console, scratch))
+                return self._follow(process, scratch, _Follower(control, stdout, stderr))
+
+    def _check(self) -> None:
+        if self.cpus < 1:
+            raise CommandError(f"cpus is {self.cpus}, expected at least 1")
+        if self.exact and self.cpus != 1:
+            raise CommandError(
+                f"cpus is {self.cpus}: the exact clock counts one CPU's instructions, give cpus=1"
+            )
+        if self.exact and self.kvm:
+            raise CommandError("kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
+        if self.timeout <= 0:
+            raise CommandError(f"timeout is {self.timeout} s, expected more than 0")
+        for argument in self.append:
+            if '"' in argument or "\n" in argument or not argument:
+                raise CommandError(
+                    f"append has {argument!r}: a kernel argument holds no quotes and no line ends"
+                )
+        if self.output is not None:
+            try:
+                self.output.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CommandError(f"output folder {self.output}: {error.strerror}") from error
+            if not os.access(self.output, os.W_OK | os.X_OK):
+                raise CommandError(f"output folder {self.output}: may not be written")
+
+    def _write_scripts(self, control: Path, command: Sequence[str] | str) -> None:
+        here = self.working_directory or _current_directory()
+        environment = guest_environment()
+        if self.exact:
+            environment["PYTHONHASHSEED"] = "0"
+        environment |= self.environment
+        start = guest_script.start_script(
+            shares=self._shares(here),
+            overlays=overlays(here),
+            working_directory=here,
+            environment=environment,
+        )
+        (control / guest_script.START).write_text(start, encoding="utf-8", errors="surrogateescape")
+        line = command if isinstance(command, str) else shlex.join(command)
+        (control / guest_script.COMMAND).write_text(line + "\n", encoding="utf-8", errors="surrogateescape")
+        for name in (guest_script.STDOUT, guest_script.STDERR):
+            (control / name).touch()
+
+    def _shares(self, here: Path) -> list[guest_script.Share]:
+        wanted = [here, *self.share]
+        if self.kernel.modules is not None:
+            wanted.append(self.kernel.modules)
+        if self.kernel.build_tree is not None:
+            wanted.append(self.kernel.build_tree)
+        return shares(wanted, self.output)
+
+    def _command_line(self, runner: str, scratch: Path) -> list[str]:
+        kernel = self.kernel
+        line = [runner, "--mods", "auto"]
+        line += ["--kdir", str(kernel.build_tree)] if kernel.build_tree else ["--kimg", str(kernel.image)]
+        line += ["--cpus", str(self.cpus), "--memory", self.memory, "--name", "dmasync", "--cwd", "/"]
+        if not self.kvm:
+            line += ["--disable-kvm"]
+        # virtiofs would be served by a process that the instruction counter knows nothing of.
+        line += ["--force-9p", "--show-boot-console"]
+        line += ["--overlay-rwdir", "/etc", "--overlay-rwdir", "/lib", "--overlay-rwdir", "/usr"]
+        line += ["--overlay-rwdir", "/var", "--overlay-rwdir", "/tmp"]
+        line += ["--rwdir", f"{guest_script.CONTROL.lstrip('/')}={scratch / 'control'}"]
+        for index, share in enumerate(self._shares(self.working_directory or _current_directory())):
+            # virtme-ng takes plain names only: the real one hides behind a link.
+            link = scratch / f"share{index}"
+            link.symlink_to(share.host)
+            option = "--rwdir" if share.writable else "--rodir"
+            line += [option, f"{guest_script.mount_point(index).lstrip('/')}={link}"]
+        for argument in (*(EXACT_KERNEL_ARGUMENTS if self.exact else ()), *self.append):
+            line.append(f"--kopt={argument}")
+        line += ["--script-sh", f"sh {guest_script.CONTROL}/{guest_script.START}"]
+        if self.exact:
+            line += [f"--qemu-opt={option}" for option in EXACT_QEMU_ARGUMENTS]
+        return line
+
+    def _follow(self, process: subprocess.Popen[bytes], scratch: Path, follower: _Follower) -> CompletedRun:
+        """Pass output on until the machine is off; tell how it ended."""
+        began = time.monotonic()
+        started: float | None = None
+        self.progress.phase(f"booting {self.kernel.release or self.kernel.source}")
+        while True:
+            ended = process.poll() is not None
+            now = time.monotonic()
+            if started is None and follower.has(guest_script.STARTED):
+                started = now
+                self.progress.done()
+            follower.pump()
+            if follower.has(guest_script.STATUS) or ended:
+                break
+            if now - began > self.timeout or (started is None and now - began > self.boot_timeout):
+                self.progress.done()
+                raise self._overdue(now - began, started is not None, scratch)
+            time.sleep(POLL_SECONDS)
+        self.progress.done()
+        follower.pump()
+        status = follower.read(guest_script.STATUS)
+        if not status:
+            raise self._dead(started is not None, scratch)
+        return CompletedRun(
+            returncode=int(status),
+            stdout=follower.text(guest_script.STDOUT),
+            stderr=follower.text(guest_script.STDERR),
+            kernel_release=follower.read(guest_script.RELEASE),
+            kernel_source=self.kernel.source,
+            machine=self.kernel.machine,
+            exact=self.exact,
+            append=tuple(self.append),
+            boot_seconds=(started or now) - began,
+            command_seconds=now - (started or now),
+        )
+
+    def _overdue(self, seconds: float, started: bool, scratch: Path) -> VirtualMachineError:
+        console = _console(scratch)
+        if started:
+            return GuestTimeout(
+                f"the command was still running after {seconds:.0f} s; the machine was killed", console
+            )
+        return BootError(
+            f"{self._named()} did not boot within {seconds:.0f} s; the machine was killed{_last_words(console)}",
+            console,
+        )
+
+    def _dead(self, started: bool, scratch: Path) -> VirtualMachineError:
+        console = _console(scratch)
+        if started:
+            return GuestDiedError(f"the guest ended before its command did{_last_words(console)}", console)
+        return BootError(f"{self._named()} did not boot{_last_words(console)}", console)
+
+    def _named(self) -> str:
+        return f"kernel {self.kernel.release or self.kernel.source}"
+
+
+class _Follower:
+    """Reads what the guest writes to the control folder, as it comes."""
+
+    def __init__(self, control: Path, stdout: BinaryIO | None, stderr: BinaryIO | None) -> None:
+        self._control = control
+        self._sinks = {
+            name: (sink, (control / name).open("rb"))
+            for name, sink in ((guest_script.STDOUT, stdout), (guest_script.STDERR, stderr))
+            if sink is not None
+        }
+
+    def has(self, name: str) -> bool:
+        return (self._control / name).exists()
+
+    def read(self, name: str) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self._control / name).read_text(encoding="utf-8", errors="replace").strip()
+        return ""
+
+    def pump(self) -> None:
+        for sink, source in self._sinks.values():
+            while block := source.read(1 << 16):
+                sink.write(block)
+                sink.flush()
+
+    def text(self, name: str) -> str:
+        if name in self._sinks:
+            return ""
+        return (self._control / name).read_text(encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start *command* so that nothing of it is left when the block ends, however it ends."""
+    environment = {
+        **os.environ,
+        "PATH": host_setup.search_path(),
+        "HOME": str(scratch),  # virtme-ng keeps a cache and reads its settings there: neither is wanted
+        "TMPDIR": str(scratch),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=console,
+        stderr=console,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait()
+
+
+def _current_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
+
+
+def _console(scratch: Path) -> str:
+    return (scratch / "console").read_text(encoding="utf-8", errors="replace")
+
+
+def _last_words(console: str) -> str:
+    """Return what explains an end best, as the tail of a sentence."""
+    return console_reason(console)
+
+
+def console_reason(console: str, *, prefer: Callable[[str], bool] | None = None) -> str:
+    """Pick the line of *console* that says why: the panic's, else the last that is not empty."""
+    lines = [line.strip() for line in console.replace("\r", "").splitlines() if line.strip()]
+    for line in lines:
+        if "Kernel panic" in line or (prefer is not None and prefer(line)):
+            return f": {line}"
+    return f": {lines[-1]}" if lines else ""
