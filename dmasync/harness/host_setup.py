@@ -144,3 +144,14 @@ def _apt_get(command: list[str], parts: Sequence[Part]) -> None:
             line for line in result.stderr.splitlines() if line.startswith("E:")
         ] or result.stderr.splitlines()
         raise MissingPartError(parts, f"apt-get failed: {lines[-1] if lines else result.returncode}")
+
+
+def udev_daemon() -> str | None:
+    """Return the path of the device manager that virtme-ng's init would start in the guest, or None.
+
+    Nothing here depends on it: output and status travel through a shared folder, not through the ports that it names.
+    """
+    for path in ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"):
+        if os.access(path, os.X_OK):
+            return path
+    return shutil.which("udevd", path=search_path())

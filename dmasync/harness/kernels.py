@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import shutil
+import subprocess
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,12 @@ from pathlib import Path
 from dmasync.harness import cache
 from dmasync.harness.apt import DEBIAN_ARCHITECTURE, Apt, AptError, host_machine
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.host_setup import search_path
 from dmasync.harness.progress import Progress, SilentProgress
 
 DEBIAN_PREFIX = "debian:"
 IMAGE_IN_BUILD_TREE = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
+OFFERED_IN_MESSAGE = 8
 PACKAGE_MODULES_FOLDERS = ("lib/modules", "usr/lib/modules")
 
 
@@ -129,7 +133,8 @@ def offered(machine: str, progress: Progress | None = None) -> list[str]:
     names = Apt(machine, progress).names(rf"^linux-image-[0-9].*[0-9]-{architecture}$")
     # Cloud and real-time flavours are other names; what remains is "linux-image-6.12.117+deb12-amd64".
     releases = [name.removeprefix("linux-image-") for name in names]
-    plain = re.compile(rf"\d+\.\d+(\.\d+)?[^-]*(-\d+)?-{architecture}")
+    # "6.12-amd64" is a package that only points at one of them.
+    plain = re.compile(rf"\d+\.\d+(\.\d+|\+)[^-]*(-\d+)?-{architecture}")
     return sorted((release for release in releases if plain.fullmatch(release)), key=_version_key)
 
 
@@ -198,7 +203,7 @@ def _packaged(wanted: str, machine: str, progress: Progress) -> Kernel:
             raise
     matching = matching or [release for release in in_cache if fits(release)]
     if not matching:
-        on_offer = ", ".join(offered(machine, progress)) or "nothing"
+        on_offer = ", ".join(offered(machine, progress)[-OFFERED_IN_MESSAGE:]) or "nothing"
         raise KernelError(
             f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}; there is: {on_offer}"
         )
@@ -229,6 +234,8 @@ def _fetch(release: str, machine: str, progress: Progress) -> Kernel:
         for name in names:
             if not (folder / name).is_file():
                 raise AptError(f"{package} holds no {name}")
+        if index_modules(folder / "lib" / "modules" / release):
+            names.append(f"lib/modules/{release}/modules.dep")
         return names
 
     folder = cache.entry(_cache_folder(machine) / release, build)
@@ -240,6 +247,24 @@ def _fetch(release: str, machine: str, progress: Progress) -> Kernel:
         modules=_modules_beside(folder / "boot" / f"vmlinuz-{release}", release),
         config=folder / "boot" / f"config-{release}",
     )
+
+
+def index_modules(modules: Path) -> bool:
+    """Let depmod write ``modules.dep`` for an unpacked modules folder, if it is not there; tell whether it is now.
+
+    A package leaves that to its installation script, and virtme-ng would do it at the first boot, one machine in the
+    way of another.
+    """
+    index = modules / "modules.dep"
+    depmod = shutil.which("depmod", path=search_path())
+    if not index.exists() and depmod is not None and modules.parent.parent.name == "lib":
+        subprocess.run(
+            [depmod, "-b", str(modules.parents[2]), modules.name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    return index.exists()
 
 
 def _from_build_tree(tree: Path, machine: str) -> Kernel:
