@@ -1,0 +1,50 @@
+"""What the layers have in common: finding what lies beneath them, and naming a buffer through any descriptor.
+
+How a layer keeps a success from turning into an exception: CPython runs signal handlers after calls, at the
+entry of Python functions and at backward jumps, but not while ``for result in map(call, …)`` steps its
+iterator in C and enters the body. So the body is reached exactly when the inner call succeeded, and a body
+without calls, backward jumps or conditions cannot be interrupted: the exception waits until the caller has
+the result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from dmasync import Backend
+
+BufferOf = Callable[[int], "int | None"]
+
+
+def find(backend: object, attribute: str) -> Any:
+    """The *attribute* of the outermost of *backend* and the layers beneath it (``inner``) that has it, or
+    None.
+    """
+    layer: object | None = backend
+    while layer is not None:
+        if hasattr(layer, attribute):
+            return getattr(layer, attribute)
+        layer = getattr(layer, "inner", None)
+    return None
+
+
+def buffer_of_file(fd: int) -> int | None:
+    """The inode number of *fd*, the same through each of its duplicates; None when it is not open.
+
+    Every dma-buf has an inode of its own that is never used again while the system runs
+    (drivers/dma-buf/dma-buf.c).
+    """
+    try:
+        return os.fstat(fd).st_ino
+    except (OSError, OverflowError, TypeError):
+        return None
+
+
+def buffer_of(backend: Backend) -> BufferOf:
+    """How to name the buffers of *backend*: its own ``buffer_of(fd)`` where it has one, else the inode
+    number.
+    """
+    found: BufferOf | None = find(backend, "buffer_of")
+    return found or buffer_of_file

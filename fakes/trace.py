@@ -1,0 +1,312 @@
+"""A journal as JSON lines.
+
+The first line is the header: ``{"format": "dmasync-trace", "version": 1, "started_ns": …, "facts": {…}}``.
+Each other line is an object with one key that says what it is:
+
+``{"stack": [[file, line, function], …]}``
+    call stack 1, 2, … in the order of the lines; entries refer to them
+``{"sync": [time_ns, buffer, flags, thread, fd, stack, end_ns, errno]}``
+    an attempt at START or END; buffer and flags may be null
+``{"call": {…}}``
+    any other call: the fields of fakes.journal.Call, bytes as {"hex": …}
+``{"event": {…}}``
+    the fields of fakes.journal.Event
+``{"end": true}``
+    the last line of a trace that was written to its end
+
+A trace without its last line, or with a last line that was cut off, is read up to its last whole line. A line
+that is not of this form, a number out of range or a stack that is not there is a ValueError that names the
+line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, Final
+
+from fakes.journal import NO_BUFFER, NO_FLAGS, ROW, Call, Event, Journal, Transition
+
+FORMAT: Final = "dmasync-trace"
+VERSION: Final = 1
+MAX_LINE: Final = 1 << 20
+"""A longer line is no trace's: what is read is bounded."""
+
+_METHODS: Final = {
+    # method: types of its arguments
+    "open": (str, int),
+    "close": (int,),
+    "dup": (int,),
+    "ioctl": (int, int, (int, bytes, str)),
+    "memfd_create": (str, int),
+    "ftruncate": (int, int),
+    "add_seals": (int, int),
+    "get_seals": (int,),
+    "mmap": (int, int, int, int, int),
+    "lseek": (int, int, int),
+    "poll": (int, int, (int, type(None))),
+}
+
+
+def lines(journal: Journal) -> Iterator[str]:
+    """The trace, line by line, each with its newline."""
+    yield _line(
+        {"format": FORMAT, "version": VERSION, "started_ns": journal.started_ns, "facts": journal.facts}
+    )
+    written = 1
+
+    def upto(stack: int) -> Iterator[str]:
+        nonlocal written
+        while written <= stack:
+            yield _line({"stack": [list(frame) for frame in journal.stack(written)]})
+            written += 1
+
+    for entry in journal.entries():
+        yield from upto(entry.stack)
+        yield entry_line(entry)
+    yield _line({"end": True})
+
+
+def entry_line(entry: Transition | Call | Event) -> str:
+    """One entry's line; the stack it refers to must have been written before."""
+    if isinstance(entry, Transition):
+        return _line(
+            {
+                "sync": [
+                    entry.time_ns,
+                    entry.buffer,
+                    entry.flags,
+                    entry.thread,
+                    entry.fd,
+                    entry.stack,
+                    entry.end_ns,
+                    entry.errno,
+                ]
+            }
+        )
+    fields = {name: _plain(getattr(entry, name)) for name in entry.__slots__}
+    return _line({"call" if isinstance(entry, Call) else "event": fields})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray)):
+        return {"hex": value.hex()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")) + "\n"
+
+
+def dump(journal: Journal, file: IO[str] | str | os.PathLike[str]) -> None:
+    """Write *journal* to *file*, a path or an open text file."""
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, "w", encoding="utf-8") as opened:
+            opened.writelines(lines(journal))
+    else:
+        file.writelines(lines(journal))
+
+
+def load(file: IO[str] | str | os.PathLike[str] | Iterable[str]) -> Journal:
+    """Read a trace. ValueError, naming the line, when it is none; what a cut-off last line held is dropped.
+
+    ``journal.facts["complete"]`` says whether the trace had its last line.
+    """
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, encoding="utf-8", errors="strict") as opened:
+            return _load(_bounded(opened))
+    readline = getattr(file, "readline", None)
+    return _load(_bounded(file) if readline else iter(file))  # type: ignore[arg-type]
+
+
+def _bounded(file: IO[str]) -> Iterator[str]:
+    while True:
+        line = file.readline(MAX_LINE + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE:
+            raise ValueError(f"a line is longer than {MAX_LINE} characters: this is no trace")
+        yield line
+
+
+def _load(source: Iterator[str]) -> Journal:
+    journal = Journal()
+    reader = _Reader(journal)
+    number = 0
+    try:
+        for number, line in enumerate(source, 1):
+            if not line.endswith("\n"):
+                break  # cut off while it was written: everything before it is whole
+            if reader.ended:
+                raise ValueError("it comes after the end")
+            reader.read(line, number == 1)
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"line {number + 1}: not UTF-8: {problem.reason}") from None
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"line {max(number, 1)}: {problem}") from None
+    if not number or not reader.header:
+        raise ValueError("line 1: the header is missing")
+    journal.facts["complete"] = reader.ended
+    return journal
+
+
+class _Reader:
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.header = False
+        self.ended = False
+        self._kinds: dict[str, Callable[[Any], None]] = {
+            "sync": self._sync,
+            "call": self._call,
+            "event": self._event,
+            "stack": self._stack,
+            "end": self._end,
+        }
+
+    def read(self, line: str, first: bool) -> None:
+        value = json.loads(line, parse_constant=_refuse, parse_float=_refuse)
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        if first:
+            self._head(value)
+            return
+        if len(value) != 1:
+            raise ValueError(f"an entry has one key, this has {len(value)}")
+        ((kind, content),) = value.items()
+        if kind not in self._kinds:
+            raise ValueError(f"{kind[:40]!r} is no kind of entry")
+        self._kinds[kind](content)
+
+    def _head(self, value: dict[str, Any]) -> None:
+        if value.get("format") != FORMAT:
+            raise ValueError(f"not a {FORMAT}: the first line names another format")
+        if value.get("version") != VERSION:
+            raise ValueError(
+                f"version {str(value.get('version'))[:20]} of the format; this reads version {VERSION}"
+            )
+        self.journal.started_ns = _integer(value.get("started_ns"), "started_ns")
+        facts = value.get("facts")
+        if not isinstance(facts, dict):
+            raise ValueError("facts is no object")
+        self.journal.facts = facts
+        self.header = True
+
+    def _stack(self, content: Any) -> None:
+        if not isinstance(content, list) or len(content) > 200:
+            raise ValueError("a stack is a list of at most 200 frames")
+        frames = []
+        for frame in content:
+            if not isinstance(frame, list) or [type(part) for part in frame] != [str, int, str]:
+                raise ValueError("a frame is [file, line, function]")
+            frames.append((frame[0], frame[1], frame[2]))
+        self.journal.add_stack(tuple(frames))
+
+    def _sync(self, content: Any) -> None:
+        if not isinstance(content, list) or len(content) != 8:
+            raise ValueError("sync has eight values")
+        time_ns, buffer, flags, thread, fd, stack, end_ns, code = content
+        self.journal.rows += ROW.pack(
+            _integer(time_ns, "time_ns"),
+            NO_BUFFER if buffer is None else _integer(buffer, "buffer"),
+            NO_FLAGS if flags is None else _integer(flags, "flags", 0, NO_FLAGS - 1),
+            _integer(thread, "thread", 0, (1 << 64) - 1),
+            _integer(fd, "fd", -(1 << 31), (1 << 31) - 1),
+            self._stack_index(stack),
+            _integer(end_ns, "end_ns"),
+            _integer(code, "errno", -1, 4095),
+        )
+
+    def _call(self, content: Any) -> None:
+        fields = _fields(content, Call.__slots__)
+        method = fields["method"]
+        if not isinstance(method, str) or method not in _METHODS:
+            raise ValueError(f"{str(method)[:40]!r} is no method of a backend")
+        arguments = fields["arguments"]
+        types = _METHODS[method]
+        if not isinstance(arguments, list) or len(arguments) != len(types):
+            raise ValueError(f"{method} takes {len(types)} arguments")
+        values = tuple(_bytes(argument) for argument in arguments)
+        for value, wanted in zip(values, types, strict=False):
+            if isinstance(value, bool) or not isinstance(value, wanted):
+                raise ValueError(f"{method} does not take a {type(value).__name__} there")
+            if isinstance(value, int):
+                _integer(value, f"an argument of {method}", -(1 << 63), (1 << 64) - 1)
+        code = fields["errno"]
+        result = fields["result"]
+        after = _bytes(fields["after"])
+        if after is not None and not isinstance(after, bytes):
+            raise ValueError("after holds bytes")
+        self.journal.calls.append(
+            Call(
+                method,
+                values,
+                _integer(fields["time_ns"], "time_ns"),
+                _integer(fields["thread"], "thread", 0, (1 << 64) - 1),
+                self._position(fields["position"]),
+                None if fields["buffer"] is None else _integer(fields["buffer"], "buffer"),
+                self._stack_index(fields["stack"]),
+                None if result is None else _integer(result, "result"),
+                after,
+                None if code is None else _integer(code, "errno", -1, 4095),
+                _integer(fields["end_ns"], "end_ns"),
+            )
+        )
+
+    def _event(self, content: Any) -> None:
+        fields = _fields(content, Event.__slots__)
+        if not isinstance(fields["kind"], str) or not isinstance(fields["note"], str):
+            raise ValueError("kind and note are text")
+        ranges = fields["ranges"]
+        if not isinstance(ranges, list) or any(not isinstance(r, list) or len(r) != 2 for r in ranges):
+            raise ValueError("ranges are [offset, length] pairs")
+        self.journal.events.append(
+            Event(
+                fields["kind"],
+                _integer(fields["buffer"], "buffer"),
+                tuple((_integer(a, "offset", 0), _integer(b, "length", 0)) for a, b in ranges),
+                _integer(fields["time_ns"], "time_ns"),
+                _integer(fields["thread"], "thread", 0, (1 << 64) - 1),
+                self._position(fields["position"]),
+                self._stack_index(fields["stack"]),
+                fields["note"],
+                _integer(fields["end_ns"], "end_ns"),
+            )
+        )
+
+    def _end(self, content: Any) -> None:
+        if content is not True:
+            raise ValueError("the end is true")
+        self.ended = True
+
+    def _position(self, value: Any) -> int:
+        return _integer(value, "position", 0, len(self.journal))
+
+    def _stack_index(self, value: Any) -> int:
+        return _integer(value, "stack", 0, self.journal.stacks - 1)
+
+
+def _integer(value: Any, name: str, low: int = -(1 << 63) + 1, high: int = (1 << 63) - 1) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is not an integer from {low} to {high}")
+    return value
+
+
+def _fields(content: Any, names: Iterable[str]) -> dict[str, Any]:
+    if not isinstance(content, dict) or sorted(content) != sorted(names):
+        raise ValueError(f"its fields are {', '.join(names)}")
+    return content
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, dict):
+        if list(value) != ["hex"] or not isinstance(value["hex"], str):
+            raise ValueError('bytes are written as {"hex": …}')
+        return bytes.fromhex(value["hex"])
+    return value
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text[:20]} is no integer")

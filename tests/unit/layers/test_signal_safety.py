@@ -1,0 +1,166 @@
+"""A signal handler's exception never separates a call's success from its record and its result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+
+import pytest
+
+from dmasync import Step, SyncType, uapi
+from fakes import faults
+from fakes.injector import FaultInjector
+from fakes.journal import INTERRUPTED
+from fakes.recorder import Recorder
+
+SYNC = uapi.DMA_BUF_IOCTL_SYNC
+START = uapi.dma_buf_sync.pack(SyncType.READ_WRITE.value | Step.START.value)
+
+
+class Tick(BaseException):
+    pass
+
+
+# A process of its own sends the signals: the interval timers belong to whoever runs the tests.
+SENDER = """
+import os, signal, sys, time
+parent = int(sys.argv[1])
+while os.getppid() == parent:
+    os.kill(parent, signal.SIGUSR1)
+    time.sleep(0.00003)
+"""
+
+
+@pytest.fixture
+def storm_of_ticks() -> Iterator[Callable[[int, Callable[[], None]], None]]:
+    """Calls a function again and again until Ticks, raised wherever handlers run in it, have ended it so often."""
+    inside: CodeType | None = None
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is inside:
+                raise Tick
+            frame = frame.f_back
+
+    def storm(rounds: int, step: Callable[[], None]) -> None:
+        nonlocal inside
+        inside = step.__code__
+        for _ in range(rounds):
+            with pytest.raises(Tick):
+                while True:
+                    step()
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid())])
+    yield storm
+    inside = None
+    sender.kill()
+    sender.wait()
+    signal.signal(signal.SIGUSR1, previous)
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_every_success_is_recorded_and_returned_under_a_storm_of_signals(backend, pipe, storm_of_ticks, stacks):
+    recorder = Recorder(FaultInjector(backend), stacks=stacks)
+    ioctl = recorder.ioctl
+    returned = 0
+
+    def step() -> None:
+        nonlocal returned
+        for _ in map(ioctl, (pipe[0],), (SYNC,), (START,)):
+            returned += 1
+            return
+
+    storm_of_ticks(3000, step)
+
+    recorded = len(recorder.journal.transitions())
+    assert backend.succeeded == recorded == returned
+    assert returned > 0
+
+
+def test_signals_inside_the_layer_beneath_are_recorded_as_interrupted(backend, pipe, storm_of_ticks):
+    class Slow(type(backend)):  # type: ignore[misc]
+        def _ioctl(self, fd, request, arg=0):
+            for _ in range(50):
+                pass
+            return super()._ioctl(fd, request, arg)
+
+    slow = Slow()
+    recorder = Recorder(slow)
+    seen = 0
+
+    def step() -> None:
+        nonlocal seen
+        for _ in map(recorder.ioctl, (pipe[0],), (SYNC,), (START,)):
+            seen += 1
+            return
+
+    storm_of_ticks(2000, step)
+    codes = [attempt.errno for attempt in recorder.journal.attempts]
+    assert codes.count(0) == slow.succeeded == seen
+    assert codes.count(INTERRUPTED) > 0
+    assert set(codes) == {0, INTERRUPTED}
+
+
+def test_refusals_are_recorded_exactly_under_signals(backend, pipe, storm_of_ticks):
+    refused = 0
+
+    class Refusing(type(backend)):  # type: ignore[misc]
+        def _ioctl(self, fd, request, arg=0):
+            nonlocal refused
+            error = BlockingIOError(11, "no")
+            refused += 1
+            raise error
+
+    recorder = Recorder(Refusing())
+
+    def step() -> None:
+        try:
+            recorder.ioctl(pipe[0], SYNC, START)
+        except OSError:
+            pass
+
+    storm_of_ticks(2000, step)
+    codes = [attempt.errno for attempt in recorder.journal.attempts]
+    # A refusal counted by the inner layer may have become an interruption before it left that layer, never a gap.
+    assert 0 < codes.count(11) <= refused
+    assert len(codes) >= refused
+
+
+def test_descriptors_are_neither_lost_nor_unrecorded_under_signals(backend, storm_of_ticks, tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    recorder = Recorder(FaultInjector(backend))
+    before = len(os.listdir("/proc/self/fd"))
+    kept: list[int] = []
+
+    def step() -> None:
+        for fd in map(recorder.open, (str(path),), (os.O_RDONLY,)):
+            kept.append(fd)  # done, in C, before a handler can run
+            os.close(fd)
+            return
+
+    storm_of_ticks(200, step)
+    opened = [call.result for call in recorder.journal.calls if call.succeeded]
+    for fd in set(kept):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    assert opened == kept
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_plan_survives_interruptions(backend, pipe, storm_of_ticks):
+    injector = FaultInjector(backend, [faults.mix(7, rate=1.0), faults.storm(4, None)])
+
+    def step() -> None:
+        with pytest.raises(OSError, match="Interrupted|temporarily"):
+            injector.ioctl(pipe[0], SYNC, START)
+
+    storm_of_ticks(300, step)
+    assert len(injector.pending) == 2
+    assert backend.succeeded == 0
