@@ -1,0 +1,266 @@
+"""The dma-buf core (``drivers/dma-buf/dma-buf.c``): a buffer as a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dmasync import uapi
+from dmasync.access import SyncType
+from fakes.kernel.errors import os_error
+from fakes.kernel.fence import unwrapped
+from fakes.kernel.file import File, is_shared
+from fakes.kernel.memfd import Memfd
+from fakes.kernel.memory import BufferMemory, FakeMapping, zeroed
+from fakes.kernel.reservation import Reservation, Usage, usage_to_wait_for
+from fakes.kernel.sync_file import SyncFile
+from fakes.kernel.usermem import Argument, copy_from, copy_string, copy_to
+from fakes.kernel.waiting import WaitQueue, Waker
+
+if TYPE_CHECKING:
+    from fakes.kernel.kernel import FakeKernel
+
+_RW = uapi.DMA_BUF_SYNC_RW
+_flags_of = struct.Struct("=Q").unpack_from
+
+# flags of struct dma_buf_sync -> (is it END, the access, whom START waits for); any other value is EINVAL.
+_EDGES = {
+    (step | access.value,): (
+        bool(step),
+        access,
+        usage_to_wait_for(bool(access.value & uapi.DMA_BUF_SYNC_WRITE)),
+    )
+    for step in (uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END)
+    for access in (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE)
+}
+
+
+class DmaBuf(File):
+    """A dma-buf. Exporters derive from it.
+
+    ``ino`` is the inode's number: the same for every descriptor of this buffer, another one for each other
+    buffer of this kernel. ``size`` is in bytes, ``name`` is None until somebody gives one.
+    """
+
+    kind = "dmabuf"
+    can_map = True
+
+    def __init__(self, kernel: FakeKernel, flags: int, exporter_name: str, memory: BufferMemory) -> None:
+        super().__init__(kernel, flags & (os.O_ACCMODE | os.O_NONBLOCK))
+        self.ino = kernel.next_inode()
+        self.exporter_name = exporter_name
+        self.memory = memory
+        self.size = memory.size
+        self.name: bytes | None = None
+        self.reservation = Reservation()
+        self._queue = WaitQueue()
+        self._polled = {select.POLLOUT: False, select.POLLIN: False}  # dma_buf_poll_cb_t.active
+
+    # Exporter
+
+    def begin_cpu_access(self, access: SyncType) -> None:
+        """The exporter's part of START."""
+        self.memory.start(access)
+
+    def end_cpu_access(self, access: SyncType) -> None:
+        """The exporter's part of END."""
+        self.memory.end(access)
+
+    def may_map(self, length: int, flags: int) -> None:
+        """What the exporter has against a mapping that lies within the buffer."""
+
+    # The file's operations
+
+    def ioctl(self, fd: int, request: int, arg: Argument) -> int:
+        # The requests of dma-buf.c and those of the VFS do not meet: look here first, where every SYNC goes.
+        handler = _HANDLERS.get(request)
+        if handler is not None:
+            return handler(self, arg)
+        return super().ioctl(fd, request, arg)
+
+    def _sync(self, arg: Argument) -> int:
+        if arg.__class__ is bytearray and len(arg) >= 8:
+            edge = _EDGES.get(_flags_of(arg))
+        else:
+            edge = _EDGES.get(_flags_of(copy_from(arg, uapi.dma_buf_sync.size)))
+        if edge is None:
+            raise os_error(errno.EINVAL)
+        is_end, access, usage = edge
+        if is_end:
+            self.end_cpu_access(access)
+        else:
+            self.begin_cpu_access(access)
+            if self.reservation:
+                self.reservation.wait(usage)
+        return 0
+
+    def _set_name(self, arg: Argument) -> int:
+        self.name = copy_string(arg, uapi.DMA_BUF_NAME_LEN)
+        return 0
+
+    def _export_sync_file(self, arg: Argument) -> int:
+        self._require_sync_files(uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
+        data = copy_from(arg, uapi.dma_buf_export_sync_file.size)
+        flags = uapi.dma_buf_export_sync_file.get(data, "flags")
+        if flags & ~_RW or not flags & _RW:
+            raise os_error(errno.EINVAL)
+        descriptors = self.kernel.descriptors
+        descriptors.reserve()
+        fence = self.reservation.singleton(usage_to_wait_for(bool(flags & uapi.DMA_BUF_SYNC_WRITE)))
+        sync_file = SyncFile(self.kernel, fence or self.kernel.stub_fence)
+        fd = descriptors.install(sync_file, close_on_exec=True)
+        try:
+            copy_to(arg, bytes(uapi.dma_buf_export_sync_file.pack(flags, fd)))
+        except OSError:
+            self.kernel.close(fd)
+            raise
+        return 0
+
+    def _import_sync_file(self, arg: Argument) -> int:
+        self._require_sync_files(uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE)
+        data = copy_from(arg, uapi.dma_buf_import_sync_file.size)
+        flags = uapi.dma_buf_import_sync_file.get(data, "flags")
+        if flags & ~_RW or not flags & _RW:
+            raise os_error(errno.EINVAL)
+        sync_file = self.kernel.descriptors.find(uapi.dma_buf_import_sync_file.get(data, "fd"))
+        if not isinstance(sync_file, SyncFile):
+            raise os_error(errno.EINVAL)
+        usage = Usage.WRITE if flags & uapi.DMA_BUF_SYNC_WRITE else Usage.READ
+        with self.kernel.lock:
+            for fence in unwrapped(sync_file.fence):
+                self.reservation.add(fence, usage)
+        return 0
+
+    def _require_sync_files(self, request: int) -> None:
+        if request not in self.kernel.profile.dma_buf_requests:
+            raise os_error(errno.ENOTTY)
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence == os.SEEK_END:
+            base = self.size
+        elif whence == os.SEEK_SET:
+            base = 0
+        else:
+            raise os_error(errno.EINVAL)
+        if offset:
+            raise os_error(errno.EINVAL)
+        return base
+
+    def poll(self, events: int, waker: Waker | None) -> int:
+        """POLLIN once writers are done, POLLOUT once readers are too; nothing for any other event."""
+        if waker is not None:
+            self._queue.add(waker)
+        ready = 0
+        for event, usage in ((select.POLLOUT, Usage.READ), (select.POLLIN, Usage.WRITE)):
+            if events & event and not self._await_fences(event, usage):
+                ready |= event
+        return ready
+
+    def stop_polling(self, waker: Waker) -> None:
+        self._queue.remove(waker)
+
+    def _await_fences(self, event: int, usage: Usage) -> bool:
+        """Whether a fence has yet to signal; if so it calls back, and the file stays until it does."""
+        with self.kernel.lock:
+            if self._polled[event]:
+                return True
+
+            def signaled() -> None:
+                self._polled[event] = False
+                self._queue.wake_all()
+                self.put()
+
+            for fence in self.reservation.pending(usage):
+                self._polled[event] = True
+                self.get()
+                if fence.add_callback(signaled):
+                    return True
+                self._polled[event] = False
+                self.put()
+        self._queue.wake_all()
+        return False
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        page = self.kernel.page_size
+        if offset // page + -(-length // page) > self.size // page:
+            raise os_error(errno.EINVAL)
+        self.may_map(length, flags)
+        return self.memory.map_cpu(length, prot, flags, offset)
+
+
+_HANDLERS = {
+    uapi.DMA_BUF_IOCTL_SYNC: DmaBuf._sync,
+    uapi.DMA_BUF_SET_NAME_A: DmaBuf._set_name,
+    uapi.DMA_BUF_SET_NAME_B: DmaBuf._set_name,
+    uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE: DmaBuf._export_sync_file,
+    uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE: DmaBuf._import_sync_file,
+}
+
+
+class UdmabufBuffer(DmaBuf):
+    """A dma-buf of ``/dev/udmabuf``: END before the first START is EINVAL, its page table is made by that
+    START.
+    """
+
+    def __init__(self, kernel: FakeKernel, memory: BufferMemory) -> None:
+        super().__init__(kernel, os.O_RDWR, "udmabuf", memory)
+        self._has_page_table = False
+        self._pinned: tuple[Memfd, ...] = ()
+
+    def pin(self, memfds: Sequence[Memfd]) -> None:
+        """Hold the pages of *memfds* until the buffer is released."""
+        self._pinned = tuple(memfds)
+        for memfd in self._pinned:
+            memfd.pins += 1
+
+    def release(self) -> None:
+        with self.kernel.lock:
+            for memfd in self._pinned:
+                memfd.pins -= 1
+        super().release()
+
+    def begin_cpu_access(self, access: SyncType) -> None:
+        self._has_page_table = True
+        self.memory.start(access)
+
+    def end_cpu_access(self, access: SyncType) -> None:
+        if not self._has_page_table:
+            raise os_error(errno.EINVAL)
+        self.memory.end(access)
+
+    def may_map(self, length: int, flags: int) -> None:
+        if not is_shared(flags):
+            raise os_error(errno.EINVAL)
+
+
+class _HeapBuffer(DmaBuf):
+    def __init__(self, kernel: FakeKernel, flags: int, heap: str, size: int) -> None:
+        kernel.take_heap_memory(size)
+        super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
+
+    def release(self) -> None:
+        self.kernel.take_heap_memory(-self.size)
+        super().release()
+
+
+class SystemHeapBuffer(_HeapBuffer):
+    """A dma-buf of the system heap, which syncs importers only: with none attached, START and END do
+    nothing.
+    """
+
+    def may_map(self, length: int, flags: int) -> None:
+        # remap_pfn_range() maps page by page here, and refuses a copy-on-write mapping that it does not fill.
+        if not is_shared(flags) and length > self.kernel.page_size:
+            raise os_error(errno.EINVAL)
+
+
+class CmaHeapBuffer(_HeapBuffer):
+    """A dma-buf of a CMA heap."""
+
+    def may_map(self, length: int, flags: int) -> None:
+        if not is_shared(flags):
+            raise os_error(errno.EINVAL)

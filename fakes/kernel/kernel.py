@@ -1,0 +1,340 @@
+"""FakeKernel: Linux, as far as dma-bufs go, behind the ``dmasync.Backend`` protocol."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import mmap
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from dmasync import uapi
+from fakes.kernel.descriptors import Descriptors
+from fakes.kernel.dmabuf import DmaBuf
+from fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
+from fakes.kernel.fence import Fence, signaled_stub
+from fakes.kernel.file import File, PathFile, is_shared
+from fakes.kernel.memfd import Memfd, memfd_create
+from fakes.kernel.memory import BufferMemory, FakeMapping, Run
+from fakes.kernel.nodes import Nodes
+from fakes.kernel.profile import PROFILES, Profile
+from fakes.kernel.reservation import Usage
+from fakes.kernel.usermem import Argument
+from fakes.kernel.vfs import do_vfs_ioctl
+from fakes.kernel.waiting import Deadline, Waker
+
+_O_CLOEXEC = os.O_CLOEXEC
+_REQUEST = 0xFFFF_FFFF
+_TASK_SIZE = (1 << 47) - 4096
+_MAP_TYPE = 0x0F
+_MAP_SHARED_VALIDATE = 0x03
+_MAP_FIXED = 0x10 | 0x100000
+_MAP_GROWSDOWN = 0x100
+_MAP_LOCKED = 0x2000
+_MAP_HUGETLB = 0x40000
+# What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
+_LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
+_LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
+_SEEK_MAX = 4
+
+
+class FakeKernel:
+    """Answers as Linux does: memfds, ``/dev/udmabuf``, ``/dev/dma_heap/*``, dma-bufs, sync files.
+
+    *providers* are the device nodes that exist: paths, or objects with ``path`` and ``flag`` as
+    ``dmasync.Provider`` is; None means all that the allocator knows, or, under pyfakefs, those of the fake
+    file system (whose permissions hold in any case, see :mod:`fakes.kernel.nodes`). *profile* says which
+    release answers. *coherent* and *memory* choose what lies behind a buffer (:mod:`fakes.kernel.memory`).
+    *list_limit* and *size_limit_mb* are udmabuf's module parameters, and attributes that may be changed at
+    any time. *memory_mb* is what all heap buffers together may take, in MiB; beyond it is ENOMEM.
+    *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
+
+    Each method returns what the system call returns and raises ``OSError`` with its errno, after the same
+    checks in the same order. What Linux knows but the fake does not raises
+    :class:`~fakes.kernel.errors.UnmodelledCallError`, which is no OSError. Calls from several threads are
+    safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Iterable[Any] | None = None,
+        profile: str = "6.12",
+        coherent: bool = True,
+        list_limit: int = 1024,
+        size_limit_mb: int = 64,
+        page_size: int = mmap.PAGESIZE,
+        memory: Callable[[Sequence[Run]], BufferMemory] | None = None,
+        memory_mb: int = 1024,
+        descriptor_limit: int | None = None,
+    ) -> None:
+        if profile not in PROFILES:
+            raise ValueError(
+                f"profile={profile!r} is not a kernel that the fake knows: use one of {sorted(PROFILES)}"
+            )
+        if page_size < mmap.PAGESIZE or page_size % mmap.PAGESIZE:
+            raise ValueError(f"page_size={page_size} must be a multiple of the host's, {mmap.PAGESIZE}")
+        self.profile: Profile = PROFILES[profile]
+        self.coherent = coherent
+        self.list_limit = list_limit
+        self.size_limit_mb = size_limit_mb
+        self.page_size = page_size
+        self.memory = memory or _memory_class(coherent)
+        self.nodes = Nodes(providers)
+        self.lock = threading.RLock()
+        self.descriptors = Descriptors(self.lock, descriptor_limit)
+        self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
+        self._files = self.descriptors.files
+        self._heap_memory_left = memory_mb << 20
+        self._inodes = itertools.count(1)
+        self._mappings: dict[int, FakeMapping] = {}
+
+    # The protocol
+
+    def open(self, path: str, flags: int, /) -> int:
+        """``open(2)`` of a device node."""
+        file = self.nodes.open(self, os.fspath(path), flags)
+        # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
+        return self.descriptors.install(file, close_on_exec=True)
+
+    def close(self, fd: int, /) -> None:
+        """``close(2)``."""
+        self.descriptors.remove(fd).put()
+
+    def dup(self, fd: int, /) -> int:
+        """``fcntl(fd, F_DUPFD_CLOEXEC, 0)``."""
+        return self.descriptors.install(self.descriptors.any_file(fd), close_on_exec=True)
+
+    def ioctl(self, fd: int, request: int, arg: Argument = 0, mutate_flag: bool = True, /) -> Any:
+        """``ioctl(2)`` with the arguments of ``fcntl.ioctl``.
+
+        *arg*: a bytearray (or another writable buffer), changed in place; an int, which is the value or the
+        address in this process that the kernel gets; bytes, copied, and the copy after the call is what is
+        returned.
+        """
+        file = self._files.get(fd) if fd.__class__ is int else self._slow_lookup(fd)
+        if file is None:
+            raise bad_descriptor(fd)
+        if arg.__class__ is bytearray:
+            return file.ioctl(fd, request & _REQUEST, arg)
+        return self._ioctl_with_any(file, fd, request & _REQUEST, arg)
+
+    def memfd_create(self, name: str, flags: int, /) -> int:
+        """``memfd_create(2)``."""
+        return memfd_create(self, name, flags)
+
+    def ftruncate(self, fd: int, length: int, /) -> None:
+        """``ftruncate(2)``."""
+        if length < 0:
+            raise os_error(errno.EINVAL)
+        self.descriptors.file(fd).truncate(length)
+
+    def add_seals(self, fd: int, seals: int, /) -> None:
+        """``fcntl(fd, F_ADD_SEALS, seals)``."""
+        self.descriptors.file(fd).add_seals(seals & 0xFFFF_FFFF)
+
+    def get_seals(self, fd: int, /) -> int:
+        """``fcntl(fd, F_GET_SEALS)``."""
+        return self.descriptors.file(fd).get_seals()
+
+    def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0, /) -> FakeMapping:
+        """``mmap(2)``; as Python's ``mmap.mmap``, a memfd cannot be mapped beyond its end (ValueError)."""
+        if length < 0:
+            raise OverflowError("memory mapped length must be positive")
+        if offset < 0:
+            raise OverflowError("memory mapped offset must be positive")
+        file = self.descriptors.files.get(fd)
+        if isinstance(file, Memfd):
+            length = _length_in_file(file, length, offset)
+        if offset % self.page_size:
+            raise os_error(errno.EINVAL)
+        file = self.descriptors.file(fd)
+        self._check_mmap(file, length, prot, flags)
+        mapping = file.map(length, prot, flags & _MAP_TYPE, offset)
+        self._track(mapping, file, _may_write(file, flags))
+        return mapping
+
+    def lseek(self, fd: int, offset: int, whence: int, /) -> int:
+        """``lseek(2)``."""
+        file = self.descriptors.file(fd)
+        if not 0 <= whence <= _SEEK_MAX:
+            raise os_error(errno.EINVAL)
+        return file.seek(offset, whence)
+
+    def poll(self, fd: int, events: int, timeout_ms: int | None, /) -> int:
+        """``poll(2)`` on one descriptor: the revents, POLLNVAL for one that is not open, 0 at the
+        time-out.
+        """
+        if fd < 0:
+            raise bad_descriptor(fd)
+        file = self.descriptors.find(fd)
+        if file is None:
+            return select.POLLNVAL
+        wanted = events | select.POLLERR | select.POLLHUP
+        if timeout_ms == 0:
+            return file.poll(wanted, None) & wanted
+        deadline = Deadline(timeout_ms)
+        with Waker() as waker:
+            file.get()
+            try:
+                ready = file.poll(wanted, waker) & wanted
+                while not ready and waker.sleep(deadline.left_ms()):
+                    ready = file.poll(wanted, None) & wanted
+            finally:
+                file.stop_polling(waker)
+                file.put()
+        return ready
+
+    # Looking in from outside
+
+    def buffer_of(self, fd: int) -> DmaBuf:
+        """The dma-buf behind *fd*, the same object for each of its descriptors; EBADF, EINVAL for other
+        files.
+        """
+        file = self.descriptors.file(fd)
+        if not isinstance(file, DmaBuf):
+            raise os_error(errno.EINVAL)
+        return file
+
+    def attach_fence(self, fd: int, fence: Fence, *, write: bool = True) -> None:
+        """Let the dma-buf *fd* wait for *fence*: work of a device that writes it, or, with write=False,
+        reads it.
+        """
+        with self.lock:
+            self.buffer_of(fd).reservation.add(fence, Usage.WRITE if write else Usage.READ)
+
+    def fdinfo(self, fd: int) -> dict[str, int | str]:
+        """What ``/proc/self/fdinfo/<fd>`` shows, as far as it is the file's own.
+
+        ``pos`` and ``flags`` of every file; of a dma-buf also ``ino``, ``size`` (bytes), ``count``
+        (references),
+        ``exp_name`` and, once it has one, ``name``.
+        """
+        file = self.descriptors.any_file(fd)
+        close_on_exec = _O_CLOEXEC if fd in self.descriptors.close_on_exec else 0
+        info: dict[str, int | str] = {"pos": file.position, "flags": file.flags | close_on_exec}
+        if isinstance(file, DmaBuf):
+            info |= {
+                "ino": file.ino,
+                "size": file.size,
+                "count": file.references,
+                "exp_name": file.exporter_name,
+            }
+            if file.name is not None:
+                info["name"] = os.fsdecode(file.name)
+        return info
+
+    def open_fds(self) -> dict[int, str]:
+        """The descriptors that are open, and what each is ("dmabuf", "memfd", "heap device", ...)."""
+        return {fd: file.kind for fd, file in list(self._files.items())}
+
+    def mappings(self) -> list[FakeMapping]:
+        """The mappings that have not been closed."""
+        return list(self._mappings.values())
+
+    # For the files
+
+    def next_inode(self) -> int:
+        """A number that no dma-buf of this kernel has had."""
+        return next(self._inodes)
+
+    def take_heap_memory(self, size: int) -> None:
+        """Count *size* bytes of a heap buffer (negative: given back); ENOMEM when there are no more."""
+        with self.lock:
+            if size > self._heap_memory_left:
+                raise os_error(errno.ENOMEM)
+            self._heap_memory_left -= size
+
+    def vfs_ioctl(self, fd: int, file: File, request: int, arg: Argument) -> int | None:
+        """The VFS's own answer to a request, None where it leaves it to the driver."""
+        return do_vfs_ioctl(self, fd, file, request, arg)
+
+    # Insides
+
+    def _slow_lookup(self, fd: Any) -> File | None:
+        # Python takes whatever has a fileno(); an int subclass is a number.
+        return self._files.get(int(fd.fileno()) if hasattr(fd, "fileno") else int(fd))
+
+    def _ioctl_with_any(self, file: File, fd: int, request: int, arg: Argument) -> Any:
+        if isinstance(file, PathFile):
+            raise os_error(errno.EBADF)
+        if isinstance(arg, (bytes, str)):
+            copy = bytearray(arg.encode() if isinstance(arg, str) else arg)
+            file.ioctl(fd, request, copy)
+            return bytes(copy)
+        return file.ioctl(fd, request, arg)
+
+    def _check_mmap(self, file: File, length: int, prot: int, flags: int) -> None:
+        """``do_mmap()`` up to the driver, in its order."""
+        if flags & (mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_LOCKED):
+            raise UnmodelledCallError(
+                f"mmap() with flags {flags:#x}: the fake maps files, where the host likes"
+            )
+        if flags & _MAP_HUGETLB or not length:
+            raise os_error(errno.EINVAL)
+        if length > _TASK_SIZE:
+            raise os_error(errno.ENOMEM)
+        kind = flags & _MAP_TYPE
+        if kind == _MAP_SHARED_VALIDATE and flags & ~_LEGACY_FLAGS:
+            raise os_error(errno.EOPNOTSUPP)
+        if kind not in (mmap.MAP_SHARED, mmap.MAP_PRIVATE, _MAP_SHARED_VALIDATE):
+            raise os_error(errno.EINVAL)
+        if is_shared(flags) and prot & mmap.PROT_WRITE and not file.writable:
+            raise os_error(errno.EACCES)
+        if not file.readable:
+            raise os_error(errno.EACCES)
+        if not file.can_map:
+            raise os_error(errno.ENODEV)
+        if flags & _MAP_GROWSDOWN:
+            raise os_error(errno.EINVAL)
+        file.check_map(prot, is_shared(flags))
+
+    def _track(self, mapping: FakeMapping, file: File, writable: bool) -> None:
+        key = id(mapping)
+        file.get()
+        if writable and isinstance(file, Memfd):
+            file.mapped(1)
+
+        def unmapped() -> None:
+            self._mappings.pop(key, None)
+            if writable and isinstance(file, Memfd):
+                file.mapped(-1)
+            file.put()
+
+        self._mappings[key] = mapping
+        mapping.on_unmap = unmapped
+
+
+def _memory_class(coherent: bool) -> Callable[[Sequence[Run]], BufferMemory]:
+    if coherent:
+        return BufferMemory
+    # Imported when it is asked for: it belongs to another layer, which builds on this package.
+    from fakes.noncoherent import NoncoherentMemory
+
+    return NoncoherentMemory
+
+
+def _length_in_file(file: Memfd, length: int, offset: int) -> int:
+    # mmap.mmap looks at a regular file's size before it asks the kernel, and takes length 0 for "to the end".
+    if not length:
+        if not file.size:
+            raise ValueError("cannot mmap an empty file")
+        if offset >= file.size:
+            raise ValueError("mmap offset is greater than file size")
+        return file.size - offset
+    if offset > file.size or file.size - offset < length:
+        raise ValueError("mmap length is greater than file size")
+    return length
+
+
+def _may_write(file: File, flags: int) -> bool:
+    """Whether a mapping counts against F_SEAL_WRITE: shared, of a file opened for writing, not yet
+    write-sealed.
+    """
+    if not isinstance(file, Memfd) or not is_shared(flags) or not file.writable:
+        return False
+    return not file.seals & (uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE)

@@ -1,0 +1,134 @@
+"""memfds and their seals (``mm/memfd.c``, ``mm/shmem.c``)."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+from dmasync import uapi
+from fakes.kernel import host
+from fakes.kernel.errors import UnmodelledCallError, os_error
+from fakes.kernel.file import File
+from fakes.kernel.memory import FakeMapping, Run, Store
+
+if TYPE_CHECKING:
+    from fakes.kernel.kernel import FakeKernel
+
+_O_LARGEFILE = 0o100000
+_MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
+_ALL_FLAGS = (
+    uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
+)
+_HUGE_SIZE_BITS = 0x3F << 26
+_WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
+_ALL_SEALS = (
+    uapi.F_SEAL_SEAL
+    | uapi.F_SEAL_EXEC
+    | uapi.F_SEAL_SHRINK
+    | uapi.F_SEAL_GROW
+    | uapi.F_SEAL_WRITE
+    | uapi.F_SEAL_FUTURE_WRITE
+)
+
+
+def memfd_create(kernel: FakeKernel, name: str | bytes | os.PathLike[str], flags: int) -> int:
+    """``memfd_create(2)``; the checks are those of the system call, in its order."""
+    flags &= 0xFFFF_FFFF
+    allowed = _ALL_FLAGS & kernel.profile.memfd_flags
+    if flags & ~(allowed | (_HUGE_SIZE_BITS if flags & uapi.MFD_HUGETLB else 0)):
+        raise os_error(errno.EINVAL)
+    if flags & uapi.MFD_EXEC and flags & uapi.MFD_NOEXEC_SEAL:
+        raise os_error(errno.EINVAL)
+    encoded = os.fsencode(name)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte in the name of a memfd")  # as os.memfd_create says
+    if len(encoded) > uapi.MFD_NAME_MAX_LEN:
+        raise os_error(errno.EINVAL)
+    if flags & uapi.MFD_HUGETLB:
+        raise UnmodelledCallError(
+            "the fake has no huge pages: memfd_create() with MFD_HUGETLB is not modelled"
+        )
+    file = Memfd(kernel, encoded, flags)
+    return kernel.descriptors.install(file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
+
+
+class Memfd(File):
+    """An anonymous file in memory."""
+
+    kind = "memfd"
+    regular = True
+    can_map = True
+
+    def __init__(self, kernel: FakeKernel, name: bytes, flags: int) -> None:
+        super().__init__(kernel, os.O_RDWR | _O_LARGEFILE)
+        self.name = name
+        self.size = 0
+        self.store = Store("memfd")
+        self.seals = 0 if flags & uapi.MFD_ALLOW_SEALING else uapi.F_SEAL_SEAL
+        self.executable = True
+        if flags & uapi.MFD_NOEXEC_SEAL:
+            self.executable = False
+            self.seals = uapi.F_SEAL_EXEC
+        self.pins = 0  # udmabufs that hold pages of it
+        self._writable_mappings = 0
+
+    def truncate(self, length: int) -> None:
+        if (length < self.size and self.seals & uapi.F_SEAL_SHRINK) or (
+            length > self.size and self.seals & uapi.F_SEAL_GROW
+        ):
+            raise os_error(errno.EPERM)
+        if length != self.size:
+            self.store.resize(length)
+            self.size = length
+
+    def add_seals(self, seals: int) -> None:
+        if seals & ~(_ALL_SEALS & self.kernel.profile.seals):
+            raise os_error(errno.EINVAL)
+        with self.kernel.lock:
+            if self.seals & uapi.F_SEAL_SEAL:
+                raise os_error(errno.EPERM)
+            if seals & uapi.F_SEAL_EXEC and self.executable:
+                seals |= uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
+            if seals & ~self.seals & uapi.F_SEAL_WRITE and (self._writable_mappings or self.pins):
+                raise os_error(errno.EBUSY)
+            self.seals |= seals
+
+    def get_seals(self) -> int:
+        return self.seals
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self.position + offset
+        elif whence == os.SEEK_END:
+            position = self.size + offset
+        else:
+            position = host.lseek(self.store.fd, offset, whence)  # SEEK_DATA, SEEK_HOLE: the pages know
+        if not 0 <= position <= _MAX_SIZE:
+            raise os_error(errno.EINVAL)
+        self.position = position
+        return position
+
+    def check_map(self, prot: int, shared: bool) -> None:
+        if not shared or not self.seals & _WRITE_SEALS:
+            return
+        if prot & mmap.PROT_WRITE or not self.kernel.profile.write_sealed_maps_read_only:
+            raise os_error(errno.EPERM)
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        pages = -(-length // self.kernel.page_size) * self.kernel.page_size
+        return FakeMapping.of((Run(self.store, 0, offset + pages),), length, prot, flags, offset)
+
+    def mapped(self, delta: int) -> None:
+        """Count a mapping through which the file may be written, now or after mprotect(); -1 when it goes."""
+        with self.kernel.lock:
+            self._writable_mappings += delta
+
+    def pin(self, offset: int, size: int) -> Run:
+        """``memfd_pin_folios()``: the pages of a range, which must lie within the file."""
+        if offset >= 1 << 63 or offset + size > self.size or not size:
+            raise os_error(errno.EINVAL)
+        return Run(self.store, offset, size)

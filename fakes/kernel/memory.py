@@ -1,0 +1,160 @@
+"""A buffer's bytes, behind one class with two sides: the CPU's and the device's.
+
+This is the seam between the fake kernel and its idea of caches. Everything else in the fake calls four things
+and knows nothing of what they do:
+
+``map_cpu(...)``
+    a program's mmap: the CPU's side
+``device_view()``
+    what a device with DMA access to the buffer sees and writes
+``start(access)``
+    an exporter's ``begin_cpu_access``: after it, the CPU's side shows what the device wrote
+``end(access)``
+    an exporter's ``end_cpu_access``: after it, the device's side shows what the CPU wrote
+
+*access* is a ``dmasync.SyncType``. :class:`BufferMemory` is the coherent machine: both sides are the same
+pages and nothing moves. A non-coherent one derives from it, overrides ``device_view``, ``start`` and ``end``,
+and is given to the kernel as ``FakeKernel(memory=...)``; ``runs`` always are the CPU's pages, which a udmabuf
+shares with its memfds.
+
+The pages are real ones, of an anonymous file of the host, so that memoryview, numpy and several mappings of
+one buffer behave as on the machine itself. The file never grows a page that nobody touched.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from dmasync.access import SyncType
+from fakes.kernel import host
+
+_PRIVATE_OR_SHARED = mmap.MAP_SHARED | mmap.MAP_PRIVATE
+
+
+class Store:
+    """An anonymous file of the host; its descriptor goes back with the last buffer that uses it."""
+
+    def __init__(self, name: str, size: int = 0) -> None:
+        self.fd = -1
+        self.fd = host.memfd_create(name)
+        if size:
+            self.resize(size)
+
+    def resize(self, size: int) -> None:
+        """Grow or shrink to *size* bytes; what is cut off is gone, what is added is zero."""
+        host.ftruncate(self.fd, size)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            host.close(self.fd)
+
+
+class Run(NamedTuple):
+    """*length* bytes of *store* that begin at *offset*; whole pages."""
+
+    store: Store
+    offset: int
+    length: int
+
+
+def joined(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The same bytes in as few runs as possible."""
+    result: list[Run] = []
+    for run in runs:
+        last = result[-1] if result else None
+        if last is not None and last.store is run.store and last.offset + last.length == run.offset:
+            result[-1] = last._replace(length=last.length + run.length)
+        else:
+            result.append(run)
+    return tuple(result)
+
+
+_M = TypeVar("_M", bound="RunMapping")
+
+
+class RunMapping(mmap.mmap):
+    """A real mapping of runs laid end to end."""
+
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def of(cls: type[_M], runs: Sequence[Run], length: int, prot: int, flags: int, offset: int = 0) -> _M:
+        """Map *length* bytes that begin *offset* bytes into *runs*; *flags* say shared or private."""
+        self = cls(-1, length, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, prot=prot)
+        self.runs = tuple(runs)
+        address = host.address_of(self)
+        done, begin = 0, 0
+        for store, run_offset, run_length in runs:
+            skip = max(0, offset - begin)
+            part = min(run_length - skip, length - done)
+            if part > 0:
+                host.map_over(
+                    address + done, part, prot, flags & _PRIVATE_OR_SHARED, store.fd, run_offset + skip
+                )
+                done += part
+            begin += run_length
+        return self
+
+
+class FakeMapping(RunMapping):
+    """What ``FakeKernel.mmap`` returns: a ``mmap.mmap`` that tells the kernel when it is unmapped."""
+
+    on_unmap: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Unmap; BufferError while a memoryview of it lives, and it stays mapped then."""
+        super().close()
+        self._tell()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        told, self.on_unmap = self.on_unmap, None
+        if told is not None and not sys.is_finalizing():
+            told()
+
+
+class BufferMemory:
+    """A coherent buffer: the device sees the CPU's pages.
+
+    ``runs`` are those pages, ``size`` is their length in bytes.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = joined(runs)
+        self.size = sum(run.length for run in self.runs)
+        self._kernel_mapping: RunMapping | None = None
+
+    def start(self, access: SyncType) -> None:
+        """Hand the buffer to the CPU for *access*; nothing to move here."""
+
+    def end(self, access: SyncType) -> None:
+        """Hand the buffer back to the device after *access*; nothing to move here."""
+
+    def map_cpu(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        """A program's mapping of *length* bytes at *offset*; *flags* say shared or private."""
+        return FakeMapping.of(self.runs, length, prot, flags, offset)
+
+    def cpu_view(self) -> memoryview[Any]:
+        """All bytes of the CPU's side, writable: what every shared mapping of the buffer shows."""
+        if self._kernel_mapping is None:
+            self._kernel_mapping = RunMapping.of(
+                self.runs, self.size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED
+            )
+        return memoryview(self._kernel_mapping)
+
+    def device_view(self) -> memoryview[Any]:
+        """All bytes of the device's side, writable."""
+        return self.cpu_view()
+
+
+def zeroed(size: int) -> tuple[Run, ...]:
+    """Fresh pages, all zero: what a heap gives."""
+    return (Run(Store("dma-heap", size), 0, size),)

@@ -1,0 +1,141 @@
+"""Which device nodes there are, and who may open them.
+
+Two sources. A list of paths (``providers``), by default all that the design names: these exist, and everybody
+may open them. And the file system, when a fake one is in force: under pyfakefs the ``os`` that this module
+sees is not the real one, and what its tree says about a node holds, whether it exists and who may open it.
+With both, a listed node that is not in the tree exists all the same; one that is there has the tree's
+permissions. The real file system of the host is never asked: the fake's answers do not depend on the machine
+that it runs on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fakes.kernel.errors import UnmodelledCallError, os_error
+from fakes.kernel.file import File, PathFile
+from fakes.kernel.heaps import HeapDevice
+from fakes.kernel.udmabuf import UdmabufDevice
+
+if TYPE_CHECKING:
+    from fakes.kernel.kernel import FakeKernel
+
+UDMABUF = "/dev/udmabuf"
+HEAPS = "/dev/dma_heap/"
+DEFAULT_NODES = (
+    HEAPS + "linux,cma",
+    HEAPS + "reserved",
+    HEAPS + "default_cma_region",
+    HEAPS + "default-pool",
+    HEAPS + "system",
+    UDMABUF,
+)
+
+_O_PATH = 0o10000000
+_O_TMPFILE = 0o20200000
+_PATH_MAX = 4096
+_NAME_MAX = 255
+
+Opener = Callable[["FakeKernel", int], File]
+
+
+def opener_for(node: str, *, udmabuf: bool | None = None) -> Opener:
+    """The driver behind *node*: by what it is said to be, else by its name."""
+    if udmabuf or (udmabuf is None and "udmabuf" in posixpath.basename(node)):
+        return UdmabufDevice
+    name = posixpath.basename(node)
+    return lambda kernel, flags: HeapDevice(kernel, flags, name)
+
+
+class Nodes:
+    """The nodes of one kernel; *providers* as in ``FakeKernel``."""
+
+    def __init__(self, providers: Iterable[Any] | None) -> None:
+        self._listed = providers is not None
+        self._openers: dict[str, Opener] = {}
+        for provider in DEFAULT_NODES if providers is None else providers:
+            self.add(provider)
+
+    def add(self, provider: Any) -> None:
+        """A node more: a path, or an object with ``path`` and ``flag`` as ``dmasync.Provider`` is."""
+        flag = getattr(provider, "flag", None)
+        path = posixpath.normpath(os.fspath(getattr(provider, "path", provider)))
+        self._openers[path] = opener_for(path, udmabuf=None if flag is None else flag.name == "UDMABUF")
+
+    def remove(self, path: str) -> None:
+        """A node less; KeyError when there is none."""
+        del self._openers[path]
+
+    def open(self, kernel: FakeKernel, path: str, flags: int) -> File:
+        """``open(2)`` of a device node; flags are Linux's."""
+        if "\0" in path:
+            raise ValueError("embedded null byte in a path")  # as os.open says
+        if not path:
+            raise os_error(errno.ENOENT)
+        encoded = os.fsencode(path)
+        if len(encoded) >= _PATH_MAX or any(len(part) > _NAME_MAX for part in encoded.split(b"/")):
+            raise os_error(errno.ENAMETOOLONG)
+        if flags & os.O_CREAT and flags & os.O_DIRECTORY and not flags & _O_PATH:
+            raise os_error(errno.EINVAL)
+        opener = self._find(path, flags)
+        if flags & _O_PATH:
+            return PathFile(kernel, flags)
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            raise os_error(errno.EEXIST)
+        return opener(kernel, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC))
+
+    def _find(self, path: str, flags: int) -> Opener:
+        node = posixpath.normpath(path)
+        opener = self._openers.get(node)
+        seen = self._stat(node)
+        if seen is None and (opener is None or (not self._listed and _file_system_is_fake())):
+            if any(node.startswith(known + "/") for known in self._openers):
+                raise os_error(errno.ENOTDIR)
+            if any(known.startswith(node.rstrip("/") + "/") for known in self._openers):
+                self._refuse_directory(node, flags)
+            if flags & os.O_CREAT:
+                raise UnmodelledCallError(f"open({path!r}, O_CREAT): the fake has device nodes only")
+            raise os_error(errno.ENOENT)
+        if seen is not None and stat.S_ISDIR(seen.st_mode):
+            self._refuse_directory(node, flags)
+        if opener is None:
+            if not node.startswith(HEAPS) and "udmabuf" not in posixpath.basename(node):
+                raise UnmodelledCallError(f"open({path!r}): the fake has no driver for this file")
+            opener = opener_for(node)
+        if path.endswith("/") or flags & os.O_DIRECTORY:
+            raise os_error(errno.ENOTDIR)
+        if seen is not None and not flags & _O_PATH and not os.access(node, _wanted(flags)):
+            raise os_error(errno.EACCES)
+        return opener
+
+    @staticmethod
+    def _stat(node: str) -> os.stat_result | None:
+        if not _file_system_is_fake():
+            return None
+        try:
+            return os.stat(node)
+        except OSError as failure:
+            if failure.errno == errno.ENOENT:
+                return None
+            raise os_error(failure.errno or errno.EIO) from None
+
+    @staticmethod
+    def _refuse_directory(path: str, flags: int) -> None:
+        if flags & (os.O_ACCMODE | os.O_CREAT):
+            raise os_error(errno.EISDIR)
+        raise UnmodelledCallError(f"open({path!r}): the fake has device nodes only, no directories")
+
+
+def _file_system_is_fake() -> bool:
+    return not isinstance(os, ModuleType)
+
+
+def _wanted(flags: int) -> int:
+    mode = flags & os.O_ACCMODE
+    return (os.R_OK if mode != os.O_WRONLY else 0) | (os.W_OK if mode != os.O_RDONLY else 0)

@@ -1,0 +1,123 @@
+"""Sync files: fences as descriptors (``drivers/dma-buf/sync_file.c``)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TYPE_CHECKING
+
+from dmasync import uapi
+from fakes.kernel.errors import os_error
+from fakes.kernel.fence import Fence, merged, unwrapped
+from fakes.kernel.file import File
+from fakes.kernel.usermem import Argument, copy_from, copy_to
+from fakes.kernel.waiting import WaitQueue, Waker
+
+if TYPE_CHECKING:
+    from fakes.kernel.kernel import FakeKernel
+
+_NAME_LENGTH = 32
+
+
+class SyncFile(File):
+    """One fence, or several merged into one."""
+
+    kind = "sync_file"
+
+    def __init__(self, kernel: FakeKernel, fence: Fence, user_name: bytes = b"") -> None:
+        super().__init__(kernel, os.O_RDONLY)
+        self.fence = fence
+        self._user_name = user_name
+        self._queue = WaitQueue()
+        self._poll_enabled = False
+
+    @property
+    def name(self) -> bytes:
+        """``sync_file_get_name()``: the merger's name for it, else one made from the fence."""
+        if self._user_name:
+            return self._user_name
+        fence = self.fence
+        made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"
+        return made.encode()[: _NAME_LENGTH - 1]
+
+    def release(self) -> None:
+        self.fence.remove_callback(self._queue.wake_all)
+
+    def poll(self, events: int, waker: Waker | None) -> int:
+        if waker is not None:
+            self._queue.add(waker)
+        if not self._poll_enabled:
+            self._poll_enabled = True
+            self.fence.add_callback(self._queue.wake_all)
+        return select.POLLIN if self.fence.is_signaled() else 0
+
+    def stop_polling(self, waker: Waker) -> None:
+        self._queue.remove(waker)
+
+    def driver_ioctl(self, request: int, arg: Argument) -> int:
+        handler = _HANDLERS.get(request)
+        if handler is None or request not in self.kernel.profile.sync_file_requests:
+            raise os_error(errno.ENOTTY)
+        handler(self, arg)
+        return 0
+
+    def _merge(self, arg: Argument) -> None:
+        descriptors = self.kernel.descriptors
+        descriptors.reserve()
+        data = copy_from(arg, uapi.sync_merge_data.size)
+        name, fd2, _, flags, pad = uapi.sync_merge_data.unpack(data)
+        if flags or pad:
+            raise os_error(errno.EINVAL)
+        other = descriptors.find(fd2) if isinstance(fd2, int) else None
+        if not isinstance(other, SyncFile):
+            raise os_error(errno.ENOENT)
+        assert isinstance(name, bytes)  # noqa: S101 - the layout says so
+        name = name[: _NAME_LENGTH - 1] + b"\0"
+        result = SyncFile(self.kernel, merged(self.fence, other.fence), name.partition(b"\0")[0])
+        fd = descriptors.install(result, close_on_exec=True)
+        try:
+            copy_to(arg, bytes(uapi.sync_merge_data.pack(name, fd2, fd, flags, pad)))
+        except OSError:
+            self.kernel.close(fd)
+            raise
+
+    def _info(self, arg: Argument) -> None:
+        data = copy_from(arg, uapi.sync_file_info.size)
+        _, _, flags, room, pad, pointer = uapi.sync_file_info.unpack(data)
+        if flags or pad:
+            raise os_error(errno.EINVAL)
+        fences = list(unwrapped(self.fence))
+        if not room:
+            status = self.fence.status()
+        else:
+            assert isinstance(room, int)  # noqa: S101 - the layout says so
+            assert isinstance(pointer, int)  # noqa: S101 - the layout says so
+            if room < len(fences):
+                raise os_error(errno.EINVAL)
+            status = 1
+            table = b""
+            for fence in fences:
+                its_status = fence.status()
+                status = status if status <= 0 else its_status
+                table += uapi.sync_fence_info.pack(
+                    fence.timeline_name.encode()[: _NAME_LENGTH - 1],
+                    fence.driver_name.encode()[: _NAME_LENGTH - 1],
+                    its_status,
+                    0,
+                    fence.timestamp_ns,
+                )
+            copy_to(pointer, table)
+        copy_to(arg, bytes(uapi.sync_file_info.pack(self.name, status, 0, len(fences), 0, pointer)))
+
+    def _set_deadline(self, arg: Argument) -> None:
+        data = copy_from(arg, uapi.sync_set_deadline.size)
+        if uapi.sync_set_deadline.get(data, "pad"):
+            raise os_error(errno.EINVAL)
+
+
+_HANDLERS = {
+    uapi.SYNC_IOC_MERGE: SyncFile._merge,
+    uapi.SYNC_IOC_FILE_INFO: SyncFile._info,
+    uapi.SYNC_IOC_SET_DEADLINE: SyncFile._set_deadline,
+}

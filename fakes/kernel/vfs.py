@@ -1,0 +1,125 @@
+"""Requests that ``fs/ioctl.c`` answers for every file before a driver is asked (``do_vfs_ioctl()``).
+
+The numbers are those of asm-generic/ioctls.h and linux/fs.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+
+from fakes.kernel.errors import UnmodelledCallError, os_error
+from fakes.kernel.file import File
+from fakes.kernel.usermem import Argument, copy_from, copy_to
+
+if TYPE_CHECKING:
+    from fakes.kernel.kernel import FakeKernel
+
+FIOCLEX: Final = 0x5451
+FIONCLEX: Final = 0x5450
+FIONBIO: Final = 0x5421
+FIOASYNC: Final = 0x5452
+FIOQSIZE: Final = 0x5460
+FIONREAD: Final = 0x541B
+FIGETBSZ: Final = 2
+FIFREEZE: Final = 0xC0045877
+FITHAW: Final = 0xC0045878
+FICLONE: Final = 0x40049409
+FICLONERANGE: Final = 0x4020940D
+FIDEDUPERANGE: Final = 0xC0189436
+FS_IOC_FIEMAP: Final = 0xC020660B
+FS_IOC_GETFLAGS: Final = 0x80086601
+FS_IOC_SETFLAGS: Final = 0x40086602
+FS_IOC_FSGETXATTR: Final = 0x801C581F
+FS_IOC_FSSETXATTR: Final = 0x401C5820
+FS_IOC_GETFSUUID: Final = 0x80111500
+FS_IOC_GETFSSYSFSPATH: Final = 0x80811501
+# Of regular files only: FIBMAP, and the pre-allocation requests that came from XFS.
+FIBMAP: Final = 1
+_PREALLOCATE: Final = frozenset({0x40305828, 0x4030582A, 0x40305829, 0x4030582B, 0x40305839})
+
+_FASYNC: Final = 0o20000
+_INT = struct.Struct("=i")
+
+_UNMODELLED: Final = frozenset(
+    {
+        FIFREEZE,
+        FITHAW,
+        FICLONE,
+        FICLONERANGE,
+        FIDEDUPERANGE,
+        FS_IOC_FSSETXATTR,
+        FS_IOC_SETFLAGS,
+        FS_IOC_FIEMAP,
+    }
+)
+_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FIOQSIZE, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
+
+
+def do_vfs_ioctl(kernel: FakeKernel, fd: int, file: File, request: int, arg: Argument) -> int | None:
+    """The VFS's own answer, or None where it leaves the request to the driver."""
+    handler = _HANDLERS.get(request)
+    if handler is not None:
+        return handler(kernel, fd, file, arg)
+    if request in _UNMODELLED or (file.regular and request in _UNMODELLED_REGULAR):
+        raise UnmodelledCallError(
+            f"ioctl request {request:#x} on a {file.kind}: Linux knows it, the fake does not"
+        )
+    return None
+
+
+def _fioclex(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    kernel.descriptors.close_on_exec.add(fd)
+    return 0
+
+
+def _fionclex(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    kernel.descriptors.close_on_exec.discard(fd)
+    return 0
+
+
+def _fionbio(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    if _INT.unpack(copy_from(arg, 4))[0]:
+        file.flags |= os.O_NONBLOCK
+    else:
+        file.flags &= ~os.O_NONBLOCK
+    return 0
+
+
+def _fioasync(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    # None of these files has a fasync operation: turning it on is refused, off it is already.
+    if _INT.unpack(copy_from(arg, 4))[0]:
+        raise os_error(errno.ENOTTY)
+    return 0
+
+
+def _fioqsize(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
+    if not file.regular:
+        raise os_error(errno.ENOTTY)
+    raise UnmodelledCallError("FIOQSIZE on a memfd tells how many pages it has: the fake does not count them")
+
+
+def _figetbsz(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    copy_to(arg, _INT.pack(file.block_size()))
+    return 0
+
+
+def _fionread(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
+    if not file.regular:
+        return None
+    left = file.seek(0, os.SEEK_END)
+    copy_to(arg, _INT.pack(left))
+    return 0
+
+
+_HANDLERS = {
+    FIOCLEX: _fioclex,
+    FIONCLEX: _fionclex,
+    FIONBIO: _fionbio,
+    FIOASYNC: _fioasync,
+    FIOQSIZE: _fioqsize,
+    FIGETBSZ: _figetbsz,
+    FIONREAD: _fionread,
+}
