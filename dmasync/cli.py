@@ -27,6 +27,20 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``dmasync`` with *argv* (default: the process's own) and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] != ["gate"] or not any(argument.startswith("--bi") for argument in arguments):
+        return _dispatch(arguments)
+    # git bisect run takes 1 to 127 for a bad commit: a typo or a missing package must stop it instead.
+    try:
+        return _dispatch(arguments)
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+    except Exception as error:
+        print(f"dmasync gate --bisect: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+    return 128
+
+
+def _dispatch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
     )

@@ -53,6 +53,11 @@ class Row:
     rounds: int
     iterations: int
 
+    def of(self, data: tuple[float, ...]) -> Row:
+        """The same row with other rounds, at least one."""
+        middle, q1, q3 = _quartiles(data)
+        return replace(self, data=data, rounds=len(data), median=middle, q1=q1, q3=q3)
+
     @property
     def iqr(self) -> float:
         return self.q3 - self.q1
@@ -194,8 +199,7 @@ def _row(path: Path, number: int, benchmark: object, machine: Mapping[str, Any])
             computed = median(data)
             if middle is not None and not math.isclose(middle, computed, rel_tol=_AGREEMENT, abs_tol=1e-12):
                 raise ValueError(f"its median {middle:g} is not that of its data ({computed:g})")
-            middle = computed
-            q1, q3 = (float(q) for q in numpy.quantile(data, (0.25, 0.75)))
+            middle, q1, q3 = _quartiles(data)
         elif middle is not None:
             half = (_number(stats, "iqr", 0.0) or 0.0) / 2
             q1 = _number(stats, "q1", None) or max(0.0, middle - half)
@@ -209,6 +213,11 @@ def _row(path: Path, number: int, benchmark: object, machine: Mapping[str, Any])
     except ValueError as error:
         raise wrong(str(error)) from None
     return Row(fullname, _completed(facts, machine), data, middle, q1, q3, rounds, iterations)
+
+
+def _quartiles(data: tuple[float, ...]) -> tuple[float, float, float]:
+    q1, q3 = (float(q) for q in numpy.quantile(data, (0.25, 0.75)))
+    return median(data), q1, q3
 
 
 def _completed(facts: RowFacts, machine: Mapping[str, Any]) -> RowFacts:

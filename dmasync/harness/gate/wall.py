@@ -145,7 +145,7 @@ def _draws_of_means(sample: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
 
 def _drift(others: Sequence[float], level: float, settings: GateSettings) -> tuple[float, float]:
     """How far drift between the runs may have moved a row, as logs: (to be sure it changed, it did not)."""
-    assumed = math.log1p(settings.drift_percent / 100)
+    assumed = -math.log1p(-settings.drift_percent / 100)  # slowed by it and not, either way round
     if len(others) < _NEIGHBOURS:
         return assumed, 0.0
     common = float(numpy.median(others))

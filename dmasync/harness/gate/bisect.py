@@ -1,0 +1,167 @@
+"""One step of ``git bisect run``: build, boot, measure, compare with a saved baseline, answer by git's rules.
+
+0 is good, 1 is bad, 125 asks git to skip the commit, 128 and above stop the bisection. git takes 1 to 127
+except 125 for bad, so that a mistake in the call (argparse's 2), a missing part of this host (4) or a crash of
+the gate itself must never reach it as they are: it would go on and blame an innocent commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate.judge import judge
+from dmasync.harness.gate.kernels import Measure, Subject, arguments, measure_with_bench
+from dmasync.harness.gate.outputs import Outputs
+from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.host_setup import MissingPartError
+from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.virtual_machine import BootError, GuestDiedError, VirtualMachineError
+
+OUTPUT_VARIABLE = "DMASYNC_RUN"
+"""Holds the file that a ``--measure`` command must write its run to."""
+
+_NOT_A_COMMAND = (126, 127)  # what a shell says when it cannot start a command: a typo, not a bad commit
+
+
+class SkipCommitError(Exception):
+    """The commit cannot be judged; the message tells why."""
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--bisect",
+        action="store_true",
+        help="answer by git's rules; BASE is the saved baseline, the candidate is CANDIDATE or a --kernel",
+    )
+    group.add_argument("--build", metavar="CMD", help="build the candidate first; a failure skips the commit")
+    group.add_argument(
+        "--measure",
+        metavar="CMD",
+        help=f"measure with CMD instead of a virtual machine; it writes the run to ${OUTPUT_VARIABLE}",
+    )
+    group.add_argument(
+        "--panic-is-bad", action="store_true", help="a kernel that panics is bad, instead of skipped"
+    )
+
+
+def is_asked_for(arguments: Sequence[str]) -> bool:
+    """Whether a command line is a bisection's, one with a mistake in that very option included."""
+    return any(argument.startswith("--bi") for argument in arguments)
+
+
+def run(
+    options: argparse.Namespace,
+    settings_of: Callable[[argparse.Namespace], GateSettings],
+    measure: Measure | None = None,
+) -> int:
+    """One step. Raises nothing but KeyboardInterrupt, which the command answers with 130: that stops git."""
+    try:
+        return _step(options, settings_of(options), measure)
+    except SkipCommitError as reason:
+        return _answer(ExitStatus.BISECT_SKIP, f"skipped: {reason}")
+    except VirtualMachineError as error:
+        if options.panic_is_bad and _panicked(error):
+            return _answer(ExitStatus.REGRESSION, f"bad: {error}")
+        return _answer(ExitStatus.BISECT_SKIP, f"skipped: {error}")
+    except MissingPartError as error:
+        return _answer(ExitStatus.BISECT_STOP, str(error))
+    except CommandError as error:
+        if error.status in (ExitStatus.UNUSABLE, ExitStatus.BISECT_STOP):
+            return _answer(ExitStatus.BISECT_STOP, str(error))
+        return _answer(ExitStatus.BISECT_SKIP, f"skipped: {error}")
+    except Exception as error:  # a crash of ours must not be taken for a bad commit
+        return _answer(ExitStatus.BISECT_STOP, f"internal error: {type(error).__name__}: {error}")
+
+
+def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure | None) -> int:
+    if options.base is None or options.more_base:
+        raise CommandError("give one saved baseline: dmasync gate --bisect BASE --kernel K")
+    if len(options.kernel) > 1 or options.append_base:
+        raise CommandError("the base is the saved baseline: give one --kernel and --append-candidate only")
+    outputs = Outputs.of(options)
+    outputs.check([Path(options.base), *([Path(options.candidate)] if options.candidate else [])])
+    base = load_run(options.base)
+    if not base.rows:
+        raise CommandError(f"{options.base}: the baseline holds no rows: measure it again")
+    candidate = _candidate(options, measure)
+    judgement = judge([base], [candidate], settings)
+    outputs.put(judgement, [base], [candidate])
+    if judgement.status == ExitStatus.CANNOT_JUDGE:
+        raise SkipCommitError(judgement.summary)
+    return int(judgement.status)
+
+
+def _candidate(options: argparse.Namespace, measure: Measure | None) -> Run:
+    measured_here = options.kernel or options.append_candidate or options.build or options.measure
+    if options.candidate is not None:
+        if measured_here:
+            raise CommandError("a CANDIDATE and a way to measure one were given: give one of them")
+        return load_run(options.candidate)
+    if not measured_here:
+        raise CommandError("the candidate is missing: give --kernel, --append-candidate, --measure or a run")
+    if options.measure and options.kernel:
+        raise CommandError("--measure and --kernel were given: give one of them")
+    if options.build:
+        _built(options.build)
+    with tempfile.TemporaryDirectory(prefix="dmasync-bisect-") as scratch:
+        output = Path(scratch) / "candidate.json"
+        if options.measure:
+            _measured_by(options.measure, output)
+        else:
+            (measure or measure_with_bench)(_subject(options), output)
+        if not output.is_file():
+            raise SkipCommitError("nothing was measured")
+        try:
+            return load_run(output)
+        except CommandError as error:
+            raise SkipCommitError(str(error)) from None
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    kernel = options.kernel[0] if options.kernel else None
+    return Subject(kernel, arguments(options.append_candidate), options.arch, options.quick)
+
+
+def _built(command: str) -> None:
+    status = _shell(command, {})
+    if status in _NOT_A_COMMAND:
+        raise CommandError(f"--build {command!r} could not be started (status {status})")
+    if status:
+        raise SkipCommitError(f"does not build (status {status})")
+
+
+def _measured_by(command: str, output: Path) -> None:
+    status = _shell(command, {OUTPUT_VARIABLE: str(output)})
+    if status in _NOT_A_COMMAND:
+        raise CommandError(f"--measure {command!r} could not be started (status {status})")
+    if status:
+        raise SkipCommitError(f"the measuring command ended with status {status}")
+
+
+def _shell(command: str, variables: dict[str, str]) -> int:
+    """Run *command* with its output on standard error: standard output holds the verdicts."""
+    sys.stderr.flush()
+    return subprocess.run(  # noqa: S602  # the caller's own command line, written for a shell
+        command,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        env={**os.environ, **variables},
+        check=False,
+    ).returncode
+
+
+def _panicked(error: VirtualMachineError) -> bool:
+    return "Kernel panic" in error.console and isinstance(error, (BootError, GuestDiedError))
+
+
+def _answer(status: ExitStatus, message: str) -> int:
+    print(f"dmasync gate --bisect: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return int(status)

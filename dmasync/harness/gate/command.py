@@ -1,0 +1,150 @@
+"""The arguments of ``dmasync gate``, and which of its ways is taken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate import bisect, kernels
+from dmasync.harness.gate.judge import judge, self_check
+from dmasync.harness.gate.outputs import Outputs
+from dmasync.harness.gate.settings import GateSettings, load_settings, number
+from dmasync.harness.gate.verdict import Judgement, Verdict
+from dmasync.harness.rows_file import Run, load_run, printable
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync gate``."""
+    parser.allow_abbrev = False  # a shortened --bisect would escape its own rules for exit statuses
+    files = parser.add_argument_group("two runs")
+    files.add_argument("base", metavar="BASE", nargs="?", help="run file, or a folder of them")
+    files.add_argument("candidate", metavar="CANDIDATE", nargs="?", help="run file, or a folder of them")
+    files.add_argument(
+        "--base", dest="more_base", metavar="F", action="append", default=[], help="a further run of the base"
+    )
+    files.add_argument(
+        "--candidate",
+        dest="more_candidate",
+        metavar="F",
+        action="append",
+        default=[],
+        help="a further run of the candidate",
+    )
+    parser.add_argument(
+        "--max-regression", metavar="PCT", help="growth that passes, in percent, for every row without a rule"
+    )
+    parser.add_argument(
+        "--settings",
+        metavar="F",
+        type=Path,
+        help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)",
+    )
+    parser.add_argument(
+        "--self-check", action="store_true", help="judge nothing unless the base equals itself"
+    )
+    kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
+    bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
+    Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))
+    if bisect.is_asked_for(sys.argv):
+        parser.error = _stop_bisection  # type: ignore[method-assign]  # argparse's own way to change it
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge, print, write; return the exit status of the design."""
+    if options.bisect:
+        return bisect.run(options, _settings)
+    return int(_run(options))
+
+
+def _run(options: argparse.Namespace) -> ExitStatus:
+    settings = _settings(options)
+    outputs = Outputs.of(options)
+    if kernels.is_asked_for(options):
+        if options.base or options.candidate or options.more_base or options.more_candidate:
+            raise CommandError("run files and kernels were given: give BASE and CANDIDATE, or --kernel twice")
+        outputs.check([])
+        return kernels.run(options, settings, outputs)
+    base_files = files_of([options.base, *options.more_base])
+    candidate_files = files_of([options.candidate, *options.more_candidate])
+    outputs.check([*base_files, *candidate_files])
+    if not base_files:
+        raise CommandError("nothing to judge: give BASE and CANDIDATE, or two kernels with --kernel")
+    base = [load_run(path) for path in base_files]
+    if not candidate_files:
+        return _only_self_check(options, base, settings)
+    candidate = [load_run(path) for path in candidate_files]
+    return finish(base, candidate, None, options.self_check, settings, outputs)
+
+
+def finish(
+    base: Sequence[Run],
+    candidate: Sequence[Run],
+    again: Sequence[Run] | None,
+    check: bool,
+    settings: GateSettings,
+    outputs: Outputs,
+) -> ExitStatus:
+    """Judge two sides that were read or measured, and put the judgement out."""
+    checked = self_check(base, again, settings) if check else None
+    judgement = judge(base, candidate, settings)
+    if checked is not None:
+        judged = judgement.rows if checked == Verdict.SAME.value else ()
+        judgement = Judgement(**{**vars(judgement), "rows": judged, "self_check": checked})
+    outputs.put(judgement, base, candidate)
+    return judgement.status
+
+
+def _only_self_check(options: argparse.Namespace, base: Sequence[Run], settings: GateSettings) -> ExitStatus:
+    if not options.self_check:
+        raise CommandError("CANDIDATE is missing: give the run that is to be judged")
+    checked = self_check(base, None, settings)
+    print(f"self-check: {printable(checked)}")  # noqa: T201
+    return ExitStatus.GOOD if checked == Verdict.SAME.value else ExitStatus.CANNOT_JUDGE
+
+
+def files_of(given: Sequence[str | None]) -> list[Path]:
+    """The run files that were named; a folder stands for the ``.json`` files in it. No file counts twice."""
+    files: list[Path] = []
+    for name in given:
+        if name is None:
+            continue
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(path.glob("*.json"))
+            if not inside:
+                raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
+            files += inside
+        else:
+            files.append(path)
+    known: dict[Path, Path] = {}
+    for path in files:
+        try:
+            resolved = path.resolve()
+        except (OSError, ValueError):  # a NUL in the name, a loop of links: reading it will say so
+            continue
+        if resolved in known:
+            raise CommandError(f"{printable(path)} was given twice: one run is one observation")
+        known[resolved] = path
+    return files
+
+
+def _settings(options: argparse.Namespace) -> GateSettings:
+    settings = load_settings(options.settings)
+    if options.max_regression is None:
+        return settings
+    try:
+        percent = number(float(options.max_regression.removesuffix("%")), "--max-regression")
+    except ValueError:
+        raise CommandError(
+            f"--max-regression is {options.max_regression!r}, expected percent, a number of at least 0"
+        ) from None
+    return settings.with_max_regression(percent)
+
+
+def _stop_bisection(message: str) -> NoReturn:
+    sys.stderr.write(f"dmasync gate --bisect: {message}\n")
+    raise SystemExit(int(ExitStatus.BISECT_STOP))
