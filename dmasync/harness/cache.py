@@ -81,6 +81,21 @@ def discard(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def clear() -> list[Path]:
+    """Remove everything that was fetched or built: each entry under its lock, so that no process at work loses its own
+    half way. Returns what was removed.
+    """
+    removed = []
+    for group in ("kernels/*/*", "roots/*", "apt/*"):
+        for path in sorted(cache_directory().glob(group)):
+            if path.name.startswith("."):
+                continue
+            with locked(path):
+                discard(path)
+            removed.append(path)
+    return removed
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to *path*; it goes with the process, however that ends."""

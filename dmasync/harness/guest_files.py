@@ -1,88 +1,109 @@
-"""Which host folders a guest must see, which of them virtme-ng's guest hides, and the environment inside.
+"""What of the host a guest must see, and the environment inside.
 
-The guest's root is the host's, but some folders of it are new and empty in the guest. What is needed of them is brought
-in as a mount of its own, under the same path.
+A guest on the host's own root sees everything but /dev, /proc and /sys. A guest on a root of another architecture sees
+nothing of the host but what is brought in: the project, and what of this Python's packages is pure Python.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from dmasync.harness.guest_script import GUEST_FOLDER, Share
+from dmasync.harness.guest_script import HOME, SITE, Share
 
-HIDDEN = (
-    "/dev",
-    "/proc",
-    "/run",
-    "/sys",
-    "/var/cache",
-    "/var/lib/apt",
-    "/var/lib/machines",
-    "/var/lib/portables",
-    "/var/lib/private",
-    "/var/log",
-    "/var/run",
-    "/var/spool/rsyslog",
-    "/var/tmp",  # noqa: S108
-)
-"""Folders that virtme-ng's init mounts something new over."""
-
-WRITABLE = ("/etc", "/lib", "/usr", "/var", "/tmp")  # noqa: S108
-"""Folders that already have a throw-away layer: virtme-ng's own."""
+HIDDEN = ("/dev", "/proc", "/sys")
+COMPILED = (".so", ".pyd", ".dylib")
 
 
-def shares(wanted: Iterable[Path], output: Path | None) -> list[Share]:
-    """Return the mounts that make *wanted*, this Python and *output* visible in the guest under the same paths."""
-    needed = [path.absolute() for path in (*wanted, *python_folders())]
-    hidden = sorted({path for path in needed if is_hidden(path) and path.is_dir()})
-    outermost = [path for path in hidden if not any(other in path.parents for other in hidden)]
-    found = [Share(path, path, writable=False) for path in outermost]
-    if output is not None:
-        found.append(Share(output.absolute(), output.absolute(), writable=True))
-    return found
+def shares_on_host_root(wanted: Iterable[Path], output: Path | None) -> list[Share]:
+    """Return the mounts that make *wanted* and this Python visible, and *output* writable, under the same paths."""
+    needed = {path.absolute() for path in (*wanted, *python_folders())}
+    return _outermost(path for path in needed if is_hidden(path)) + _output(output)
 
 
-def overlays(working_directory: Path) -> list[Path]:
-    """Return the folders that need a throw-away layer so that the working directory can be written to."""
-    path = working_directory.absolute()
-    if is_hidden(path) or path == Path("/") or any(_below(path, folder) for folder in WRITABLE):
-        return []
-    return [Path("/", path.parts[1])]
+def shares_on_foreign_root(wanted: Iterable[Path], output: Path | None) -> list[Share]:
+    """Return the mounts that bring *wanted* and this Python's own packages to a root that has nothing of the host."""
+    needed = {path.absolute() for path in (*wanted, *import_folders(), project_folder())}
+    standard_library = Path(os.__file__).parent
+    return _outermost(path for path in needed if path not in (standard_library, Path("/"))) + _output(output)
 
 
 def is_hidden(path: Path) -> bool:
-    """Tell whether the guest has something else in the place of this host path."""
-    hidden = HIDDEN if os.geteuid() == 0 else (*HIDDEN, "/root")
-    return any(_below(form, folder) for folder in hidden for form in (path, Path(os.path.realpath(path))))
+    """Tell whether a guest on the host's root has something else in the place of this path."""
+    forms = (path, Path(os.path.realpath(path)))
+    return any(form == Path(hidden) or Path(hidden) in form.parents for hidden in HIDDEN for form in forms)
 
 
 def python_folders() -> list[Path]:
     """Return the folders that this Python and what it imports live in."""
-    folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).parent]
-    folders += [Path(entry) for entry in sys.path if entry]
-    # The project itself: an editable installation lies outside the environment.
-    folders.append(Path(__file__).parents[2])
-    return list(dict.fromkeys(folders))
+    return [
+        Path(sys.prefix),
+        Path(sys.base_prefix),
+        Path(sys.executable).parent,
+        project_folder(),
+        *import_folders(),
+    ]
 
 
-def guest_environment() -> dict[str, str]:
-    """Return the variables that a command in the guest gets: the host's Python first on PATH, a home to write to."""
-    scripts = Path(sys.executable).parent
-    environment = {
-        "PATH": f"{scripts}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": f"{GUEST_FOLDER}/home",
-        "TMPDIR": "/tmp",  # noqa: S108
-        "LANG": "C.UTF-8",
-        # The root is read-only where no layer is: do not try.
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+def import_folders() -> list[Path]:
+    """Return the folders of ``sys.path`` that hold installed packages."""
+    return [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+
+
+def project_folder() -> Path:
+    """Return the folder that ``dmasync`` is imported from: a checkout, or site-packages where it is installed."""
+    return Path(__file__).parents[2]
+
+
+def pure_python_links() -> dict[str, Path]:
+    """Return the top-level names of the installed distributions that are pure Python, and where each lies.
+
+    A distribution with a compiled module anywhere is left out as a whole: it would be found and then fail to load.
+    """
+    links: dict[str, Path] = {}
+    for distribution in importlib.metadata.distributions(path=[str(folder) for folder in import_folders()]):
+        files = distribution.files
+        if files is None or any(file.suffix in COMPILED for file in files):
+            continue
+        for name in {file.parts[0] for file in files if file.parts[0] not in ("..", "__pycache__")}:
+            # .pth files are read by Python itself from folders of its own only.
+            if not name.endswith(".pth"):
+                links.setdefault(name, Path(str(distribution.locate_file(name))))
+    return dict(sorted(links.items()))
+
+
+def environment_on_host_root() -> dict[str, str]:
+    """Return the variables of a command that runs this very Python."""
+    environment = {**_environment(), "PATH": f"{Path(sys.executable).parent}:{_environment()['PATH']}"}
     if sys.prefix != sys.base_prefix:
         environment["VIRTUAL_ENV"] = sys.prefix
     return environment
 
 
-def _below(path: Path, folder: str) -> bool:
-    return path == Path(folder) or Path(folder) in path.parents
+def environment_on_foreign_root() -> dict[str, str]:
+    """Return the variables of a command that runs the foreign root's Python with this one's pure packages."""
+    return {**_environment(), "PYTHONPATH": f"{project_folder()}:{SITE}"}
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": HOME,
+        "TMPDIR": "/tmp",  # noqa: S108
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        # They would land in a layer that is thrown away.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _outermost(paths: Iterable[Path]) -> list[Share]:
+    folders = sorted({path for path in paths if path.is_dir()})
+    return [Share(path, path) for path in folders if not any(other in path.parents for other in folders)]
+
+
+def _output(output: Path | None) -> list[Share]:
+    return [] if output is None else [Share(output.absolute(), output.absolute(), writable=True)]

@@ -1,7 +1,10 @@
-"""The script that a guest runs: it lays the folders out, sets the environment, runs the command, keeps its status.
+"""The scripts that a guest runs: lay the folders out, set the environment, run the command, keep its status.
 
 Everything goes through the control folder, which guest and host share: the kernel's command line is too short for a
 command, and a console loses output where the guest has no udev for virtme-ng's ports.
+
+The guest's root is read-only and virtme-ng's init hides some folders of it (/run, /var/tmp and others). So the command
+runs in a root of its own: the whole of the first one again, below a layer that is thrown away.
 """
 
 from __future__ import annotations
@@ -13,9 +16,15 @@ from pathlib import Path
 
 GUEST_FOLDER = "/run/dmasync"
 CONTROL = f"{GUEST_FOLDER}/control"
+ROOT = f"{GUEST_FOLDER}/root"
+HOME = f"{GUEST_FOLDER}/home"
+SITE = f"{GUEST_FOLDER}/site"
+
 START = "start.sh"
+INSIDE = "inside.sh"
 COMMAND = "command.sh"
 STARTED = "started"
+FAILED = "failed"
 RELEASE = "release"
 STDOUT = "stdout"
 STDERR = "stderr"
@@ -28,8 +37,8 @@ class Share:
 
     host: Path
     guest: Path
-    writable: bool
-    """Writable means: what the guest writes is there on the host. Otherwise it goes to a layer that is thrown away."""
+    writable: bool = False
+    """Writable: what the guest writes is there on the host. Otherwise it goes to a layer that is thrown away."""
 
 
 def mount_point(index: int) -> str:
@@ -37,51 +46,84 @@ def mount_point(index: int) -> str:
     return f"{GUEST_FOLDER}/share{index}"
 
 
-def start_script(
+def start_script(shares: Sequence[Share], modules: Path | None) -> str:
+    """Return the script that virtme-ng's init runs: it makes the command's root and changes to it.
+
+    *modules* is where the kernel's modules folder is in that root, or None if it has none.
+    """
+    lines = [
+        "#!/bin/sh",
+        f'fail() {{ echo "$1" >{CONTROL}/{FAILED}; exit 1; }}',
+        f"uname -r >{CONTROL}/{RELEASE}",
+        *_overlay(lower="/", target=ROOT, name="root"),
+        # 9p would show the host's own devices and processes there.
+        f'for folder in proc sys dev; do mkdir -p "{ROOT}/$folder" && mount --rbind "/$folder" "{ROOT}/$folder"'
+        ' || fail "binding /$folder"; done',
+        *_bind(CONTROL, CONTROL),
+    ]
+    for index, share in enumerate(shares):
+        source = mount_point(index)
+        if share.writable:
+            lines += _bind(source, str(share.guest))
+        else:
+            lines += _overlay(lower=source, target=f"{ROOT}{share.guest}", name=f"share{index}-layer")
+    if modules is not None:
+        lines += [
+            f"mkdir -p {ROOT}/lib/modules",
+            f'rm -rf "{ROOT}/lib/modules/$(uname -r)"',
+            f'ln -s {shlex.quote(str(modules))} "{ROOT}/lib/modules/$(uname -r)"',
+        ]
+    lines += [f"exec chroot {ROOT} /bin/sh {CONTROL}/{INSIDE}", ""]
+    return "\n".join(lines)
+
+
+def inside_script(
     *,
-    shares: Sequence[Share],
-    overlays: Sequence[Path],
     working_directory: Path,
     environment: Mapping[str, str],
+    links: Mapping[str, Path],
+    programs: Mapping[str, str],
 ) -> str:
-    """Return the text of the script that the guest's init runs.
+    """Return the script that runs in the command's root.
 
-    *overlays* are folders of the guest's root that become writable, with a throw-away layer on top.
+    *links* are the names to make in :data:`SITE`, a folder of modules for Python, and what each points at; *programs*
+    are the names to make in ``/usr/local/bin`` and the command behind each.
     """
-    lines = ["#!/bin/sh", f"cd {CONTROL} || exit 1", f"uname -r >{RELEASE}"]
-    for index, path in enumerate(overlays):
-        lines.append(_overlay(lower=str(path), target=str(path), name=f"overlay{index}"))
-    for index, share in enumerate(shares):
-        target = shlex.quote(str(share.guest))
-        if share.writable:
-            lines.append(f"mkdir -p {target} && mount --bind {mount_point(index)} {target} || exit 1")
-        else:
-            lines.append(f"mkdir -p {target} || exit 1")
-            lines.append(
-                _overlay(lower=mount_point(index), target=str(share.guest), name=f"share{index}-layer")
-            )
-    # virtme-ng leaves the machine's own variables behind; the command gets the host's idea of an environment.
-    lines.append("unset nr_open $(set | sed -n 's/^\\(virtme_[A-Za-z0-9_]*\\)=.*/\\1/p')")
-    lines.append(f"mkdir -p {GUEST_FOLDER}/home")
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines = ["#!/bin/sh", f"mkdir -p {HOME}"]
+    if links:
+        lines.append(f"mkdir -p {SITE}")
+    lines += [
+        f"ln -s {shlex.quote(str(target))} {SITE}/{shlex.quote(name)}" for name, target in links.items()
+    ]
+    for name, program in programs.items():
+        path = f"/usr/local/bin/{name}"
+        lines.append(f"""printf '#!/bin/sh\\nexec {program} "$@"\\n' >{path} && chmod +x {path}""")
+    assignments = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     lines += [
         "[ -e /dev/udmabuf ] || modprobe -q udmabuf 2>/dev/null",
-        f": >{STARTED}",
+        f": >{CONTROL}/{STARTED}",
         f"cd {shlex.quote(str(working_directory))} || cd /",
-        f"/bin/sh {CONTROL}/{COMMAND} </dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
+        # The init's own variables are not the command's.
+        f"env -i {assignments} /bin/sh {CONTROL}/{COMMAND} "
+        f"</dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
         # Written under another name first: the host must never read half a number.
-        f"echo $? >{CONTROL}/{STATUS}.part; sync; mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
+        f"echo $? >{CONTROL}/{STATUS}.part && sync && mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
         "",
     ]
     return "\n".join(lines)
 
 
-def _overlay(*, lower: str, target: str, name: str) -> str:
-    layer = f"{GUEST_FOLDER}/{name}"
-    # overlayfs splits its options at commas and its lower folders at colons.
-    quoted = lower.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-    options = shlex.quote(f"lowerdir={quoted},upperdir={layer}/upper,workdir={layer}/work,xino=off")
-    return (
-        f"mkdir -p {layer}/upper {layer}/work && "
-        f"mount -t overlay -o {options} {name} {shlex.quote(target)} || exit 1"
-    )
+def _bind(source: str, target: str) -> list[str]:
+    quoted = shlex.quote(f"{ROOT}{target}")
+    return [f"mkdir -p {quoted} && mount --bind {shlex.quote(source)} {quoted} || fail {shlex.quote(target)}"]
+
+
+def _overlay(*, lower: str, target: str, name: str) -> list[str]:
+    layer = f"{GUEST_FOLDER}/layers/{name}"
+    # overlayfs splits its options at commas and its lower folders at colons; what comes here are names of our own.
+    options = f"lowerdir={lower},upperdir={layer}/upper,workdir={layer}/work,xino=off"
+    quoted = shlex.quote(target)
+    return [
+        f"mkdir -p {layer}/upper {layer}/work {quoted} && mount -t overlay -o {options} {name} {quoted}"
+        f" || fail {quoted}"
+    ]

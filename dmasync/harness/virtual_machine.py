@@ -13,15 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from dmasync.harness import guard, guest_script, host_setup
+from dmasync.harness import guard, guest_files, guest_script, host_setup
+from dmasync.harness.apt import host_machine
+from dmasync.harness.arm64_root import BUSYBOX, foreign_root
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.guest_files import guest_environment, overlays, shares
-from dmasync.harness.kernels import Kernel
+from dmasync.harness.kernels import Kernel, index_modules
 from dmasync.harness.progress import Progress, SilentProgress
 
 POLL_SECONDS = 0.05
@@ -29,6 +30,8 @@ EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps")
 """Where the kernel and a program's memory lie changes how many instructions they execute."""
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
+FOREIGN_PROGRAMS = {"python": "python3", "dmasync": "python3 -m dmasync", "pytest": "python3 -m pytest"}
+"""Programs of this environment that a guest of another architecture gets under the same name."""
 
 
 class VirtualMachineError(CommandError):
@@ -110,14 +113,29 @@ class VirtualMachine:
         if lacking := host_setup.missing_parts(self.kernel.machine):
             raise host_setup.MissingPartError(lacking)
         runner = host_setup.virtme_run()
+        root = None if self.is_native else foreign_root(self.kernel.machine, self.progress)
+        if self.kernel.modules is not None:
+            index_modules(self.kernel.modules)
+        shares = self._shares()
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-")))
             control = scratch / "control"
             control.mkdir()
-            self._write_scripts(control, command)
+            self._write_scripts(control, command, shares)
             with (scratch / "console").open("wb") as console:
-                process = stack.enter_context(_guarded(self._command_line(runner, scratch), console, scratch))
+                line = self._command_line(runner, scratch, shares, root)
+                process = stack.enter_context(_guarded(line, console, scratch))
                 return self._follow(process, scratch, _Follower(control, stdout, stderr))
+
+    @property
+    def is_native(self) -> bool:
+        """Tell whether the guest has the host's architecture, and so the host's root folder and this very Python."""
+        return self.kernel.machine == host_machine()
+
+    @property
+    def python(self) -> str:
+        """The Python interpreter to name in a command: this one, or the foreign root's."""
+        return sys.executable if self.is_native else "python3"
 
     def _check(self) -> None:
         if self.cpus < 1:
@@ -143,50 +161,74 @@ class VirtualMachine:
             if not os.access(self.output, os.W_OK | os.X_OK):
                 raise CommandError(f"output folder {self.output}: may not be written")
 
-    def _write_scripts(self, control: Path, command: Sequence[str] | str) -> None:
-        here = self.working_directory or _current_directory()
-        environment = guest_environment()
+    def _shares(self) -> list[guest_script.Share]:
+        wanted = [self._here, *self.share]
+        wanted += [folder for folder in (self.kernel.modules, self.kernel.build_tree) if folder is not None]
+        for folder in self.share:
+            if not folder.is_dir():
+                raise CommandError(f"share {folder}: no such folder")
+        if self.is_native:
+            return guest_files.shares_on_host_root(wanted, self.output)
+        return guest_files.shares_on_foreign_root(wanted, self.output)
+
+    @property
+    def _here(self) -> Path:
+        if self.working_directory is not None:
+            return self.working_directory.absolute()
+        try:
+            return Path.cwd()
+        except FileNotFoundError:  # it was removed while this process was in it
+            return Path("/")
+
+    def _write_scripts(
+        self, control: Path, command: Sequence[str] | str, shares: Sequence[guest_script.Share]
+    ) -> None:
+        if self.is_native:
+            environment = guest_files.environment_on_host_root()
+        else:
+            environment = guest_files.environment_on_foreign_root()
         if self.exact:
             environment["PYTHONHASHSEED"] = "0"
         environment |= self.environment
-        start = guest_script.start_script(
-            shares=self._shares(here),
-            overlays=overlays(here),
-            working_directory=here,
-            environment=environment,
-        )
-        (control / guest_script.START).write_text(start, encoding="utf-8", errors="surrogateescape")
-        line = command if isinstance(command, str) else shlex.join(command)
-        (control / guest_script.COMMAND).write_text(line + "\n", encoding="utf-8", errors="surrogateescape")
-        for name in (guest_script.STDOUT, guest_script.STDERR):
-            (control / name).touch()
+        scripts = {
+            guest_script.START: guest_script.start_script(shares, self.kernel.modules),
+            guest_script.INSIDE: guest_script.inside_script(
+                working_directory=self._here,
+                environment=environment,
+                links={} if self.is_native else guest_files.pure_python_links(),
+                programs={} if self.is_native else FOREIGN_PROGRAMS,
+            ),
+            guest_script.COMMAND: (command if isinstance(command, str) else shlex.join(command)) + "\n",
+            guest_script.STDOUT: "",
+            guest_script.STDERR: "",
+        }
+        for name, text in scripts.items():
+            (control / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
-    def _shares(self, here: Path) -> list[guest_script.Share]:
-        wanted = [here, *self.share]
-        if self.kernel.modules is not None:
-            wanted.append(self.kernel.modules)
-        if self.kernel.build_tree is not None:
-            wanted.append(self.kernel.build_tree)
-        return shares(wanted, self.output)
-
-    def _command_line(self, runner: str, scratch: Path) -> list[str]:
+    def _command_line(
+        self, runner: str, scratch: Path, shares: Sequence[guest_script.Share], root: Path | None
+    ) -> list[str]:
         kernel = self.kernel
         line = [runner, "--mods", "auto"]
         line += ["--kdir", str(kernel.build_tree)] if kernel.build_tree else ["--kimg", str(kernel.image)]
-        line += ["--cpus", str(self.cpus), "--memory", self.memory, "--name", "dmasync", "--cwd", "/"]
+        line += ["--cpus", str(self.cpus), "--memory", self.memory, "--name", "dmasync"]
+        if root is None:
+            line += ["--cwd", "/"]
+        else:
+            line += ["--arch", kernel.machine, "--root", str(root), "--busybox", str(root / BUSYBOX)]
         if not self.kvm:
             line += ["--disable-kvm"]
         # virtiofs would be served by a process that the instruction counter knows nothing of.
         line += ["--force-9p", "--show-boot-console"]
-        line += ["--overlay-rwdir", "/etc", "--overlay-rwdir", "/lib", "--overlay-rwdir", "/usr"]
-        line += ["--overlay-rwdir", "/var", "--overlay-rwdir", "/tmp"]
-        line += ["--rwdir", f"{guest_script.CONTROL.lstrip('/')}={scratch / 'control'}"]
-        for index, share in enumerate(self._shares(self.working_directory or _current_directory())):
+        # One overlay makes virtme-ng put that module into its initramfs: the start script needs it.
+        line += ["--overlay-rwdir", "/etc"]
+        line += ["--rwdir", f"{guest_script.CONTROL}={scratch / 'control'}"]
+        for index, share in enumerate(shares):
             # virtme-ng takes plain names only: the real one hides behind a link.
             link = scratch / f"share{index}"
             link.symlink_to(share.host)
             option = "--rwdir" if share.writable else "--rodir"
-            line += [option, f"{guest_script.mount_point(index).lstrip('/')}={link}"]
+            line += [option, f"{guest_script.mount_point(index)}={link}"]
         for argument in (*(EXACT_KERNEL_ARGUMENTS if self.exact else ()), *self.append):
             line.append(f"--kopt={argument}")
         line += ["--script-sh", f"sh {guest_script.CONTROL}/{guest_script.START}"]
@@ -243,6 +285,12 @@ class VirtualMachine:
 
     def _dead(self, started: bool, scratch: Path) -> VirtualMachineError:
         console = _console(scratch)
+        failed = scratch / "control" / guest_script.FAILED
+        if failed.exists():
+            what = failed.read_text(encoding="utf-8", errors="replace").strip()
+            return BootError(
+                f"{self._named()} booted, but could not mount {what}{_last_words(console)}", console
+            )
         if started:
             return GuestDiedError(f"the guest ended before its command did{_last_words(console)}", console)
         return BootError(f"{self._named()} did not boot{_last_words(console)}", console)
@@ -297,23 +345,14 @@ def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[s
         stdout=console,
         stderr=console,
         env=environment,
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C is this process's to handle
     )
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if process.stdin is not None:
-            process.stdin.close()
+        assert process.stdin is not None  # noqa: S101  # asked for above
+        process.stdin.close()  # the guard's sign to kill everything
         process.wait()
-
-
-def _current_directory() -> Path:
-    try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return Path("/")
 
 
 def _console(scratch: Path) -> str:
@@ -321,14 +360,7 @@ def _console(scratch: Path) -> str:
 
 
 def _last_words(console: str) -> str:
-    """Return what explains an end best, as the tail of a sentence."""
-    return console_reason(console)
-
-
-def console_reason(console: str, *, prefer: Callable[[str], bool] | None = None) -> str:
-    """Pick the line of *console* that says why: the panic's, else the last that is not empty."""
+    """Pick the line of *console* that says why it ended, as the tail of a sentence: the panic's, else the last."""
     lines = [line.strip() for line in console.replace("\r", "").splitlines() if line.strip()]
-    for line in lines:
-        if "Kernel panic" in line or (prefer is not None and prefer(line)):
-            return f": {line}"
-    return f": {lines[-1]}" if lines else ""
+    panics = [line for line in lines if "Kernel panic" in line]
+    return f": {(panics or lines)[-1]}" if lines else ""

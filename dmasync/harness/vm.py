@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from dmasync.harness import host_setup, kernels
+from dmasync.harness import cache, host_setup, kernels
+from dmasync.harness.apt import host_machine
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.virtual_machine import CompletedRun, VirtualMachine, VirtualMachineError
 
 RESULT_SCHEMA = 1
+ARCHITECTURES = {
+    "x86-64": "x86_64",
+    "x86_64": "x86_64",
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "aarch64": "aarch64",
+}
+"""What ``--arch`` takes, and the kernel's own name for each."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         metavar="K",
         help="a bzImage, a build tree, or debian:VERSION (default: the newest packaged kernel with udmabuf built in)",
+    )
+    parser.add_argument(
+        "--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)"
     )
     parser.add_argument(
         "--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction"
@@ -67,6 +82,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--setup", action="store_true", help="install what this host lacks, with apt, as root or by sudo"
     )
+    parser.add_argument(
+        "--clean", action="store_true", help="remove the kernels and root folders in the cache, and end"
+    )
     parser.add_argument("--result", metavar="FILE", type=Path, help="write how it ended to FILE, as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument(
@@ -76,16 +94,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Boot, run the command, pass its output and exit status on."""
+    if options.clean:
+        return _clean()
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup:
         raise CommandError("no command; write: dmasync vm -- CMD…")
     environment = dict(_assignment(text) for text in options.env)
+    machine_name = ARCHITECTURES[options.arch] if options.arch else host_machine()
+    signal.signal(signal.SIGTERM, _leave)
     with ConsoleProgress("dmasync vm") as console:
         progress: Progress = SilentProgress() if options.quiet else console
         try:
             if options.setup:
-                host_setup.install_missing(progress)
-            kernel = kernels.resolve(options.kernel, progress=progress)
+                host_setup.install_missing(progress, machine_name)
+            kernel = kernels.resolve(options.kernel, machine=machine_name, progress=progress)
             if not command:
                 progress.done()
                 print(f"ready: {kernel.source}")  # noqa: T201
@@ -116,6 +138,20 @@ def run(options: argparse.Namespace) -> int:
             raise
     _write_result(options.result, completed, None)
     return completed.returncode
+
+
+def _clean() -> int:
+    removed = cache.clear()
+    for path in removed:
+        print(f"removed {path}")  # noqa: T201
+    if not removed:
+        print(f"nothing in {cache.cache_directory()}")  # noqa: T201
+    return ExitStatus.GOOD
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind on SIGTERM, so that the machine is killed and its folders are removed before this process ends."""
+    raise SystemExit(128 + number)
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -1,0 +1,126 @@
+"""A root folder of another architecture, made from Debian's packages without running anything of it and without root.
+
+The packages are unpacked, not installed: no script of theirs runs. What those scripts would do and a guest needs (the
+folders that are links, the users) is done here. The cache entry's name has a digest of this recipe, so that a root made
+by another recipe is never taken for this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+from dmasync.harness import cache
+from dmasync.harness.apt import Apt, AptError
+from dmasync.harness.progress import Progress, SilentProgress
+
+RECIPE_VERSION = 1
+"""Raised whenever :func:`_build` does something else with the same packages."""
+PACKAGES = (
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "busybox-static",
+    "findutils",
+    "grep",
+    "hostname",
+    "iproute2",
+    "kmod",
+    "libc-bin",
+    "mawk",
+    "mount",
+    "procps",
+    "python3",
+    "sed",
+    "tar",
+    "util-linux",
+)
+"""What the guest's init and a command need; their dependencies come with them."""
+MERGED = ("bin", "lib", "sbin")
+"""Folders of the root that are links into /usr: packages are unpacked over them."""
+MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "root", "var/tmp", "usr/local/bin")
+BUSYBOX_PROGRAMS = ("poweroff", "reboot")
+"""Programs that a guest's init calls and that only an init system's package would bring."""
+BUSYBOX = "bin/busybox"
+
+
+def foreign_root(machine: str, progress: Progress | None = None) -> Path:
+    """Return the root folder for *machine* (``aarch64``) from the cache, building it first if need be.
+
+    Raises :class:`AptError <dmasync.harness.apt.AptError>` where the packages cannot be had.
+    """
+    progress = progress or SilentProgress()
+
+    def build(folder: Path) -> list[str]:
+        return _build(folder, machine, progress)
+
+    path = cache.entry(roots_folder() / f"{machine}-{recipe_digest(machine)}", build)
+    _remove_other_recipes(path, machine)
+    return path / "root"
+
+
+def roots_folder() -> Path:
+    """Return the cache's folder of root folders."""
+    return cache.cache_directory() / "roots"
+
+
+def recipe_digest(machine: str) -> str:
+    """Return a digest of everything that decides what :func:`foreign_root` makes, but the packages' versions."""
+    recipe = [RECIPE_VERSION, machine, PACKAGES, MERGED, MOUNT_POINTS, BUSYBOX_PROGRAMS]
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+
+
+def _build(folder: Path, machine: str, progress: Progress) -> list[str]:
+    apt = Apt(machine, progress, empty_system=True)
+    wanted = apt.simulate_install(PACKAGES)
+    archives = folder / "archives"
+    archives.mkdir()
+    progress.phase(f"fetching {len(wanted)} packages for the {machine} root folder")
+    files = apt.download(wanted, archives)
+    if len(files) != len(wanted):
+        raise AptError(f"downloading {len(wanted)} packages gave {len(files)} files")
+    root = folder / "root"
+    for name in MERGED:
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for number, file in enumerate(files, 1):
+        progress.phase(f"building the {machine} root folder: package {number} of {len(files)}")
+        apt.unpack(file, root)
+    (folder / "packages").write_text("\n".join(file.name for file in files) + "\n", encoding="utf-8")
+    shutil.rmtree(archives)
+    _finish(root)
+    # The loader, the interpreter and the shell: a root that lost one of them boots no command.
+    python = max(
+        (root / "usr/bin").glob("python3.*"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]
+    )
+    checked = ["packages", "root/usr/bin/bash", f"root/usr/bin/{python.name}", f"root/{BUSYBOX}"]
+    return checked
+
+
+def _finish(root: Path) -> None:
+    """Do what the packages' own scripts would have done, as far as a guest needs it."""
+    for name in MOUNT_POINTS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("passwd", "group"):
+        shutil.copyfile(root / f"usr/share/base-passwd/{name}.master", root / f"etc/{name}")
+    for name in ("fstab", "hosts", "shadow"):
+        (root / "etc" / name).touch()
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
+    for name in BUSYBOX_PROGRAMS:
+        program = root / "usr/sbin" / name
+        if not program.exists() and not program.is_symlink():
+            program.symlink_to("/bin/busybox")
+    awk = root / "usr/bin/awk"  # one of Debian's alternatives: a link that mawk's script makes
+    if not awk.exists() and not awk.is_symlink():
+        awk.symlink_to("mawk")
+
+
+def _remove_other_recipes(path: Path, machine: str) -> None:
+    for other in path.parent.glob(f"{machine}-*"):
+        if other != path:
+            cache.discard(other)
