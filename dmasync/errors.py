@@ -16,7 +16,9 @@ class DmaSyncError(OSError):
     ``step`` the edge, ``attempts`` how often it was tried (this one included).
     """
 
-    def __init__(self, errno: int, fd: int, flags: int, step: Step, attempts: int, *, reason: str = "") -> None:
+    def __init__(
+        self, errno: int, fd: int, flags: int, step: Step, attempts: int, *, reason: str = ""
+    ) -> None:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         super().__init__(
             errno,

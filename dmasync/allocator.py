@@ -1,0 +1,269 @@
+"""Allocates dma-bufs from whatever this system has. After libcamera's ``DmaBufAllocator``."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import operator
+import os
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from dmasync import uapi
+from dmasync.acquire import Acquired, retried
+from dmasync.backend import LINUX, Backend
+from dmasync.buffer import DmaBuf
+from dmasync.descriptor import Descriptor
+from dmasync.errors import AllocationError, NoProviderError
+from dmasync.frame import FrameBuffer, Plane, close_all
+from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice
+from dmasync.sync_file import warn_unclosed
+from dmasync.udmabuf import size_limit
+
+_LARGEST = 2**63 - 1
+"""Bytes that a file can have: loff_t."""
+
+
+class DmaBufAllocator:
+    """Opens the first provider that works and allocates from it. A context manager that closes it.
+
+    *flags* says which kinds of providers may serve; they are tried in the order of *providers*. A node that is there
+    but may not be opened does not stop the search. Raises NoProviderError where none can be opened: the message names
+    each node tried, what the kernel said and what to do.
+
+    *page_size*, in bytes, is what sizes are rounded up to before a udmabuf is made (its driver refuses anything else);
+    it is this system's own unless the backend stands for another system.
+    """
+
+    def __init__(
+        self,
+        flags: DmaBufAllocatorFlag = DmaBufAllocatorFlag.CMA_HEAP,
+        *,
+        providers: Iterable[Provider] = DEFAULT_PROVIDERS,
+        backend: Backend | None = None,
+        page_size: int = mmap.PAGESIZE,
+    ) -> None:
+        if not isinstance(flags, DmaBufAllocatorFlag):
+            raise TypeError(f"flags must be DmaBufAllocatorFlag members, not {flags!r}")
+        if not flags.value:
+            raise ValueError(
+                "flags must name at least one kind of provider, not an empty DmaBufAllocatorFlag"
+            )
+        rows = tuple(providers)
+        for row in rows:
+            if not isinstance(row, Provider):
+                raise TypeError(f"providers must hold Provider objects, not {row!r}")
+        if not isinstance(page_size, int) or page_size < 1 or page_size & (page_size - 1):
+            raise ValueError(f"page_size must be a power of two in bytes, not {page_size!r}")
+        self._page_size = page_size
+        backend = LINUX if backend is None else backend
+        acquired = Acquired(backend)
+        try:
+            self._provider, fd = _first_that_opens(backend, acquired, rows, flags)
+            self._descriptor = Descriptor(backend, fd, owned=False)
+            acquired.give(self._descriptor)
+        finally:
+            acquired.close()
+
+    @property
+    def provider(self) -> Provider:
+        """The node that serves."""
+        return self._provider
+
+    @property
+    def closed(self) -> bool:
+        return self._descriptor.closed
+
+    def fileno(self) -> int:
+        """The node's descriptor, which stays this object's. Raises ValueError after close()."""
+        if self._descriptor.closed:
+            raise ValueError("the DmaBufAllocator was closed: make a new one")
+        return self._descriptor.fd
+
+    def alloc(self, name: str, size: int) -> DmaBuf:
+        """A new dma-buf of at least *size* bytes (rounded up to whole pages), with *name* in the kernel.
+
+        *name* has at most 31 bytes in UTF-8. Raises TypeError or ValueError for what no kernel would take, before
+        anything is allocated; AllocationError, with the kernel's errno, for what this one refuses. Nothing is left
+        of an allocation that failed. One that a signal interrupts is tried again.
+        """
+        label = _checked_name(name)
+        size = _checked_size(size, "size", self._page_size)
+        self.fileno()
+        backend = self._descriptor.backend
+        make = self._udmabuf if self._provider.flag is DmaBufAllocatorFlag.UDMABUF else self._heap_buffer
+        acquired = Acquired(backend)
+        try:
+            fd = make(acquired, name, size)
+            self._do("naming it", backend.ioctl, fd, uapi.DMA_BUF_SET_NAME, bytearray(label + b"\0"))
+            actual = self._do("asking for its size", backend.lseek, fd, 0, os.SEEK_END)
+            descriptor = Descriptor(backend, fd, owned=False)
+            buffer = DmaBuf(descriptor, actual, name, self._provider, object())
+            acquired.give(descriptor)
+            return buffer
+        finally:
+            acquired.close()
+
+    def export_buffers(self, count: int, plane_sizes: Sequence[int]) -> list[FrameBuffer]:
+        """*count* frames, each one dma-buf with a plane of each of *plane_sizes* bytes, one behind the other.
+
+        All or nothing: when one allocation fails those before it are closed. Raises as alloc() does. The buffers are
+        named frame-0, frame-1, … as libcamera's ``exportBuffers`` names them.
+        """
+        count = _integer(count, "count")
+        if count < 0:
+            raise ValueError(f"count must not be negative, it is {count}")
+        sizes = [
+            _checked_size(size, f"plane_sizes[{i}]", self._page_size) for i, size in enumerate(plane_sizes)
+        ]
+        if not sizes:
+            raise ValueError("plane_sizes must name at least one plane")
+        total = _checked_size(sum(sizes), "the sum of plane_sizes", self._page_size)
+        buffers: list[DmaBuf] = []
+        try:
+            for number in range(count):
+                buffers.extend(map(self.alloc, (f"frame-{number}",), (total,)))
+            return [FrameBuffer(_planes(buffer, sizes)) for buffer in buffers]
+        except BaseException:
+            close_all(buffers)
+            raise
+
+    def close(self) -> None:
+        """Close the node; buffers stay as they are. Harmless when called again."""
+        self._descriptor.close()
+
+    def __enter__(self) -> DmaBufAllocator:
+        self.fileno()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        warn_unclosed(self)
+
+    def __repr__(self) -> str:
+        return f"<DmaBufAllocator {self._provider.path}{' closed' if self.closed else ''}>"
+
+    def _heap_buffer(self, acquired: Acquired, name: str, size: int) -> int:
+        argument = uapi.dma_heap_allocation_data.pack(size, 0, os.O_RDWR | os.O_CLOEXEC, 0)
+        offset = uapi.dma_heap_allocation_data.offsets["fd"]
+        ioctl = self._descriptor.ioctl
+        return int(
+            self._do(
+                f"allocating {size} bytes for {name!r}",
+                acquired.get_from, argument, offset, ioctl, self._descriptor.fd, uapi.DMA_HEAP_IOCTL_ALLOC,
+            )
+        )  # fmt: skip
+
+    def _udmabuf(self, acquired: Acquired, name: str, size: int) -> int:
+        """A udmabuf of a memfd of its own, which it keeps alive: the descriptor is closed at once."""
+        device, backend = self._descriptor.fd, self._descriptor.backend
+        size = -(-size // self._page_size) * self._page_size
+        of_memfd = Acquired(backend)
+        try:
+            flags = uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC
+            memfd = self._do(f"making a memfd for {name!r}", of_memfd.get, backend.memfd_create, name, flags)
+            self._do(f"giving the memfd of {name!r} its {size} bytes", backend.ftruncate, memfd, size)
+            # The driver pins the pages: they must not go away, and must stay writable (check_memfd_seals).
+            self._do(f"sealing the memfd of {name!r}", backend.add_seals, memfd, uapi.F_SEAL_SHRINK)
+            argument = uapi.udmabuf_create.pack(memfd, uapi.UDMABUF_FLAGS_CLOEXEC, 0, size)
+            doing = f"making a udmabuf of {size} bytes for {name!r}"
+            try:
+                return int(
+                    self._do(
+                        doing, acquired.get, self._descriptor.ioctl, device, uapi.UDMABUF_CREATE, argument
+                    )
+                )
+            except AllocationError as error:
+                limit = (
+                    size_limit(self._descriptor.ioctl, device, size) if error.errno == errno.EINVAL else None
+                )
+                if limit is None:
+                    raise
+                raise AllocationError(
+                    errno.EINVAL,
+                    f"{self._provider.path}: {doing} failed: the driver's size_limit_mb is {limit >> 20} MiB; "
+                    "raise it in /sys/module/udmabuf/parameters/size_limit_mb, or with the kernel argument "
+                    "udmabuf.size_limit_mb=",
+                ) from error.__cause__
+        finally:
+            of_memfd.close()
+
+    def _do(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """``call(*arguments)``; what the kernel refuses becomes an AllocationError that says *what* was being done."""
+        try:
+            return retried(call, *arguments)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            raise AllocationError(
+                code, f"{self._provider.path}: {what} failed: {os.strerror(code)}"
+            ) from error
+
+
+def _first_that_opens(
+    backend: Backend, acquired: Acquired, rows: Sequence[Provider], flags: DmaBufAllocatorFlag
+) -> tuple[Provider, int]:
+    tried: list[tuple[Provider, int]] = []
+    for row in rows:
+        if row.flag & flags:
+            try:
+                return row, acquired.get(backend.open, row.path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                tried.append((row, error.errno or errno.EIO))
+    if not tried:
+        raise NoProviderError(errno.ENOENT, f"providers hold no node for {flags}: pass one, or other flags")
+    codes = [code for _, code in tried]
+    refused = [code for code in codes if code in (errno.EACCES, errno.EPERM)]
+    others = [code for code in codes if code != errno.ENOENT]
+    said = "; ".join(f"{row.path}: {os.strerror(code)} ({advice(row, code)})" for row, code in tried)
+    raise NoProviderError(
+        (refused or others or codes)[0],
+        f"no node that gives dma-bufs could be opened: {said}",
+        tuple((row.path, code) for row, code in tried),
+    )
+
+
+def _planes(buffer: DmaBuf, sizes: Sequence[int]) -> list[Plane]:
+    planes, offset = [], 0
+    for size in sizes:
+        planes.append(Plane(buffer, offset, size))
+        offset += size
+    return planes
+
+
+def _integer(value: object, argument: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{argument} must be an integer, not {value!r}")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers are welcome, whatever has none is refused
+    except TypeError:
+        raise TypeError(f"{argument} must be an integer, not {value!r}") from None
+
+
+def _checked_size(value: object, argument: str, page_size: int) -> int:
+    size = _integer(value, argument)
+    if size < 1:
+        raise ValueError(f"{argument} must be at least 1 byte, it is {size}")
+    if size > _LARGEST - page_size:
+        raise ValueError(f"{argument} must be below 2**63 bytes, the most a file can have, it is {size}")
+    return size
+
+
+def _checked_name(name: object) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    try:
+        label = name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"name must be text that UTF-8 can hold, not {name!r}") from None
+    if b"\0" in label:
+        raise ValueError(f"name must not hold a NUL, the kernel's strings end there: {name!r}")
+    if len(label) >= uapi.DMA_BUF_NAME_LEN:
+        raise ValueError(
+            f"name must have at most {uapi.DMA_BUF_NAME_LEN - 1} bytes in UTF-8, {name!r} has {len(label)}"
+        )
+    return label

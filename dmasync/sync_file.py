@@ -1,0 +1,117 @@
+"""Sync files: the fences of a dma-buf as a file descriptor (``linux/sync_file.h``)."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import time
+import warnings
+from types import TracebackType
+from typing import Any
+
+from dmasync import uapi
+from dmasync.backend import LINUX, Backend
+from dmasync.descriptor import Descriptor
+from dmasync.source import file_number
+
+
+class SyncFile:
+    """Owns the descriptor of a sync file; a context manager that closes it.
+
+    ``SyncFile(fd)`` takes *fd* over; TypeError or ValueError if it cannot be a descriptor.
+    """
+
+    def __init__(self, fd: int, *, backend: Backend | None = None) -> None:
+        self._descriptor = Descriptor(backend or LINUX, file_number(fd, "fd"))
+
+    @classmethod
+    def _of(cls, descriptor: Descriptor) -> SyncFile:
+        sync_file = cls.__new__(cls)
+        sync_file._descriptor = descriptor
+        return sync_file
+
+    def fileno(self) -> int:
+        """The descriptor's number, which stays this object's. Raises ValueError after close()."""
+        if self._descriptor.closed:
+            raise ValueError("the SyncFile was closed: export it again")
+        return self._descriptor.fd
+
+    @property
+    def closed(self) -> bool:
+        return self._descriptor.closed
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every fence in the file has signalled; *timeout* in seconds, None for ever, 0 to ask only.
+
+        True when they have, False when the time was over first. A fence that signalled an error (a job that failed)
+        counts as signalled and raises OSError with its errno.
+        """
+        fd = self.fileno()
+        if timeout is not None:
+            if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+                raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
+            if not timeout >= 0:
+                raise ValueError(f"timeout must not be negative, it is {timeout} seconds")
+        until = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
+        while True:
+            left = (
+                None
+                if until is None
+                else min(max(0, math.ceil((until - time.monotonic()) * 1000)), 0x7FFFFFFF)
+            )
+            try:
+                ready = self._descriptor.backend.poll(fd, select.POLLIN, left)
+            except OSError as error:
+                if error.errno != errno.EINTR:
+                    raise
+                continue
+            if ready & select.POLLIN:
+                break
+            if ready:
+                raise OSError(errno.EBADF, "the SyncFile's descriptor was closed by somebody else")
+            if until is not None and time.monotonic() >= until:
+                return False
+        info = uapi.sync_file_info.pack(b"", 0, 0, 0, 0, 0)
+        self._descriptor.ioctl(fd, uapi.SYNC_IOC_FILE_INFO, info)
+        status = uapi.sync_file_info.get(info, "status")
+        if status < 0:
+            raise OSError(-status, f"a fence of the sync file failed: {os.strerror(-status)}")
+        return True
+
+    def release(self) -> int:
+        """The descriptor's number, which the caller has to close from now on."""
+        self.fileno()
+        return self._descriptor.release()
+
+    def close(self) -> None:
+        """Close the descriptor; harmless when called again."""
+        self._descriptor.close()
+
+    def __enter__(self) -> SyncFile:
+        self.fileno()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        warn_unclosed(self)
+
+    def __repr__(self) -> str:
+        return f"<SyncFile {'closed' if self.closed else f'fd={self._descriptor.fd}'}>"
+
+
+def warn_unclosed(owner: Any) -> None:
+    """For ``__del__``: close what was dropped without close(), and say so as files do."""
+    descriptor = getattr(owner, "_descriptor", None)
+    if descriptor is None or descriptor.closed:
+        return
+    name = repr(owner)
+    owner.close()
+    warnings.warn(
+        f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner
+    )
