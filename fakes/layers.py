@@ -43,8 +43,15 @@ def buffer_of_file(fd: int) -> int | None:
 
 
 def buffer_of(backend: Backend) -> BufferOf:
-    """How to name the buffers of *backend*: its own ``buffer_of(fd)`` where it has one, else the inode
-    number.
-    """
-    found: BufferOf | None = find(backend, "buffer_of")
-    return found or buffer_of_file
+    """How to name the buffers of *backend*: by inode number, asked of a fake kernel or of the real one."""
+    found = find(backend, "buffer_of")
+    if found is None:
+        return buffer_of_file
+
+    def buffer_of_kernel(fd: int) -> int | None:
+        try:
+            return found(fd).ino  # type: ignore[no-any-return]
+        except OSError:
+            return None
+
+    return buffer_of_kernel

@@ -127,6 +127,9 @@ class BufferMemory:
     ``runs`` are those pages, ``size`` is their length in bytes.
     """
 
+    inode = 0
+    """Of the dma-buf that it belongs to; the dma-buf sets it."""
+
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = joined(runs)
         self.size = sum(run.length for run in self.runs)
@@ -137,6 +140,9 @@ class BufferMemory:
 
     def end(self, access: SyncType) -> None:
         """Hand the buffer back to the device after *access*; nothing to move here."""
+
+    def release(self) -> None:
+        """The last reference to the dma-buf is gone; nobody maps it any more."""
 
     def map_cpu(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
         """A program's mapping of *length* bytes at *offset*; *flags* say shared or private."""
