@@ -18,7 +18,7 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
 )  # fmt: skip
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.read.restype = ctypes.c_ssize_t
 _libc.read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _libc.write.restype = ctypes.c_ssize_t
@@ -29,6 +29,7 @@ _libc.lseek.restype = ctypes.c_int64
 _libc.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
 
 MAP_FIXED = 0x10
+_MAP_POPULATE = 0x8000
 _CLOEXEC = 0o2000000
 _MFD_CLOEXEC = 1
 
@@ -87,6 +88,13 @@ def map_over(address: int, length: int, prot: int, flags: int, fd: int, offset: 
     got = _libc.mmap(address, length, prot, flags | MAP_FIXED, fd, offset)
     if got is None or got == ctypes.c_void_p(-1).value:
         raise os_error(ctypes.get_errno() or errno.ENOMEM)
+
+
+def populate(fd: int, offset: int, length: int) -> None:
+    """Have a real file's pages allocated, zero where nothing was."""
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_POPULATE, fd, offset)
+    if address is not None and address != ctypes.c_void_p(-1).value:
+        _libc.munmap(address, length)
 
 
 class _PyBuffer(ctypes.Structure):

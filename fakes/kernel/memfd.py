@@ -73,6 +73,7 @@ class Memfd(File):
             self.seals = uapi.F_SEAL_EXEC
         self.pins = 0  # udmabufs that hold pages of it
         self._writable_mappings = 0
+        self._pinned: list[tuple[int, int]] = []
 
     def truncate(self, length: int) -> None:
         if (length < self.size and self.seals & uapi.F_SEAL_SHRINK) or (
@@ -106,6 +107,7 @@ class Memfd(File):
         elif whence == os.SEEK_END:
             position = self.size + offset
         else:
+            self._fill_pinned()
             position = host.lseek(self.store.fd, offset, whence)  # SEEK_DATA, SEEK_HOLE: the pages know
         if not 0 <= position <= _MAX_SIZE:
             raise os_error(errno.EINVAL)
@@ -131,4 +133,25 @@ class Memfd(File):
         """``memfd_pin_folios()``: the pages of a range, which must lie within the file."""
         if offset >= 1 << 63 or offset + size > self.size or not size:
             raise os_error(errno.EINVAL)
+        self._pinned.append((offset, size))
         return Run(self.store, offset, size)
+
+    def bytes_in_pages(self) -> int:
+        """``inode_get_bytes()``: what the file's pages take, its holes left out."""
+        self._fill_pinned()
+        total = begin = 0
+        while begin < self.size:
+            try:
+                begin = host.lseek(self.store.fd, begin, os.SEEK_DATA)
+            except OSError:
+                break  # ENXIO: a hole up to the end
+            end = host.lseek(self.store.fd, begin, os.SEEK_HOLE)
+            total += -(-(end - begin) // self.kernel.page_size) * self.kernel.page_size
+            begin = end
+        return total
+
+    def _fill_pinned(self) -> None:
+        # Pinning allocates the pages of a hole; here they come when somebody could tell the difference.
+        pinned, self._pinned = self._pinned, []
+        for offset, size in pinned:
+            host.populate(self.store.fd, offset, size)

@@ -1,0 +1,372 @@
+"""The two kernels that the suite questions, with short words for what every test needs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno as errnos
+import fcntl
+import mmap
+import os
+import re
+import resource
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmasync import uapi
+from dmasync.backend import LINUX
+from fakes.kernel import FakeFence, FakeKernel
+
+PAGE = mmap.PAGESIZE
+UDMABUF = "/dev/udmabuf"
+SYSTEM_HEAP = "/dev/dma_heap/system"
+RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
+SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
+START_READ, START_WRITE, START_RW = 1, 2, 3
+END_READ, END_WRITE, END_RW = 5, 6, 7
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_MAP_32BIT = 0x40
+
+
+@contextlib.contextmanager
+def refused(errno: int) -> Iterator[None]:
+    """The block raises an OSError with *errno*."""
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is looked at
+        yield
+    got, want = (errnos.errorcode.get(code or 0) for code in (caught.value.errno, errno))
+    assert got == want
+
+
+class LowMemory:
+    """Two pages below 2 GiB of which the second is a hole: addresses that fit fcntl's int argument."""
+
+    def __init__(self) -> None:
+        address = _libc.mmap(None, 2 * PAGE, RW, PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT, -1, 0)
+        assert address not in (None, ctypes.c_void_p(-1).value)
+        self.address: int = address
+        self.end = address + PAGE
+        _libc.mprotect(self.end, PAGE, 0)
+
+    def put_before_end(self, data: bytes) -> int:
+        """Write *data* so that it ends where readable memory ends; its address."""
+        ctypes.memmove(self.end - len(data), data, len(data))
+        return self.end - len(data)
+
+    def get(self, address: int, length: int) -> bytes:
+        return ctypes.string_at(address, length)
+
+    def make_read_only(self) -> None:
+        _libc.mprotect(self.address, PAGE, RO)
+
+    def close(self) -> None:
+        _libc.munmap(self.address, 2 * PAGE)
+
+
+class System:
+    """A backend, and the words; remembers what it opened."""
+
+    backend: Any
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        self._closers: list[Any] = []
+
+    # Words
+
+    def owned(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._fds.remove(fd)
+        self.backend.close(fd)
+
+    def open(self, path: str, flags: int = os.O_RDWR) -> int:
+        return self.owned(self.backend.open(path, flags))
+
+    def dup(self, fd: int) -> int:
+        return self.owned(self.backend.dup(fd))
+
+    def memfd(
+        self, pages: float = 1, seals: int = uapi.F_SEAL_SHRINK, flags: int = uapi.MFD_ALLOW_SEALING
+    ) -> int:
+        fd = self.owned(self.backend.memfd_create("conformance", flags | uapi.MFD_CLOEXEC))
+        self.backend.ftruncate(fd, int(pages * PAGE))
+        if seals:
+            self.backend.add_seals(fd, seals)
+        return fd
+
+    def create(self, device: int, memfd: int, offset: int = 0, size: int = PAGE, flags: int = 1) -> int:
+        argument = uapi.udmabuf_create.pack(memfd & 0xFFFFFFFF, flags, offset, size)
+        before = bytes(argument)
+        fd = self.owned(self.backend.ioctl(device, uapi.UDMABUF_CREATE, argument))
+        assert argument == before
+        return fd
+
+    def create_list(
+        self, device: int, items: list[tuple[int, int, int]], flags: int = 1, count: int | None = None
+    ) -> int:
+        head = uapi.udmabuf_create_list.pack(flags, len(items) if count is None else count)
+        body = b"".join(uapi.udmabuf_create_item.pack(fd & 0xFFFFFFFF, 0, at, size) for fd, at, size in items)
+        return self.owned(self.backend.ioctl(device, uapi.UDMABUF_CREATE_LIST, bytearray(head + body)))
+
+    def allocate(
+        self,
+        heap: int,
+        length: int,
+        fd_flags: int = os.O_RDWR | os.O_CLOEXEC,
+        heap_flags: int = 0,
+        fd: int = 0,
+        request: int = uapi.DMA_HEAP_IOCTL_ALLOC,
+    ) -> int:
+        argument = uapi.dma_heap_allocation_data.pack(length, fd, fd_flags, heap_flags)
+        assert self.backend.ioctl(heap, request, argument) == 0
+        got_length, got_fd, got_flags, got_heap_flags = uapi.dma_heap_allocation_data.unpack(argument)
+        assert (got_length, got_flags, got_heap_flags) == (length, fd_flags, heap_flags)
+        return self.owned(int(got_fd))
+
+    def buffer(self, provider: str, pages: int = 1) -> int:
+        """A dma-buf of *pages* pages that nobody has synced yet."""
+        if provider == "udmabuf":
+            return self.create(self.open(UDMABUF), self.memfd(pages), size=pages * PAGE)
+        return self.allocate(self.open(SYSTEM_HEAP), pages * PAGE)
+
+    def sync(self, fd: int, flags: int) -> None:
+        argument = uapi.dma_buf_sync.pack(flags)
+        assert self.backend.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, argument) == 0
+        assert argument == uapi.dma_buf_sync.pack(flags)
+
+    def set_name(self, fd: int, name: bytes, request: int = uapi.DMA_BUF_SET_NAME) -> None:
+        assert self.backend.ioctl(fd, request, bytearray(name)) == 0
+
+    def export(self, fd: int, flags: int = 3) -> int:
+        argument = uapi.dma_buf_export_sync_file.pack(flags, -1)
+        assert self.backend.ioctl(fd, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, argument) == 0
+        assert uapi.dma_buf_export_sync_file.get(argument, "flags") == flags
+        return self.owned(uapi.dma_buf_export_sync_file.get(argument, "fd"))
+
+    def import_(self, fd: int, sync_file: int, flags: int) -> None:
+        argument = uapi.dma_buf_import_sync_file.pack(flags, sync_file)
+        assert self.backend.ioctl(fd, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, argument) == 0
+        assert argument == uapi.dma_buf_import_sync_file.pack(flags, sync_file)
+
+    def merge(self, one: int, other: int, name: bytes = b"merged") -> int:
+        argument = uapi.sync_merge_data.pack(name, other, -1, 0, 0)
+        assert self.backend.ioctl(one, uapi.SYNC_IOC_MERGE, argument) == 0
+        return self.owned(uapi.sync_merge_data.get(argument, "fence"))
+
+    def info(self, sync_file: int, room: int = 8) -> SyncFileInfo:
+        """What SYNC_IOC_FILE_INFO tells, with *room* for that many fences."""
+        table = ctypes.create_string_buffer(room * uapi.sync_fence_info.size + 1)
+        argument = uapi.sync_file_info.pack(b"", 0, 0, room, 0, ctypes.addressof(table) if room else 0)
+        assert self.backend.ioctl(sync_file, uapi.SYNC_IOC_FILE_INFO, argument) == 0
+        return SyncFileInfo(argument, table.raw)
+
+    def mmap(self, fd: int, length: int = PAGE, prot: int = RW, flags: int = SHARED, offset: int = 0) -> Any:
+        mapping = self.backend.mmap(fd, length, prot, flags, offset)
+        self._closers.append(mapping)
+        return mapping
+
+    def size(self, fd: int) -> int:
+        return int(self.backend.lseek(fd, 0, os.SEEK_END))
+
+    def low_memory(self) -> LowMemory:
+        memory = LowMemory()
+        self._closers.append(memory)
+        return memory
+
+    def close_everything(self) -> None:
+        for closer in self._closers:
+            closer.close()
+        for fd in self._fds:
+            self.backend.close(fd)
+
+    # What differs between the two
+
+    def left_over(self) -> list[Any]:
+        """Descriptors and mappings that nobody closed."""
+        raise NotImplementedError
+
+    def fdinfo(self, fd: int) -> dict[str, str]:
+        """What /proc/self/fdinfo shows, without what only a real file system has."""
+        raise NotImplementedError
+
+    def udmabuf_limits(self, **limits: int) -> contextlib.AbstractContextManager[None]:
+        """For a while, other values of udmabuf's module parameters."""
+        raise NotImplementedError
+
+    def no_descriptors_left(self) -> contextlib.AbstractContextManager[None]:
+        """For a while, every new descriptor is one too many."""
+        raise NotImplementedError
+
+    def fence(self) -> Fence:
+        """Work of a device that has not finished."""
+        raise NotImplementedError
+
+
+class SyncFileInfo:
+    """One answer to SYNC_IOC_FILE_INFO."""
+
+    def __init__(self, argument: bytearray, table: bytes) -> None:
+        name, self.status, self.flags, self.num_fences, self.pad, _ = uapi.sync_file_info.unpack(argument)
+        self.name = _text(name)
+        self.fences = [
+            (_text(driver), _text(timeline), status, flags, timestamp)
+            for timeline, driver, status, flags, timestamp in (
+                uapi.sync_fence_info.unpack(table, index * uapi.sync_fence_info.size)
+                for index in range((len(table) - 1) // uapi.sync_fence_info.size)
+            )
+        ]
+
+
+class Fence:
+    """A fence that is out of the test's hands until it signals it; *sync_file* holds it."""
+
+    sync_file: int
+
+    def signal(self) -> None:
+        raise NotImplementedError
+
+
+class FakeSystem(System):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backend = self.kernel = FakeKernel()
+
+    def left_over(self) -> list[Any]:
+        return [*self.kernel.open_fds().items(), *self.kernel.mappings()]
+
+    def fdinfo(self, fd: int) -> dict[str, str]:
+        info = self.kernel.fdinfo(fd)
+        info["flags"] = f"0{info['flags']:o}"
+        return {key: str(value) for key, value in info.items() if key != "ino"}
+
+    @contextlib.contextmanager
+    def udmabuf_limits(self, **limits: int) -> Iterator[None]:
+        before = {name: getattr(self.kernel, name) for name in limits}
+        vars(self.kernel).update(limits)
+        yield
+        vars(self.kernel).update(before)
+
+    @contextlib.contextmanager
+    def no_descriptors_left(self) -> Iterator[None]:
+        self.kernel.descriptors.limit = len(self.kernel.open_fds())
+        yield
+        self.kernel.descriptors.limit = None
+
+    def fence(self) -> Fence:
+        return _FakeFence(self)
+
+
+class _FakeFence(Fence):
+    def __init__(self, system: FakeSystem) -> None:
+        self._fence = FakeFence()
+        carrier = system.buffer("system")
+        system.kernel.attach_fence(carrier, self._fence)
+        self.sync_file = system.export(carrier)
+        system.close(carrier)
+
+    def signal(self) -> None:
+        self._fence.signal()
+
+
+class RealSystem(System):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backend = LINUX
+        self._vgem: int | None = None
+        self._before = _own_descriptors()
+
+    def left_over(self) -> list[Any]:
+        if self._vgem is not None:
+            os.close(self._vgem)
+            self._vgem = None
+        return sorted(_own_descriptors() - self._before)
+
+    def fdinfo(self, fd: int) -> dict[str, str]:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+        info = {key: value.lstrip("\t") for key, _, value in (line.partition(":") for line in lines)}
+        return {key: value for key, value in info.items() if key not in ("mnt_id", "ino")}
+
+    @contextlib.contextmanager
+    def udmabuf_limits(self, **limits: int) -> Iterator[None]:
+        files = {Path("/sys/module/udmabuf/parameters", name): value for name, value in limits.items()}
+        before = {file: file.read_text() for file in files}
+        for file, value in files.items():
+            file.write_text(str(value))
+        yield
+        for file, text in before.items():
+            file.write_text(text)
+
+    @contextlib.contextmanager
+    def no_descriptors_left(self) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open("/", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        yield
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    def fence(self) -> Fence:
+        if self._vgem is None:
+            self._vgem = _open_vgem()
+        return _VgemFence(self, self._vgem)
+
+
+class _VgemFence(Fence):
+    """A fence of vgem's (include/uapi/drm/vgem_drm.h), which expires by itself after ten seconds."""
+
+    _CREATE_DUMB, _PRIME_HANDLE_TO_FD = 0xC02064B2, 0xC00C642D
+    _FENCE_ATTACH, _FENCE_SIGNAL, _GEM_CLOSE = 0xC0106441, 0x40086442, 0x40086409
+
+    def __init__(self, system: RealSystem, vgem: int) -> None:
+        self._vgem = vgem
+        dumb = bytearray(struct.pack("=IIIIIIQ", 8, 8, 32, 0, 0, 0, 0))
+        fcntl.ioctl(vgem, self._CREATE_DUMB, dumb)
+        handle = struct.unpack("=IIIIIIQ", dumb)[4]
+        attach = bytearray(struct.pack("=IIII", handle, 1, 0, 0))
+        fcntl.ioctl(vgem, self._FENCE_ATTACH, attach)
+        self._fence = struct.unpack("=IIII", attach)[2]
+        prime = bytearray(struct.pack("=IIi", handle, os.O_CLOEXEC, -1))
+        fcntl.ioctl(vgem, self._PRIME_HANDLE_TO_FD, prime)
+        carrier = struct.unpack("=IIi", prime)[2]
+        self.sync_file = system.export(carrier)
+        os.close(carrier)
+        fcntl.ioctl(vgem, self._GEM_CLOSE, bytearray(struct.pack("=II", handle, 0)))
+
+    def signal(self) -> None:
+        fcntl.ioctl(self._vgem, self._FENCE_SIGNAL, bytearray(struct.pack("=II", self._fence, 0)))
+
+
+def _open_vgem() -> int:
+    for card in sorted(Path("/dev/dri").glob("card*")):
+        driver = Path("/sys/class/drm", card.name, "device/driver")
+        if driver.exists() and "vgem" in os.readlink(driver):
+            return os.open(card, os.O_RDWR | os.O_CLOEXEC)
+    pytest.fail("no vgem card: run 'modprobe vgem' first")
+
+
+def _own_descriptors() -> set[str]:
+    return {
+        f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if _is_open(fd)
+    }
+
+
+def _is_open(fd: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode()
+
+
+VGEM_NAME = re.compile(r"vgem-unbound\d+-1")

@@ -1,0 +1,291 @@
+"""/dev/dma_heap/system: drivers/dma-buf/dma-heap.c, heaps/system_heap.c."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+import pytest
+from kernels import END_RW, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
+
+from dmasync import uapi
+
+ALLOC = uapi.DMA_HEAP_IOCTL_ALLOC
+MIB = 1 << 20
+
+
+def sized(size: int, directions: int = 3, number: int = 0, kind: int = ord("H")) -> int:
+    return directions << 30 | size << 16 | kind << 8 | number
+
+
+@pytest.mark.parametrize(
+    ("length", "size"),
+    [
+        (1, PAGE),
+        (PAGE - 1, PAGE),
+        (PAGE, PAGE),
+        (PAGE + 1, 2 * PAGE),
+        (MIB - 1, MIB),
+        (MIB, MIB),
+        (MIB + 1, MIB + PAGE),
+        (3 * MIB + 17 * PAGE, 3 * MIB + 17 * PAGE),
+    ],
+)
+def test_a_length_is_rounded_up_to_pages(system: System, length: int, size: int) -> None:
+    assert system.size(system.allocate(system.open(SYSTEM_HEAP), length)) == size
+
+
+@pytest.mark.parametrize("length", [0, (1 << 64) - 1, (1 << 64) - PAGE + 1])
+def test_a_length_of_no_pages_is_refused(system: System, length: int) -> None:
+    with refused(errno.EINVAL):
+        system.allocate(system.open(SYSTEM_HEAP), length)
+
+
+@pytest.mark.parametrize(
+    ("fd_flags", "shown"),
+    [
+        (os.O_RDONLY, "00"),
+        (os.O_WRONLY, "01"),
+        (os.O_RDWR, "02"),
+        (3, "03"),
+        (os.O_RDONLY | os.O_CLOEXEC, "02000000"),
+        (os.O_RDWR | os.O_CLOEXEC, "02000002"),
+    ],
+)
+def test_the_descriptor_has_the_flags_asked_for(system: System, fd_flags: int, shown: str) -> None:
+    fd = system.allocate(system.open(SYSTEM_HEAP), PAGE, fd_flags)
+    assert system.fdinfo(fd)["flags"] == shown
+
+
+@pytest.mark.parametrize("bit", [bit for bit in range(32) if 1 << bit not in (1, 2, os.O_CLOEXEC)])
+def test_every_other_descriptor_flag_is_refused(system: System, bit: int) -> None:
+    with refused(errno.EINVAL):
+        system.allocate(system.open(SYSTEM_HEAP), PAGE, os.O_RDWR | 1 << bit)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 7, 31, 32, 63])
+def test_every_heap_flag_is_refused(system: System, bit: int) -> None:
+    with refused(errno.EINVAL):
+        system.allocate(system.open(SYSTEM_HEAP), PAGE, heap_flags=1 << bit)
+
+
+@pytest.mark.parametrize("fd", [1, 3, 0x8000_0000, 0xFFFF_FFFF])
+def test_the_fd_field_must_be_zero(system: System, fd: int) -> None:
+    with refused(errno.EINVAL):
+        system.allocate(system.open(SYSTEM_HEAP), PAGE, fd=fd)
+
+
+def test_a_refused_argument_is_left_as_it_was(system: System) -> None:
+    argument = uapi.dma_heap_allocation_data.pack(PAGE, 7, os.O_RDWR, 0)
+    before = bytes(argument)
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), ALLOC, argument)
+    assert argument == before
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, 3])
+def test_how_the_node_was_opened_does_not_matter(system: System, flags: int) -> None:
+    system.allocate(system.open(SYSTEM_HEAP, flags), PAGE)
+
+
+def test_new_buffers_are_zero_also_where_old_ones_were_not(system: System) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    for _ in range(8):
+        buffer = system.allocate(heap, 4 * PAGE)
+        mapping = system.mmap(buffer, 4 * PAGE)
+        assert mapping[:] == bytes(4 * PAGE)
+        mapping[:] = b"\xff" * (4 * PAGE)
+        mapping.close()
+        system.close(buffer)
+
+
+def test_buffers_do_not_share_pages(system: System) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    one, other = system.mmap(system.allocate(heap, PAGE)), system.mmap(system.allocate(heap, PAGE))
+    one[0] = 1
+    assert other[0] == 0
+
+
+def test_the_buffer_outlives_the_heaps_descriptor(system: System) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    buffer = system.allocate(heap, PAGE)
+    system.close(heap)
+    system.mmap(buffer)[0] = 1
+
+
+def test_a_new_buffer_has_no_name_and_names_its_heap(system: System) -> None:
+    info = system.fdinfo(system.buffer("system", 2))
+    assert info == {
+        "pos": "0",
+        "flags": "02000002",
+        "size": str(2 * PAGE),
+        "count": "1",
+        "exp_name": "system",
+    }
+
+
+def test_end_before_any_start_is_fine(system: System) -> None:
+    system.sync(system.buffer("system"), END_RW)
+
+
+def test_everything_else_is_found_before_the_descriptor_limit(system: System) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    with system.no_descriptors_left():
+        with refused(errno.EINVAL):
+            system.allocate(heap, 0)
+        with refused(errno.EMFILE):
+            system.allocate(heap, PAGE)
+
+
+# What a caller of another age passes: a structure of another size
+
+
+@pytest.mark.parametrize("size", [16, 17, 20, 23, 24, 25, 32, 48, 128, 129, 256, 1024])
+def test_a_caller_may_have_a_smaller_or_larger_structure(system: System, size: int) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    tail = bytes(range(1, 256)) * 5
+    argument = bytearray((struct.pack("=QIIQ", PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 0) + tail)[:size])
+    before = bytes(argument)
+    assert system.backend.ioctl(heap, sized(size), argument) == 0
+    fd = system.owned(int.from_bytes(argument[8:12], "little"))
+    assert system.size(fd) == PAGE
+    assert argument[:8] + bytes(4) + argument[12:] == before
+
+
+@pytest.mark.parametrize("size", [17, 20, 23])
+def test_what_a_smaller_structure_has_of_the_heap_flags_counts(system: System, size: int) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR, 1)[:size])
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size), argument)
+
+
+def test_heap_flags_that_a_smaller_structure_has_not_are_not_read(system: System) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 1))
+    assert system.backend.ioctl(system.open(SYSTEM_HEAP), sized(16), argument) == 0
+    system.owned(uapi.dma_heap_allocation_data.get(argument, "fd"))
+    assert uapi.dma_heap_allocation_data.get(argument, "heap_flags") == 1
+
+
+def test_a_structure_without_fd_flags_gives_a_read_only_descriptor(system: System) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR, 0))
+    assert system.backend.ioctl(system.open(SYSTEM_HEAP), sized(12), argument) == 0
+    fd = system.owned(uapi.dma_heap_allocation_data.get(argument, "fd"))
+    assert system.fdinfo(fd)["flags"] == "00"
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+def test_a_structure_that_is_too_small_for_a_length(system: System, size: int) -> None:
+    argument = bytearray(struct.pack("=QIIQ", 0x0100_0000_0000_0000, 0, os.O_RDWR, 0))
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size), argument)
+
+
+@pytest.mark.parametrize("directions", [0, 2])
+def test_a_request_that_writes_nothing_asks_for_no_bytes(system: System, directions: int) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR, 0))
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(24, directions), argument)
+
+
+@pytest.mark.parametrize("kind", [0, 1, ord("H"), ord("b"), 255])
+@pytest.mark.parametrize("size", [16, 24, 40])
+def test_the_requests_type_is_not_looked_at(system: System, kind: int, size: int) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 0) + bytes(16))
+    assert system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size, kind=kind), argument) == 0
+    system.owned(uapi.dma_heap_allocation_data.get(argument, "fd"))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 0x42, 0x80, 0xFF])
+@pytest.mark.parametrize("kind", [ord("H"), ord("b"), ord("T")])
+def test_other_request_numbers_are_einval(system: System, number: int, kind: int) -> None:
+    argument = bytearray(struct.pack("=QIIQ", PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 0))
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(24, number=number, kind=kind), argument)
+
+
+def test_a_wrong_number_is_found_before_a_bad_address(system: System) -> None:
+    heap = system.open(SYSTEM_HEAP)
+    with refused(errno.EINVAL):
+        system.backend.ioctl(heap, sized(24, number=1), 0)
+    with refused(errno.EFAULT):
+        system.backend.ioctl(heap, ALLOC, 0)
+
+
+def test_a_request_of_no_bytes_reads_none(system: System) -> None:
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), 0, 0)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 23])
+def test_an_argument_that_cannot_be_read_to_its_end_is_efault(system: System, cut: int) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    argument = bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0))
+    with refused(errno.EFAULT):
+        system.backend.ioctl(heap, ALLOC, memory.put_before_end(argument[:-cut]))
+
+
+def test_an_argument_that_cannot_be_written_is_efault_and_nothing_is_left(system: System) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))
+    memory.make_read_only()
+    with refused(errno.EFAULT):
+        system.backend.ioctl(heap, ALLOC, address)
+
+
+def test_an_argument_by_address_is_changed_in_place(system: System) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))
+    assert system.backend.ioctl(heap, ALLOC, address) == 0
+    fd = system.owned(int.from_bytes(memory.get(address + 8, 4), "little"))
+    assert system.size(fd) == PAGE
+
+
+@pytest.mark.parametrize(
+    ("fd_flags", "prot", "flags", "code"),
+    [
+        (os.O_RDONLY, RO, 1, None),
+        (os.O_RDONLY, RW, 1, errno.EACCES),
+        (os.O_RDONLY, 2, 1, errno.EACCES),
+        (os.O_RDONLY, RW, PRIVATE, None),
+        (os.O_WRONLY, RO, 1, errno.EACCES),
+        (os.O_WRONLY, RW, 1, errno.EACCES),
+        (os.O_WRONLY, RO, PRIVATE, errno.EACCES),
+        (3, RO, 1, errno.EACCES),
+        (3, RW, 1, errno.EACCES),
+        (os.O_RDWR, RO, 1, None),
+        (os.O_RDWR, 2, 1, None),
+        (os.O_RDWR, 0, 1, None),
+    ],
+)
+def test_a_mapping_may_do_what_the_descriptor_may(
+    system: System, fd_flags: int, prot: int, flags: int, code: int | None
+) -> None:
+    fd = system.allocate(system.open(SYSTEM_HEAP), PAGE, fd_flags)
+    if code is None:
+        system.mmap(fd, prot=prot, flags=flags)
+    else:
+        with refused(code):
+            system.mmap(fd, prot=prot, flags=flags)
+
+
+@pytest.mark.parametrize("fd_flags", [os.O_RDONLY, os.O_WRONLY, 3])
+def test_a_descriptor_without_writing_can_be_synced_all_the_same(system: System, fd_flags: int) -> None:
+    fd = system.allocate(system.open(SYSTEM_HEAP), PAGE, fd_flags)
+    for flags in (1, 2, 3, 5, 6, 7):
+        system.sync(fd, flags)
+
+
+@pytest.mark.parametrize("prot", [RO, RW])
+def test_a_private_mapping_may_have_one_page(system: System, prot: int) -> None:
+    buffer = system.buffer("system", 2)
+    private = system.mmap(buffer, prot=prot, flags=PRIVATE)
+    shared = system.mmap(buffer)
+    shared[1] = 5
+    assert private[1] == 5
+    if prot == RW:
+        private[0] = 9
+        assert (private[0], shared[0]) == (9, 0)
+    for length, offset in ((2 * PAGE, 0), (PAGE + 1, 0)):
+        with refused(errno.EINVAL):
+            system.mmap(buffer, length, prot, PRIVATE, offset)
