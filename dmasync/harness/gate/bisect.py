@@ -1,8 +1,9 @@
 """One step of ``git bisect run``: build, boot, measure, compare with a saved baseline, answer by git's rules.
 
 0 is good, 1 is bad, 125 asks git to skip the commit, 128 and above stop the bisection. git takes 1 to 127
-except 125 for bad, so that a mistake in the call (argparse's 2), a missing part of this host (4) or a crash of
-the gate itself must never reach it as they are: it would go on and blame an innocent commit.
+except 125 for bad, so that a mistake in the call (argparse's 2), a missing part of this host (4) or a crash
+of the gate itself must never reach it as they are: it would go on and blame an innocent commit. The command's
+frame (:mod:`dmasync.cli`) sees to those that happen before this module is asked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -49,11 +50,6 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--panic-is-bad", action="store_true", help="a kernel that panics is bad, instead of skipped"
     )
-
-
-def is_asked_for(arguments: Sequence[str]) -> bool:
-    """Whether a command line is a bisection's, one with a mistake in that very option included."""
-    return any(argument.startswith("--bi") for argument in arguments)
 
 
 def run(

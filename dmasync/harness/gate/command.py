@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate import bisect, kernels
@@ -49,8 +47,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
     Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))
-    if bisect.is_asked_for(sys.argv):
-        parser.error = _stop_bisection  # type: ignore[method-assign]  # argparse's own way to change it
 
 
 def run(options: argparse.Namespace) -> int:
@@ -124,7 +120,7 @@ def files_of(given: Sequence[str | None]) -> list[Path]:
     for path in files:
         try:
             resolved = path.resolve()
-        except (OSError, ValueError):  # a NUL in the name, a loop of links: reading it will say so
+        except (OSError, ValueError, RuntimeError):  # a NUL in it, a loop of links: reading will say so
             continue
         if resolved in known:
             raise CommandError(f"{printable(path)} was given twice: one run is one observation")
@@ -143,8 +139,3 @@ def _settings(options: argparse.Namespace) -> GateSettings:
             f"--max-regression is {options.max_regression!r}, expected percent, a number of at least 0"
         ) from None
     return settings.with_max_regression(percent)
-
-
-def _stop_bisection(message: str) -> NoReturn:
-    sys.stderr.write(f"dmasync gate --bisect: {message}\n")
-    raise SystemExit(int(ExitStatus.BISECT_STOP))

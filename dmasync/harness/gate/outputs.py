@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Outputs:
             from dmasync.harness.report.page import page  # drawing is slow to load, and seldom asked for
 
             write_atomically(self.html, page([*base, *candidate], judgement))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal cannot show
         try:
             print_judgement(judgement)
             sys.stdout.flush()

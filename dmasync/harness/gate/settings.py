@@ -116,6 +116,8 @@ def _settings(table: object) -> GateSettings:
     numbers = {_NUMBERS[key]: number(table[key], key) for key in _NUMBERS if key in table}
     if not 0 < numbers.get("false_alarms", 0.01) < 1:
         raise ValueError("'false-alarms' is a probability between 0 and 1")
+    if numbers.get("drift_percent", 0) >= 100:
+        raise ValueError("'drift-percent' is below 100: a machine that drifts by all its speed stands still")
     rows = table.get("rows", {})
     if not isinstance(rows, dict):
         raise ValueError("'rows' is not a table of globs")
