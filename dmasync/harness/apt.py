@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from dmasync.harness import cache
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -41,9 +42,7 @@ class Apt:
     def __init__(self, machine: str, progress: Progress | None = None, *, empty_system: bool = False) -> None:
         """*empty_system*: answer as on a system with no package installed, for building one from nothing."""
         if machine not in DEBIAN_ARCHITECTURE:
-            raise CommandError(
-                f"no packaged kernels are known for {machine}; give --kernel PATH", ExitStatus.SKIPPED
-            )
+            raise CommandError(f"no packaged kernels are known for {machine}; give --kernel PATH", ExitStatus.SKIPPED)
         self.machine = machine
         self.architecture = DEBIAN_ARCHITECTURE[machine]
         self._progress = progress or SilentProgress()
@@ -90,8 +89,16 @@ class Apt:
         return sorted(into.glob("*.deb"))
 
     def unpack(self, package_file: Path, into: Path) -> None:
-        """Unpack the files of a package; none of its scripts runs."""
-        self._run(["dpkg", "-x", str(package_file), str(into)])
+        """Unpack the files of a package; none of its scripts runs. A folder in *into* that is a link stays one."""
+        # `dpkg -x` would replace a link from /bin to /usr/bin by a folder.
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(package_file)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ) as archive:
+            self._run(
+                ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(into)], stdin=archive.stdout
+            )
+        if archive.returncode != 0:
+            raise AptError(f"dpkg-deb could not read {package_file.name}")
 
     def simulate_install(self, packages: Sequence[str], *, extra_options: Sequence[str] = ()) -> list[str]:
         """Return the names of *packages* and of everything that they need, as installing them on nothing would."""
@@ -137,7 +144,12 @@ class Apt:
             stamp.touch()
 
     def _run(
-        self, command: list[str], *, cwd: Path | None = None, check: bool = True
+        self,
+        command: list[str],
+        *,
+        cwd: Path | None = None,
+        check: bool = True,
+        stdin: IO[bytes] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         if shutil.which(command[0]) is None:
             raise AptError(
@@ -146,16 +158,14 @@ class Apt:
         result = subprocess.run(
             command,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
         )
         if check and result.returncode != 0:
-            lines = [
-                line for line in result.stderr.splitlines() if line.startswith("E:")
-            ] or result.stderr.splitlines()
+            lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
             words = lines[-1].removeprefix("E:").strip() if lines else f"exit status {result.returncode}"
             raise AptError(f"{command[0]} failed: {words}")
         return result

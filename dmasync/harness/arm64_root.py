@@ -11,13 +11,16 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from dmasync.harness import cache
 from dmasync.harness.apt import Apt, AptError
+from dmasync.harness.host_setup import search_path
 from dmasync.harness.progress import Progress, SilentProgress
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised whenever :func:`_build` does something else with the same packages."""
 PACKAGES = (
     "base-files",
@@ -34,18 +37,24 @@ PACKAGES = (
     "libc-bin",
     "mawk",
     "mount",
-    "procps",
     "python3",
     "sed",
     "tar",
+    "usr-is-merged",  # instead of the program that merges, which needs all of Perl
     "util-linux",
 )
 """What the guest's init and a command need; their dependencies come with them."""
 MERGED = ("bin", "lib", "sbin")
 """Folders of the root that are links into /usr: packages are unpacked over them."""
 MOUNT_POINTS = ("dev", "proc", "run", "sys", "tmp", "root", "var/tmp", "usr/local/bin")
-BUSYBOX_PROGRAMS = ("poweroff", "reboot")
-"""Programs that a guest's init calls and that only an init system's package would bring."""
+LINKS = {
+    # Programs that a guest's init calls and that only an init system's package would bring.
+    "usr/sbin/poweroff": "/bin/busybox",
+    "usr/sbin/reboot": "/bin/busybox",
+    # Debian's alternatives, which the packages' scripts would link.
+    "usr/bin/awk": "mawk",
+    "usr/bin/which": "which.debianutils",
+}
 BUSYBOX = "bin/busybox"
 
 
@@ -71,7 +80,7 @@ def roots_folder() -> Path:
 
 def recipe_digest(machine: str) -> str:
     """Return a digest of everything that decides what :func:`foreign_root` makes, but the packages' versions."""
-    recipe = [RECIPE_VERSION, machine, PACKAGES, MERGED, MOUNT_POINTS, BUSYBOX_PROGRAMS]
+    recipe = [RECIPE_VERSION, machine, PACKAGES, MERGED, MOUNT_POINTS, LINKS]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
@@ -94,12 +103,14 @@ def _build(folder: Path, machine: str, progress: Progress) -> list[str]:
     (folder / "packages").write_text("\n".join(file.name for file in files) + "\n", encoding="utf-8")
     shutil.rmtree(archives)
     _finish(root)
-    # The loader, the interpreter and the shell: a root that lost one of them boots no command.
-    python = max(
-        (root / "usr/bin").glob("python3.*"), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]
+    version = max(
+        (path.name.removeprefix("python") for path in (root / "usr/bin").glob("python3.[0-9]*")),
+        key=lambda text: [int(number) for number in re.findall(r"\d+", text)],
     )
-    checked = ["packages", "root/usr/bin/bash", f"root/usr/bin/{python.name}", f"root/{BUSYBOX}"]
-    return checked
+    progress.phase(f"building the {machine} root folder: compiling Python's library")
+    _compile(root, version)
+    # The shell, the interpreter and the first program: a root that lost one of them runs no command.
+    return ["packages", "root/usr/bin/bash", f"root/usr/bin/python{version}", f"root/{BUSYBOX}"]
 
 
 def _finish(root: Path) -> None:
@@ -111,13 +122,24 @@ def _finish(root: Path) -> None:
     for name in ("fstab", "hosts", "shadow"):
         (root / "etc" / name).touch()
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
-    for name in BUSYBOX_PROGRAMS:
-        program = root / "usr/sbin" / name
-        if not program.exists() and not program.is_symlink():
-            program.symlink_to("/bin/busybox")
-    awk = root / "usr/bin/awk"  # one of Debian's alternatives: a link that mawk's script makes
-    if not awk.exists() and not awk.is_symlink():
-        awk.symlink_to("mawk")
+    for name, target in LINKS.items():
+        if not (root / name).is_symlink():
+            (root / name).symlink_to(target)
+
+
+def _compile(root: Path, version: str) -> None:
+    """Compile the root's standard library, as its packages' scripts would have: a guest would do it at each start.
+
+    The host's Python does it, where one of the same version is found; bytecode is the same for every architecture.
+    """
+    candidates = [sys.executable, shutil.which(f"python{version}", path=search_path())]
+    if f"{sys.version_info.major}.{sys.version_info.minor}" != version:
+        del candidates[0]
+    python = candidates[0] if candidates else None
+    if python is not None:
+        library = f"usr/lib/python{version}"
+        command = [python, "-I", "-m", "compileall", "-q", "-s", str(root), "-p", "/", str(root / library)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def _remove_other_recipes(path: Path, machine: str) -> None:
