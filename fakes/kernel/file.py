@@ -105,6 +105,9 @@ class PathFile(File):
 
     kind = "path"
 
+    def ioctl(self, fd: int, request: int, arg: Argument) -> int:
+        raise os_error(errno.EBADF)
+
 
 def is_shared(flags: int) -> bool:
     """Whether mmap *flags* ask for a shared mapping."""

@@ -17,7 +17,7 @@ from fakes.kernel.descriptors import Descriptors
 from fakes.kernel.dmabuf import DmaBuf
 from fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
 from fakes.kernel.fence import Fence, signaled_stub
-from fakes.kernel.file import File, PathFile, is_shared
+from fakes.kernel.file import File, is_shared
 from fakes.kernel.memfd import Memfd, memfd_create
 from fakes.kernel.memory import BufferMemory, FakeMapping, Run
 from fakes.kernel.nodes import Nodes
@@ -73,9 +73,7 @@ class FakeKernel:
         descriptor_limit: int | None = None,
     ) -> None:
         if profile not in PROFILES:
-            raise ValueError(
-                f"profile={profile!r} is not a kernel that the fake knows: use one of {sorted(PROFILES)}"
-            )
+            raise ValueError(f"profile={profile!r} is not a kernel that the fake knows: use one of {sorted(PROFILES)}")
         if page_size < mmap.PAGESIZE or page_size % mmap.PAGESIZE:
             raise ValueError(f"page_size={page_size} must be a multiple of the host's, {mmap.PAGESIZE}")
         self.profile: Profile = PROFILES[profile]
@@ -260,8 +258,6 @@ class FakeKernel:
         return self._files.get(int(fd.fileno()) if hasattr(fd, "fileno") else int(fd))
 
     def _ioctl_with_any(self, file: File, fd: int, request: int, arg: Argument) -> Any:
-        if isinstance(file, PathFile):
-            raise os_error(errno.EBADF)
         if isinstance(arg, (bytes, str)):
             copy = bytearray(arg.encode() if isinstance(arg, str) else arg)
             file.ioctl(fd, request, copy)
@@ -271,9 +267,7 @@ class FakeKernel:
     def _check_mmap(self, file: File, length: int, prot: int, flags: int) -> None:
         """``do_mmap()`` up to the driver, in its order."""
         if flags & (mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_LOCKED):
-            raise UnmodelledCallError(
-                f"mmap() with flags {flags:#x}: the fake maps files, where the host likes"
-            )
+            raise UnmodelledCallError(f"mmap() with flags {flags:#x}: the fake maps files, where the host likes")
         if flags & _MAP_HUGETLB or not length:
             raise os_error(errno.EINVAL)
         if length > _TASK_SIZE:

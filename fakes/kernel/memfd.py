@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 _O_LARGEFILE = 0o100000
 _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
-_ALL_FLAGS = (
-    uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
-)
+_ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
 _HUGE_SIZE_BITS = 0x3F << 26
 _WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 _ALL_SEALS = (
@@ -47,9 +45,7 @@ def memfd_create(kernel: FakeKernel, name: str | bytes | os.PathLike[str], flags
     if len(encoded) > uapi.MFD_NAME_MAX_LEN:
         raise os_error(errno.EINVAL)
     if flags & uapi.MFD_HUGETLB:
-        raise UnmodelledCallError(
-            "the fake has no huge pages: memfd_create() with MFD_HUGETLB is not modelled"
-        )
+        raise UnmodelledCallError("the fake has no huge pages: memfd_create() with MFD_HUGETLB is not modelled")
     file = Memfd(kernel, encoded, flags)
     return kernel.descriptors.install(file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
 

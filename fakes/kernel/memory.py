@@ -91,9 +91,7 @@ class RunMapping(mmap.mmap):
             skip = max(0, offset - begin)
             part = min(run_length - skip, length - done)
             if part > 0:
-                host.map_over(
-                    address + done, part, prot, flags & _PRIVATE_OR_SHARED, store.fd, run_offset + skip
-                )
+                host.map_over(address + done, part, prot, flags & _PRIVATE_OR_SHARED, store.fd, run_offset + skip)
                 done += part
             begin += run_length
         return self

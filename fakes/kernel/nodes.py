@@ -38,7 +38,10 @@ DEFAULT_NODES = (
 )
 
 _O_PATH = 0o10000000
-_O_TMPFILE = 0o20200000
+_O_LARGEFILE = 0o100000  # which the kernel adds to every open of a 64-bit process; os.O_LARGEFILE is 0 there
+_O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_VALID_FLAGS = 0o37777703  # VALID_OPEN_FLAGS
+_NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
 _PATH_MAX = 4096
 _NAME_MAX = 255
 
@@ -85,10 +88,12 @@ class Nodes:
             raise os_error(errno.EINVAL)
         opener = self._find(path, flags)
         if flags & _O_PATH:
-            return PathFile(kernel, flags)
+            return PathFile(kernel, flags & _O_PATH_FLAGS)
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise os_error(errno.EEXIST)
-        return opener(kernel, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC))
+        if flags & os.O_DIRECT:
+            raise os_error(errno.EINVAL)
+        return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | _O_LARGEFILE)
 
     def _find(self, path: str, flags: int) -> Opener:
         node = posixpath.normpath(path)

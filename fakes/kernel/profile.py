@@ -29,6 +29,8 @@ class Profile:
     """Whether a memfd with F_SEAL_WRITE can be mapped shared and read-only; since 6.7."""
     wide_size_limit: bool
     """Whether udmabuf multiplies size_limit_mb in 64 bits; 6.1 wraps around at 2048 MiB."""
+    strscpy_pads_words: bool
+    """Whether a merged sync file's name comes with zeros up to a multiple of 8 bytes; 6.1 used strlcpy()."""
 
     def page_limit(self, size_limit_mb: int, page_size: int) -> int:
         """Pages that one udmabuf may have, as C computes it from the module's parameter."""
@@ -48,12 +50,11 @@ PROFILES = {
             name="6.12",
             memfd_flags=_FLAGS_BEFORE_EXEC | uapi.MFD_EXEC | uapi.MFD_NOEXEC_SEAL,
             seals=_SEALS_BEFORE_EXEC | uapi.F_SEAL_EXEC,
-            sync_file_requests=frozenset(
-                {uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}
-            ),
+            sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}),
             dma_buf_requests=_SYNC_FILE,
             write_sealed_maps_read_only=True,
             wide_size_limit=True,
+            strscpy_pads_words=True,
         ),
         Profile(
             name="6.1",
@@ -63,6 +64,7 @@ PROFILES = {
             dma_buf_requests=_SYNC_FILE,
             write_sealed_maps_read_only=False,
             wide_size_limit=False,
+            strscpy_pads_words=False,
         ),
     )
 }

@@ -32,14 +32,20 @@ class SyncFile(File):
         self._queue = WaitQueue()
         self._poll_enabled = False
 
-    @property
-    def name(self) -> bytes:
-        """``sync_file_get_name()``: the merger's name for it, else one made from the fence."""
+    def write_name(self, old: bytes) -> bytes:
+        """``sync_file_get_name()`` into the field *old*: the merger's name for it, else one made from the fence.
+
+        What stands behind the name's NUL stays, save that strscpy() fills up a word of 8 bytes.
+        """
         if self._user_name:
-            return self._user_name
-        fence = self.fence
-        made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"
-        return made.encode()[: _NAME_LENGTH - 1]
+            name = self._user_name
+            width = 8 if self.kernel.profile.strscpy_pads_words else 1
+            name = name.ljust(min(_NAME_LENGTH, (len(name) // width + 1) * width), b"\0")
+        else:
+            fence = self.fence
+            made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"
+            name = made.encode()[: _NAME_LENGTH - 1] + b"\0"
+        return name + old[len(name) :]
 
     def release(self) -> None:
         self.fence.remove_callback(self._queue.wake_all)
@@ -84,7 +90,7 @@ class SyncFile(File):
 
     def _info(self, arg: Argument) -> None:
         data = copy_from(arg, uapi.sync_file_info.size)
-        _, _, flags, room, pad, pointer = uapi.sync_file_info.unpack(data)
+        old_name, _, flags, room, pad, pointer = uapi.sync_file_info.unpack(data)
         if flags or pad:
             raise os_error(errno.EINVAL)
         fences = list(unwrapped(self.fence))
@@ -108,7 +114,9 @@ class SyncFile(File):
                     fence.timestamp_ns,
                 )
             copy_to(pointer, table)
-        copy_to(arg, bytes(uapi.sync_file_info.pack(self.name, status, 0, len(fences), 0, pointer)))
+        assert isinstance(old_name, bytes)  # noqa: S101 - the layout says so
+        name = self.write_name(old_name)
+        copy_to(arg, bytes(uapi.sync_file_info.pack(name, status, 0, len(fences), 0, pointer)))
 
     def _set_deadline(self, arg: Argument) -> None:
         data = copy_from(arg, uapi.sync_set_deadline.size)

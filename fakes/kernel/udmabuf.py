@@ -62,9 +62,7 @@ class UdmabufDevice(File):
                 runs.append(memfd.pin(offset, size))
                 pinned.append(memfd)
             buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs))
-            new_fd = self.kernel.descriptors.install(
-                buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC)
-            )
+            new_fd = self.kernel.descriptors.install(buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
             buffer.pin(pinned)
             return new_fd
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File
+from fakes.kernel.memfd import Memfd
 from fakes.kernel.usermem import Argument, copy_from, copy_to
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _PREALLOCATE: Final = frozenset({0x40305828, 0x4030582A, 0x40305829, 0x4030582B,
 
 _FASYNC: Final = 0o20000
 _INT = struct.Struct("=i")
+_UINT = struct.Struct("=I")
+_LOFF = struct.Struct("=q")
 
 _UNMODELLED: Final = frozenset(
     {
@@ -55,7 +58,7 @@ _UNMODELLED: Final = frozenset(
         FS_IOC_FIEMAP,
     }
 )
-_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FIOQSIZE, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
+_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
 
 
 def do_vfs_ioctl(kernel: FakeKernel, fd: int, file: File, request: int, arg: Argument) -> int | None:
@@ -64,9 +67,7 @@ def do_vfs_ioctl(kernel: FakeKernel, fd: int, file: File, request: int, arg: Arg
     if handler is not None:
         return handler(kernel, fd, file, arg)
     if request in _UNMODELLED or (file.regular and request in _UNMODELLED_REGULAR):
-        raise UnmodelledCallError(
-            f"ioctl request {request:#x} on a {file.kind}: Linux knows it, the fake does not"
-        )
+        raise UnmodelledCallError(f"ioctl request {request:#x} on a {file.kind}: Linux knows it, the fake does not")
     return None
 
 
@@ -95,10 +96,11 @@ def _fioasync(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
     return 0
 
 
-def _fioqsize(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
-    if not file.regular:
+def _fioqsize(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    if not isinstance(file, Memfd):
         raise os_error(errno.ENOTTY)
-    raise UnmodelledCallError("FIOQSIZE on a memfd tells how many pages it has: the fake does not count them")
+    copy_to(arg, _LOFF.pack(file.bytes_in_pages()))
+    return 0
 
 
 def _figetbsz(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
@@ -107,10 +109,9 @@ def _figetbsz(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
 
 
 def _fionread(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
-    if not file.regular:
+    if not isinstance(file, Memfd):
         return None
-    left = file.seek(0, os.SEEK_END)
-    copy_to(arg, _INT.pack(left))
+    copy_to(arg, _UINT.pack(file.size - file.position & 0xFFFF_FFFF))
     return 0
 
 

@@ -96,9 +96,7 @@ class System:
     def dup(self, fd: int) -> int:
         return self.owned(self.backend.dup(fd))
 
-    def memfd(
-        self, pages: float = 1, seals: int = uapi.F_SEAL_SHRINK, flags: int = uapi.MFD_ALLOW_SEALING
-    ) -> int:
+    def memfd(self, pages: float = 1, seals: int = uapi.F_SEAL_SHRINK, flags: int = uapi.MFD_ALLOW_SEALING) -> int:
         fd = self.owned(self.backend.memfd_create("conformance", flags | uapi.MFD_CLOEXEC))
         self.backend.ftruncate(fd, int(pages * PAGE))
         if seals:
@@ -356,9 +354,7 @@ def _open_vgem() -> int:
 
 
 def _own_descriptors() -> set[str]:
-    return {
-        f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if _is_open(fd)
-    }
+    return {f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}" for fd in os.listdir("/proc/self/fd") if _is_open(fd)}
 
 
 def _is_open(fd: str) -> bool:

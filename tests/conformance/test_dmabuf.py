@@ -32,9 +32,7 @@ IN, OUT = select.POLLIN, select.POLLOUT
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("start", STARTS)
-def test_start_then_end_succeed_whatever_the_access(
-    system: System, provider: str, start: int, end: int
-) -> None:
+def test_start_then_end_succeed_whatever_the_access(system: System, provider: str, start: int, end: int) -> None:
     buffer = system.buffer(provider)
     system.sync(buffer, start)
     system.sync(buffer, end)
@@ -169,9 +167,7 @@ def test_an_unknown_request_is_enotty_before_its_argument_is_looked_at(system: S
 
 @pytest.mark.parametrize("request_number", [uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B])
 @pytest.mark.parametrize("name", [b"", b"a", b"frame 0", b"x" * 30, b"x" * 31, "é".encode(), b"\xff\xfe"])
-def test_a_name_of_up_to_31_bytes_is_shown(
-    system: System, provider: str, request_number: int, name: bytes
-) -> None:
+def test_a_name_of_up_to_31_bytes_is_shown(system: System, provider: str, request_number: int, name: bytes) -> None:
     buffer = system.buffer(provider)
     system.set_name(buffer, name, request_number)
     if name != b"\xff\xfe":
@@ -218,9 +214,7 @@ def test_a_name_can_be_changed_and_belongs_to_the_buffer(system: System, provide
         (b"", errno.EFAULT),
     ],
 )
-def test_a_name_is_read_only_as_far_as_needed(
-    system: System, provider: str, text: bytes, code: int | None
-) -> None:
+def test_a_name_is_read_only_as_far_as_needed(system: System, provider: str, text: bytes, code: int | None) -> None:
     buffer, memory = system.buffer(provider), system.low_memory()
     address = memory.put_before_end(text)
     if code is None:
@@ -455,9 +449,7 @@ def test_dup_with_no_descriptor_left_is_emfile(system: System, provider: str) ->
     ],
 )
 @pytest.mark.parametrize("timeout", [0, 1])
-def test_a_buffer_without_fences_is_ready(
-    system: System, provider: str, events: int, ready: int, timeout: int
-) -> None:
+def test_a_buffer_without_fences_is_ready(system: System, provider: str, events: int, ready: int, timeout: int) -> None:
     assert system.backend.poll(system.buffer(provider), events, timeout) == ready
 
 

@@ -123,9 +123,7 @@ def test_what_shrinking_cut_off_is_zero_when_it_grows_again(system: System) -> N
         (FUTURE, 3 * PAGE, None),
     ],
 )
-def test_seals_decide_which_way_the_size_may_go(
-    system: System, seals: int, length: int, code: int | None
-) -> None:
+def test_seals_decide_which_way_the_size_may_go(system: System, seals: int, length: int, code: int | None) -> None:
     fd = system.memfd(2, seals=seals)
     if code is None:
         system.backend.ftruncate(fd, length)

@@ -25,9 +25,7 @@ def create(system: System, device: int, memfd: int, offset: int, size: int, *, l
 
 @BOTH
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (0, 4), (1, 1), (3, 1), (1, 3)])
-def test_any_whole_pages_within_the_memfd_make_a_buffer(
-    system: System, listed: bool, offset: int, size: int
-) -> None:
+def test_any_whole_pages_within_the_memfd_make_a_buffer(system: System, listed: bool, offset: int, size: int) -> None:
     buffer = create(system, system.open(UDMABUF), system.memfd(4), offset * PAGE, size * PAGE, listed=listed)
     assert system.size(buffer) == size * PAGE
 
@@ -113,9 +111,7 @@ def test_the_memfd_must_not_shrink_and_must_be_writable(
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "what", ["closed", "-1", "device", "udmabuf", "heap buffer", "sync file", "path only"]
-)
+@pytest.mark.parametrize("what", ["closed", "-1", "device", "udmabuf", "heap buffer", "sync file", "path only"])
 def test_what_is_not_a_memfd_is_ebadfd(system: System, listed: bool, what: str) -> None:
     device = system.open(UDMABUF)
     fd = -1
@@ -136,9 +132,7 @@ def test_what_is_not_a_memfd_is_ebadfd(system: System, listed: bool, what: str) 
 
 @BOTH
 @pytest.mark.parametrize(("offset", "size"), [(1, PAGE), (0, 1), (0, 0), (0, 64 * MIB + PAGE)])
-def test_a_bad_range_is_found_before_a_bad_memfd(
-    system: System, listed: bool, offset: int, size: int
-) -> None:
+def test_a_bad_range_is_found_before_a_bad_memfd(system: System, listed: bool, offset: int, size: int) -> None:
     with refused(errno.EINVAL):
         create(system, system.open(UDMABUF), -1, offset, size, listed=listed)
 
@@ -231,9 +225,7 @@ def test_other_counts_are_refused_whatever_follows(system: System, count: int) -
         system.create_list(device, [(-1, 0, PAGE)] * min(count, 1025), count=count)
 
 
-@pytest.mark.parametrize(
-    ("limit", "count", "fine"), [(2, 1, True), (2, 2, True), (2, 3, False), (0, 1, False)]
-)
+@pytest.mark.parametrize(("limit", "count", "fine"), [(2, 1, True), (2, 2, True), (2, 3, False), (0, 1, False)])
 def test_the_list_limit_can_be_set(system: System, limit: int, count: int, fine: bool) -> None:
     device, memfd = system.open(UDMABUF), system.memfd()
     with system.udmabuf_limits(list_limit=limit):

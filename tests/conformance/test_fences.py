@@ -1,0 +1,377 @@
+"""Fences that have not signalled: START, poll and sync files wait for them as the kernel's do (vgem's, there)."""
+
+from __future__ import annotations
+
+import errno
+import select
+import signal
+import threading
+
+import pytest
+from kernels import END_READ, END_RW, END_WRITE, START_READ, START_RW, START_WRITE, VGEM_NAME, System, refused
+
+from dmasync import uapi
+
+READ, WRITE = uapi.DMA_BUF_SYNC_READ, uapi.DMA_BUF_SYNC_WRITE
+IN, OUT = select.POLLIN, select.POLLOUT
+STUB = "stub-stub0-0"
+
+
+@pytest.fixture
+def alarm() -> object:
+    """A timer whose ticks interrupt system calls, and do nothing else."""
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    yield lambda seconds, every=0.0: signal.setitimer(signal.ITIMER_REAL, seconds, every)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pending_fence_tells_its_name_and_no_time(system: System) -> None:
+    info = system.info(system.fence().sync_file)
+    assert VGEM_NAME.fullmatch(info.name)
+    assert (info.status, info.num_fences) == (0, 1)
+    assert info.fences[0] == ("vgem", "unbound", 0, 0, 0)
+
+
+def test_a_signalled_fence_tells_its_time(system: System) -> None:
+    fence = system.fence()
+    fence.signal()
+    info = system.info(fence.sync_file)
+    assert VGEM_NAME.fullmatch(info.name)
+    assert (info.status, info.num_fences) == (1, 1)
+    driver, timeline, status, flags, timestamp = info.fences[0]
+    assert (driver, timeline, status, flags) == ("vgem", "unbound", 1, 0)
+    assert timestamp > 0
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_the_status_is_told_without_room_for_the_fences_too(system: System, room: int) -> None:
+    fence = system.fence()
+    assert system.info(fence.sync_file, room).status == 0
+    fence.signal()
+    assert system.info(fence.sync_file, room).status == 1
+
+
+# Who waits for whom: readers for writers, writers for everybody
+
+
+@pytest.mark.parametrize(
+    ("usage", "access", "waits"),
+    [
+        (WRITE, START_READ, True),
+        (WRITE, START_WRITE, True),
+        (WRITE, START_RW, True),
+        (READ | WRITE, START_READ, True),
+        (READ, START_READ, False),
+        (READ, START_WRITE, True),
+        (READ, START_RW, True),
+    ],
+)
+def test_start_waits_for_the_fences_that_matter_to_it(
+    system: System, provider: str, alarm: object, usage: int, access: int, waits: bool
+) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, usage)
+    if waits:
+        alarm(0.05, 0.05)
+        with refused(errno.EINTR):
+            system.sync(buffer, access)
+        alarm(0)
+    else:
+        system.sync(buffer, access)
+    fence.signal()
+    system.sync(buffer, access)
+
+
+@pytest.mark.parametrize("end", [END_READ, END_WRITE, END_RW])
+def test_end_never_waits(system: System, provider: str, end: int) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.sync(buffer, START_RW)
+    system.import_(buffer, fence.sync_file, WRITE)
+    system.sync(buffer, end)
+
+
+def test_a_start_that_was_interrupted_has_done_the_exporters_part(system: System, alarm: object) -> None:
+    buffer, fence = system.buffer("udmabuf"), system.fence()
+    with refused(errno.EINVAL):
+        system.sync(buffer, END_RW)
+    system.import_(buffer, fence.sync_file, WRITE)
+    alarm(0.05, 0.05)
+    with refused(errno.EINTR):
+        system.sync(buffer, START_RW)
+    alarm(0)
+    system.sync(buffer, END_RW)
+
+
+def test_a_start_in_another_thread_wakes_at_the_signal(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    done = threading.Event()
+
+    def start() -> None:
+        system.sync(buffer, START_RW)
+        done.set()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    assert not done.wait(0.05)
+    fence.signal()
+    thread.join(10)
+    assert done.is_set()
+
+
+def test_start_waits_for_all_of_several_fences(system: System, provider: str, alarm: object) -> None:
+    buffer, fences = system.buffer(provider), [system.fence() for _ in range(3)]
+    for fence in fences:
+        system.import_(buffer, fence.sync_file, WRITE)
+    for fence in (fences[1], fences[0], fences[2]):
+        alarm(0.05, 0.05)
+        with refused(errno.EINTR):
+            system.sync(buffer, START_READ)
+        alarm(0)
+        fence.signal()
+    system.sync(buffer, START_READ)
+
+
+def test_interruptions_come_one_after_the_other_until_the_signal(system: System, provider: str, alarm: object) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    alarm(0.02, 0.02)
+    for _ in range(5):
+        with refused(errno.EINTR):
+            system.sync(buffer, START_RW)
+    alarm(0)
+    fence.signal()
+    system.sync(buffer, START_RW)
+
+
+def test_importing_a_fence_does_not_wait_and_is_no_start(system: System) -> None:
+    buffer, fence = system.buffer("udmabuf"), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    with refused(errno.EINVAL):
+        system.sync(buffer, END_RW)
+
+
+# Poll
+
+
+@pytest.mark.parametrize(
+    ("usage", "ready"),
+    [(WRITE, 0), (READ, IN), (READ | WRITE, 0)],
+)
+def test_poll_tells_who_may_go_on(system: System, provider: str, usage: int, ready: int) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, usage)
+    assert system.backend.poll(buffer, IN | OUT, 0) == ready
+    assert system.backend.poll(buffer, IN, 0) == ready & IN
+    assert system.backend.poll(buffer, OUT, 0) == 0
+    fence.signal()
+    assert system.backend.poll(buffer, IN | OUT, 0) == IN | OUT
+
+
+@pytest.mark.parametrize(("events", "references"), [(IN, 1), (OUT, 1), (IN | OUT, 2), (0, 0), (select.POLLPRI, 0)])
+def test_a_poll_holds_the_buffer_until_the_signal(system: System, provider: str, events: int, references: int) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    for _ in range(2):
+        assert system.backend.poll(buffer, events, 0) == 0
+        assert system.fdinfo(buffer)["count"] == str(1 + references)
+    fence.signal()
+    assert system.fdinfo(buffer)["count"] == "1"
+
+
+def test_a_poll_with_a_time_out_ends_at_the_signal(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    assert system.backend.poll(buffer, IN, 20) == 0
+    timer = threading.Timer(0.05, fence.signal)
+    timer.start()
+    assert system.backend.poll(buffer, IN, 9000) == IN
+    timer.join()
+    assert system.backend.poll(buffer, IN | OUT, None) == IN | OUT
+
+
+def test_a_poll_waits_for_the_next_fence_after_the_first(system: System, provider: str) -> None:
+    buffer, first, second = system.buffer(provider), system.fence(), system.fence()
+    system.import_(buffer, first.sync_file, WRITE)
+    system.import_(buffer, second.sync_file, WRITE)
+    assert system.backend.poll(buffer, IN, 0) == 0
+    first.signal()
+    assert system.backend.poll(buffer, IN, 0) == 0
+    second.signal()
+    assert system.backend.poll(buffer, IN, 0) == IN
+
+
+def test_a_poll_that_hangs_on_a_fence_does_not_see_that_others_are_done(system: System, provider: str) -> None:
+    buffer, reader, writer = system.buffer(provider), system.fence(), system.fence()
+    system.import_(buffer, reader.sync_file, READ)
+    system.import_(buffer, writer.sync_file, WRITE)
+    assert system.backend.poll(buffer, OUT, 0) == 0
+    writer.signal()
+    assert system.backend.poll(buffer, IN | OUT, 0) == IN
+    reader.signal()
+    assert system.backend.poll(buffer, IN | OUT, 0) == IN | OUT
+
+
+def test_a_sync_file_polls_ready_at_the_signal(system: System) -> None:
+    fence = system.fence()
+    for events in (IN, OUT, IN | OUT):
+        assert system.backend.poll(fence.sync_file, events, 0) == 0
+    timer = threading.Timer(0.05, fence.signal)
+    timer.start()
+    assert system.backend.poll(fence.sync_file, IN | OUT, None) == IN
+    timer.join()
+
+
+def test_polling_a_buffer_goes_on_after_a_signal_handler(system: System, provider: str, alarm: object) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    alarm(0.01, 0.01)
+    assert system.backend.poll(buffer, IN, 60) == 0
+    alarm(0)
+
+
+# What an export holds
+
+
+@pytest.mark.parametrize(
+    ("usage", "access", "held"),
+    [(WRITE, READ, True), (WRITE, WRITE, True), (READ, READ, False), (READ, WRITE, True), (READ, 3, True)],
+)
+def test_an_export_holds_what_its_access_would_wait_for(
+    system: System, provider: str, usage: int, access: int, held: bool
+) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, usage)
+    exported = system.export(buffer, access)
+    info = system.info(exported)
+    assert info.status == (0 if held else 1)
+    assert info.name == (system.info(fence.sync_file).name if held else STUB)
+    fence.signal()
+    assert system.info(exported).status == 1
+    assert system.info(system.export(buffer, access)).name == STUB
+
+
+def test_an_export_of_several_fences_holds_them_all(system: System, provider: str) -> None:
+    buffer, fences = system.buffer(provider), [system.fence() for _ in range(3)]
+    for fence in fences:
+        system.import_(buffer, fence.sync_file, WRITE)
+    exported = system.export(buffer)
+    info = system.info(exported)
+    assert info.name.startswith("dma_fence_array-unbound")
+    assert info.name.endswith("-1")
+    assert (info.status, info.num_fences) == (0, 3)
+    assert [entry[:3] for entry in info.fences[:3]] == [("vgem", "unbound", 0)] * 3
+    for done, fence in enumerate(fences, 1):
+        assert system.info(exported, 0).status == 0
+        assert system.backend.poll(exported, IN, 0) == 0
+        fence.signal()
+        assert [entry[2] for entry in system.info(exported).fences[:3]] == [1] * done + [0] * (3 - done)
+    assert (system.info(exported).status, system.info(exported, 0).status) == (1, 1)
+    assert system.backend.poll(exported, IN, 0) == IN
+
+
+def test_too_little_room_for_the_fences_is_refused(system: System, provider: str) -> None:
+    buffer, fences = system.buffer(provider), [system.fence() for _ in range(3)]
+    for fence in fences:
+        system.import_(buffer, fence.sync_file, WRITE)
+    exported = system.export(buffer)
+    for room in (1, 2):
+        with refused(errno.EINVAL):
+            system.info(exported, room)
+    assert system.info(exported, 3).num_fences == 3
+    assert system.info(exported, 0).num_fences == 3
+
+
+def test_importing_an_export_of_several_brings_each_fence(system: System, provider: str, alarm: object) -> None:
+    source, target, fences = system.buffer(provider), system.buffer(provider), [system.fence() for _ in range(2)]
+    for fence in fences:
+        system.import_(source, fence.sync_file, WRITE)
+    system.import_(target, system.export(source), READ)
+    assert system.info(system.export(target, WRITE)).num_fences == 2
+    assert system.info(system.export(target, READ)).name == STUB
+    fences[0].signal()
+    assert system.info(system.export(target, WRITE)).name == system.info(fences[1].sync_file).name
+    alarm(0.05, 0.05)
+    with refused(errno.EINTR):
+        system.sync(target, START_WRITE)
+    alarm(0)
+    system.sync(target, START_READ)
+
+
+def test_the_same_fence_twice_is_one(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    system.import_(buffer, fence.sync_file, WRITE)
+    assert system.info(system.export(buffer)).num_fences == 1
+
+
+def test_a_fence_imported_for_writing_takes_the_place_of_the_same_for_reading(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, READ)
+    assert system.info(system.export(buffer, READ)).name == STUB
+    system.import_(buffer, fence.sync_file, WRITE)
+    assert system.info(system.export(buffer, READ)).status == 0
+    assert system.info(system.export(buffer, WRITE)).num_fences == 1
+
+
+def test_a_fence_imported_for_reading_stands_beside_the_same_for_writing(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    system.import_(buffer, fence.sync_file, READ)
+    assert system.info(system.export(buffer, READ)).num_fences == 1
+    assert system.info(system.export(buffer, WRITE)).num_fences == 2
+
+
+# Merging
+
+
+def test_merging_pending_files_holds_both(system: System) -> None:
+    one, other = system.fence(), system.fence()
+    merged = system.merge(one.sync_file, other.sync_file, b"both")
+    info = system.info(merged)
+    assert (info.name, info.status, info.num_fences) == ("both", 0, 2)
+    one.signal()
+    assert system.info(merged).status == 0
+    other.signal()
+    assert system.info(merged).status == 1
+    assert system.info(merged).num_fences == 2
+
+
+def test_merging_without_a_name_is_named_after_what_it_holds(system: System) -> None:
+    one, other = system.fence(), system.fence()
+    assert system.info(system.merge(one.sync_file, other.sync_file, b"")).name.startswith("dma_fence_array-")
+    assert VGEM_NAME.fullmatch(system.info(system.merge(one.sync_file, one.sync_file, b"")).name)
+
+
+def test_merging_leaves_out_what_is_signalled(system: System) -> None:
+    one, other = system.fence(), system.fence()
+    one.signal()
+    merged = system.merge(one.sync_file, other.sync_file, b"")
+    assert system.info(merged).name == system.info(other.sync_file).name
+    other.signal()
+    both = system.info(system.merge(one.sync_file, other.sync_file, b""))
+    assert (both.name, both.status, both.num_fences) == (STUB, 1, 1)
+    assert both.fences[0][4] == system.info(other.sync_file).fences[0][4]
+
+
+def test_merging_merged_files_is_flat(system: System) -> None:
+    fences = [system.fence() for _ in range(3)]
+    first = system.merge(fences[2].sync_file, fences[0].sync_file)
+    second = system.merge(fences[1].sync_file, fences[0].sync_file)
+    assert system.info(system.merge(first, second)).num_fences == 3
+
+
+def test_a_deadline_on_a_pending_fence_is_taken(system: System) -> None:
+    one, other = system.fence(), system.fence()
+    for fd in (one.sync_file, system.merge(one.sync_file, other.sync_file)):
+        assert system.backend.ioctl(fd, uapi.SYNC_IOC_SET_DEADLINE, uapi.sync_set_deadline.pack(1, 0)) == 0
+
+
+def test_closing_everything_with_a_poll_pending_leaves_nothing(system: System, provider: str) -> None:
+    buffer, fence = system.buffer(provider), system.fence()
+    system.import_(buffer, fence.sync_file, WRITE)
+    system.backend.poll(buffer, IN | OUT, 0)
+    system.backend.poll(fence.sync_file, IN, 0)
+    system.close(buffer)
+    fence.signal()

@@ -1,0 +1,276 @@
+"""Descriptors and what the VFS does for all of them: fs/open.c, fs/ioctl.c, fs/file.c, mm/mmap.c."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+import pytest
+from kernels import PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
+
+from dmasync import uapi
+
+FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC = 0x5451, 0x5450, 0x5421, 0x5452
+FIOQSIZE, FIONREAD, FIGETBSZ = 0x5460, 0x541B, 2
+NODES = pytest.mark.parametrize("node", [UDMABUF, SYSTEM_HEAP])
+KINDS = pytest.mark.parametrize("kind", ["memfd", UDMABUF, SYSTEM_HEAP, "udmabuf", "system", "sync file"])
+DEFAULT = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+
+
+def opened(system: System, kind: str) -> int:
+    if kind == "memfd":
+        return system.memfd()
+    if kind == "sync file":
+        return system.export(system.buffer("system"))
+    return system.open(kind) if kind.startswith("/") else system.buffer(kind)
+
+
+@NODES
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (os.O_RDONLY, "02100000"),
+        (os.O_WRONLY, "02100001"),
+        (os.O_RDWR, "02100002"),
+        (os.O_RDWR | os.O_NONBLOCK, "02104002"),
+        (os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY, "02100002"),
+        (os.O_RDONLY | os.O_EXCL, "02100000"),
+        (os.O_RDWR | os.O_APPEND, "02102002"),
+        (os.O_RDWR | os.O_NOFOLLOW, "02500002"),
+        (0o10000000, "012000000"),
+        (0o10000000 | os.O_RDWR, "012000000"),
+    ],
+)
+def test_a_node_opens_with_the_flags_asked_for(system: System, node: str, flags: int, shown: str) -> None:
+    assert system.fdinfo(system.open(node, flags))["flags"] == shown
+
+
+@NODES
+@pytest.mark.parametrize(
+    ("suffix", "flags", "code"),
+    [
+        ("x", os.O_RDWR, errno.ENOENT),
+        ("/", os.O_RDWR, errno.ENOTDIR),
+        ("/x", os.O_RDWR, errno.ENOTDIR),
+        ("", os.O_RDWR | os.O_DIRECTORY, errno.ENOTDIR),
+        ("", os.O_RDWR | os.O_CREAT | os.O_EXCL, errno.EEXIST),
+        ("", os.O_RDONLY | os.O_CREAT | os.O_DIRECTORY, errno.EINVAL),
+        ("", os.O_RDWR | os.O_DIRECT, errno.EINVAL),
+        ("x" * 256, os.O_RDWR, errno.ENAMETOOLONG),
+        ("/" * 4096, os.O_RDWR, errno.ENAMETOOLONG),
+    ],
+)
+def test_other_opens_are_refused(system: System, node: str, suffix: str, flags: int, code: int) -> None:
+    with refused(code):
+        system.open(node + suffix, flags)
+
+
+@pytest.mark.parametrize(
+    ("path", "flags", "code"),
+    [
+        ("", os.O_RDWR, errno.ENOENT),
+        ("/dev/dma_heap/nosuch", os.O_RDWR, errno.ENOENT),
+        ("/dev/nosuch/system", os.O_RDWR, errno.ENOENT),
+        ("/dev/dma_heap", os.O_RDWR, errno.EISDIR),
+        ("/dev/dma_heap", os.O_WRONLY, errno.EISDIR),
+        ("/dev/dma_heap/", os.O_RDWR, errno.EISDIR),
+        ("/dev", os.O_RDWR, errno.EISDIR),
+    ],
+)
+def test_what_is_not_a_node_is_refused(system: System, path: str, flags: int, code: int) -> None:
+    with refused(code):
+        system.open(path, flags)
+
+
+@pytest.mark.parametrize("path", ["/dev/../dev/udmabuf", "/dev//udmabuf", "/dev/./dma_heap/../udmabuf"])
+def test_a_path_may_go_round(system: System, path: str) -> None:
+    system.create(system.open(path), system.memfd())
+
+
+def test_open_with_no_descriptor_left_is_emfile(system: System) -> None:
+    with system.no_descriptors_left(), refused(errno.EMFILE):
+        system.open(UDMABUF)
+
+
+@NODES
+def test_a_path_descriptor_can_only_be_duplicated_and_closed(system: System, node: str) -> None:
+    fd = system.open(node, 0o10000000)
+    copy = system.dup(fd)
+    for call in (
+        lambda: system.backend.ioctl(copy, FIOCLEX, 0),
+        lambda: system.backend.ioctl(copy, uapi.UDMABUF_CREATE, bytearray(24)),
+        lambda: system.backend.lseek(copy, 0, os.SEEK_SET),
+        lambda: system.backend.ftruncate(copy, 0),
+        lambda: system.backend.add_seals(copy, 0),
+        lambda: system.backend.get_seals(copy),
+        lambda: system.backend.mmap(copy, PAGE, RO, SHARED),
+    ):
+        with refused(errno.EBADF):
+            call()
+    assert system.backend.poll(copy, select.POLLIN, 0) == select.POLLNVAL
+
+
+@KINDS
+def test_close_on_exec_can_be_set_and_cleared(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    for request, wanted in ((FIONCLEX, 0), (FIOCLEX, os.O_CLOEXEC), (FIONCLEX, 0), (FIOCLEX, os.O_CLOEXEC)):
+        assert system.backend.ioctl(fd, request, 0) == 0
+        assert int(system.fdinfo(fd)["flags"], 8) & os.O_CLOEXEC == wanted
+
+
+def test_close_on_exec_belongs_to_the_descriptor(system: System, provider: str) -> None:
+    fd = system.buffer(provider)
+    copy = system.dup(fd)
+    system.backend.ioctl(fd, FIONCLEX, 0)
+    assert int(system.fdinfo(copy)["flags"], 8) & os.O_CLOEXEC
+    assert not int(system.fdinfo(fd)["flags"], 8) & os.O_CLOEXEC
+
+
+@KINDS
+def test_nonblocking_can_be_set_and_cleared_for_all_descriptors_of_a_file(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    copy = system.dup(fd)
+    for value, wanted in ((1, os.O_NONBLOCK), (0, 0), (-5, os.O_NONBLOCK)):
+        argument = bytearray(value.to_bytes(4, "little", signed=True))
+        assert system.backend.ioctl(fd, FIONBIO, argument) == 0
+        assert int(system.fdinfo(copy)["flags"], 8) & os.O_NONBLOCK == wanted
+    with refused(errno.EFAULT):
+        system.backend.ioctl(fd, FIONBIO, 0)
+
+
+@KINDS
+def test_no_file_of_these_sends_signals(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    assert system.backend.ioctl(fd, FIOASYNC, bytearray(4)) == 0
+    with refused(errno.ENOTTY):
+        system.backend.ioctl(fd, FIOASYNC, bytearray(b"\1\0\0\0"))
+    with refused(errno.EFAULT):
+        system.backend.ioctl(fd, FIOASYNC, 0)
+
+
+@KINDS
+def test_the_block_size_is_a_page(system: System, kind: str) -> None:
+    argument = bytearray(4)
+    fd = opened(system, kind)
+    assert system.backend.ioctl(fd, FIGETBSZ, argument) == 0
+    assert int.from_bytes(argument, "little") == PAGE
+    with refused(errno.EFAULT):
+        system.backend.ioctl(fd, FIGETBSZ, 0)
+
+
+@KINDS
+def test_only_a_memfd_tells_what_is_left_to_read(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    argument = bytearray(4)
+    if kind == "memfd":
+        system.backend.lseek(fd, 100, os.SEEK_SET)
+        assert system.backend.ioctl(fd, FIONREAD, argument) == 0
+        assert int.from_bytes(argument, "little") == PAGE - 100
+    else:
+        with refused(errno.EINVAL if kind == SYSTEM_HEAP else errno.ENOTTY):
+            system.backend.ioctl(fd, FIONREAD, argument)
+
+
+@KINDS
+def test_only_a_memfd_tells_how_many_bytes_its_pages_take(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    argument = bytearray(8)
+    if kind == "memfd":
+        system.backend.ftruncate(fd, 8 * PAGE)
+        assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
+        assert int.from_bytes(argument, "little") == 0
+        mapping = system.mmap(fd, 8 * PAGE)
+        mapping[0] = mapping[5 * PAGE] = 1
+        assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
+        assert int.from_bytes(argument, "little") == 2 * PAGE
+        system.create(system.open(UDMABUF), fd, PAGE, 2 * PAGE)
+        assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
+        assert int.from_bytes(argument, "little") == 4 * PAGE
+        with refused(errno.EFAULT):
+            system.backend.ioctl(fd, FIOQSIZE, 0)
+    else:
+        with refused(errno.ENOTTY):
+            system.backend.ioctl(fd, FIOQSIZE, argument)
+
+
+@KINDS
+def test_the_upper_half_of_a_request_does_not_reach_the_kernel(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    assert system.backend.ioctl(fd, FIGETBSZ, bytearray(4)) == 0
+
+
+@pytest.mark.parametrize("kind", ["memfd", UDMABUF, SYSTEM_HEAP])
+@pytest.mark.parametrize("events", [0, select.POLLIN, select.POLLOUT, DEFAULT, DEFAULT | select.POLLPRI])
+@pytest.mark.parametrize("timeout", [0, 1])
+def test_files_without_a_poll_of_their_own_are_always_ready(
+    system: System, kind: str, events: int, timeout: int
+) -> None:
+    assert system.backend.poll(opened(system, kind), events, timeout) == events & DEFAULT
+
+
+@KINDS
+def test_every_number_is_new_while_others_are_open(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    copies = {system.dup(fd) for _ in range(5)}
+    assert len(copies | {fd}) == 6
+
+
+@pytest.mark.parametrize("length", [1, PAGE - 1, PAGE, 3 * PAGE])
+@pytest.mark.parametrize("flags", [SHARED, PRIVATE, 3])
+def test_a_memfd_maps(system: System, length: int, flags: int) -> None:
+    mapping = system.mmap(system.memfd(3), length, flags=flags)
+    assert len(mapping) == length
+    mapping[length - 1] = 7
+    assert mapping[length - 1] == 7
+
+
+def test_a_private_mapping_of_a_memfd_keeps_its_writes(system: System) -> None:
+    fd = system.memfd()
+    shared, private = system.mmap(fd), system.mmap(fd, flags=PRIVATE)
+    shared[0] = 1
+    assert private[0] == 1
+    private[0] = 2
+    shared[0] = 3
+    assert (private[0], shared[0], system.mmap(fd)[0]) == (2, 3, 3)
+
+
+def test_a_memfds_mapping_outlives_it(system: System) -> None:
+    fd = system.memfd()
+    mapping = system.mmap(fd)
+    system.close(fd)
+    mapping[1] = 9
+    assert mapping[1] == 9
+
+
+@pytest.mark.parametrize(
+    ("length", "offset", "error"),
+    [
+        (PAGE, 1, OSError),
+        (2 * PAGE + 1, 0, ValueError),
+        (PAGE, 2 * PAGE, ValueError),
+        (1, 3 * PAGE, ValueError),
+        (-1, 0, OverflowError),
+        (PAGE, -PAGE, OverflowError),
+    ],
+)
+def test_pythons_mmap_keeps_within_a_memfd(system: System, length: int, offset: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        system.mmap(system.memfd(2), length, offset=offset)
+
+
+def test_length_0_of_a_memfd_is_all_of_it(system: System) -> None:
+    fd = system.memfd(3)
+    assert len(system.mmap(fd, 0)) == 3 * PAGE
+    assert len(system.mmap(fd, 0, offset=PAGE)) == 2 * PAGE
+    for offset in (3 * PAGE, 4 * PAGE):
+        with pytest.raises(ValueError, match="offset"):
+            system.mmap(fd, 0, offset=offset)
+    with pytest.raises(ValueError, match="empty"):
+        system.mmap(system.memfd(0), 0)
+
+
+@pytest.mark.parametrize("length", [1 << 47, (1 << 62), (1 << 63) - 1])
+def test_a_mapping_larger_than_the_address_space_is_enomem(system: System, provider: str, length: int) -> None:
+    with refused(errno.ENOMEM):
+        system.mmap(system.buffer(provider), length)
