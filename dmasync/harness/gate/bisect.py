@@ -47,9 +47,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="CMD",
         help=f"measure with CMD instead of a virtual machine; it writes the run to ${OUTPUT_VARIABLE}",
     )
-    group.add_argument(
-        "--panic-is-bad", action="store_true", help="a kernel that panics is bad, instead of skipped"
-    )
+    group.add_argument("--panic-is-bad", action="store_true", help="a kernel that panics is bad, instead of skipped")
 
 
 def run(

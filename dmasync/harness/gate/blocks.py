@@ -41,8 +41,7 @@ def interleaved(base: Sequence[Timed], candidate: Sequence[Timed]) -> NDArray[nu
     Drift that goes one way adds to a pair measured A B what it takes from one measured B A.
     """
     sequence = sorted(
-        [(timed.place, 0, timed.row) for timed in base]
-        + [(timed.place, 1, timed.row) for timed in candidate],
+        [(timed.place, 0, timed.row) for timed in base] + [(timed.place, 1, timed.row) for timed in candidate],
         key=lambda item: item[:2],
     )
     waiting: list[tuple[int, Row]] = []
@@ -70,9 +69,7 @@ def few_runs(side: Sequence[Timed]) -> SideEstimate | None:
     within = math.sqrt(sum(single.error**2 for single in singles)) / len(singles)
     between = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
     segments = numpy.concatenate([single.segments for single in singles]) / math.sqrt(len(singles))
-    return SideEstimate(
-        float(logs.mean()), max(within, between), sum(single.freedom for single in singles), segments
-    )
+    return SideEstimate(float(logs.mean()), max(within, between), sum(single.freedom for single in singles), segments)
 
 
 def _single(row: Row) -> SideEstimate | None:

@@ -41,9 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)",
     )
-    parser.add_argument(
-        "--self-check", action="store_true", help="judge nothing unless the base equals itself"
-    )
+    parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
     kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
     Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))

@@ -22,8 +22,8 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
     judged = {row.fullname: row for row in _judged(found.rows, base, candidate, settings)}
     shares = kernel_shares(base[0]), kernel_shares(candidate[0])
     return Judgement(
-        _side(base),
-        _side(candidate),
+        side_of(base),
+        side_of(candidate),
         [_with_shares(judged[row.fullname], *shares) for row in found.rows],
         found.vanished,
         found.appeared,
@@ -58,9 +58,7 @@ def _judged(
 ) -> list[JudgedRow]:
     places = _places(base, candidate)
     exact = [
-        judge_exact(row.base, row.candidate, settings.exact(row.fullname))
-        for row in rows
-        if row.base[0].is_exact_clock
+        judge_exact(row.base, row.candidate, settings.exact(row.fullname)) for row in rows if row.base[0].is_exact_clock
     ]
     wall = [
         WallRow(
@@ -98,7 +96,7 @@ def _half_row(row: Row, which: int) -> Row:
     return row.of(data) if len(data) > 1 else row
 
 
-def _side(runs: Sequence[Run]) -> Side:
+def side_of(runs: Sequence[Run]) -> Side:
     first = runs[0]
     commit = first.commit.get("id")
     return Side(

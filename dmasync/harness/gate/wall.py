@@ -161,9 +161,7 @@ def _drift(others: Sequence[float], level: float, settings: GateSettings) -> tup
     return changed, unchanged
 
 
-def _judged(
-    row: WallRow, one: Estimate, level: float, drift: tuple[float, float], settings: GateSettings
-) -> JudgedRow:
+def _judged(row: WallRow, one: Estimate, level: float, drift: tuple[float, float], settings: GateSettings) -> JudgedRow:
     allowance = math.log1p(settings.wall(row.fullname).percent / 100)
     low, high = one.interval(level)
     changed, unchanged = drift

@@ -56,6 +56,27 @@ def short(fullname: str) -> str:
     return printable(fullname.rsplit("/", 1)[-1] if "[" not in fullname else _without_folder(fullname))
 
 
+def described(row: JudgedRow) -> str:
+    """A row in the words of its facts, ``pair READ on 1 MiB of udmabuf (fcntl)``; else its name."""
+    facts = row.facts
+    if facts.step is None or facts.provider is None:
+        return short(row.fullname)
+    size = "" if facts.size is None else f"{bytes_in_words(facts.size)} of "
+    attached = {True: ", attached", False: ", not attached", None: ""}[facts.attached]
+    access = f" {facts.access}" if facts.access else ""
+    interface = f" ({facts.api})" if facts.api else ""
+    return printable(f"{facts.step}{access} on {size}{facts.provider}{attached}{interface}")
+
+
+def bytes_in_words(size: float) -> str:
+    """4096 as ``4 KiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:g} {unit}"
+        size /= 1024
+    return f"{size:g} GiB"
+
+
 def _without_folder(fullname: str) -> str:
     head, bracket, parameters = fullname.partition("[")
     return head.rsplit("/", 1)[-1] + bracket + parameters

@@ -1,0 +1,167 @@
+"""Put the page together: sentences first, then pictures, then where the numbers came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dmasync.harness.gate import words
+from dmasync.harness.gate.judge import side_of
+from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
+from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
+from dmasync.harness.report.row_figures import share_figure, spread_figure, timeline_figure
+from dmasync.harness.report.size_figure import size_figure
+from dmasync.harness.report.verdict_figure import verdict_figure
+from dmasync.harness.rows import NotMeasured
+from dmasync.harness.rows_file import Run, printable
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with what it shows; ``svg`` is None where the runs hold nothing to draw, and ``lacking`` says why."""
+
+    title: str
+    caption: str
+    svg: Markup | None
+    lacking: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A run's line in the table of provenance."""
+
+    number: int
+    side: Side
+    rung: str
+    rows: int
+    not_measured: tuple[NotMeasured, ...]
+
+
+def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSettings | None = None) -> str:
+    """The HTML of *runs*, the last of which is the one that pictures of a single run show."""
+    settings = settings or GateSettings()
+    ordered = in_time(runs)
+    all_series = series(ordered, settings)
+    environment = Environment(
+        loader=PackageLoader("dmasync.harness", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = printable
+    return environment.get_template("report.html").render(
+        title=_title(runs, judgement),
+        headline=headline(judgement),
+        judgement=judgement,
+        verdicts=sorted(judgement.rows, key=_most_important) if judgement else [],
+        words=words,
+        Verdict=Verdict,
+        pictures=_pictures(runs, ordered, judgement, all_series),
+        changes=told_changes(all_series, ordered),
+        origins=[_origin(number, run) for number, run in enumerate(ordered, 1)],
+    )
+
+
+def headline(judgement: Judgement | None) -> list[str]:
+    """What a reader should take home, in sentences: what got slower and by how much, worst first."""
+    if judgement is None:
+        return ["One run, nothing to compare it with."]
+    sentences = []
+    for verdict, word in ((Verdict.REGRESSED, "slower"), (Verdict.IMPROVED, "faster")):
+        rows = sorted((row for row in judgement.rows if row.verdict is verdict), key=_by_change)
+        if rows:
+            count = len(judgement.rows)
+            rows_in_words = f"{len(rows)} of {count} {'row' if count == 1 else 'rows'} got"
+            worst = "; ".join(_change(row) for row in rows[:3])
+            more = "" if len(rows) <= 3 else f"; and {len(rows) - 3} more"
+            sentences.append(f"{rows_in_words} {word}: {worst}{more}.")
+    if not sentences and judgement.rows:
+        sentences.append("No row was shown to have changed.")
+    return [*sentences, f"Verdict: {judgement.summary}."]
+
+
+def _change(row: JudgedRow) -> str:
+    before, after = words.amount(row.base, row.unit), words.amount(row.candidate, row.unit)
+    unit = " instructions" if row.unit == "instructions" else ""
+    return f"{words.described(row)}, from {before} to {after}{unit} ({words.factor(row)})"
+
+
+def _by_change(row: JudgedRow) -> float:
+    return -row.ratio if row.verdict is Verdict.REGRESSED else row.ratio
+
+
+def _most_important(row: JudgedRow) -> tuple[int, float]:
+    return list(Verdict).index(row.verdict), -row.ratio
+
+
+def _title(runs: Sequence[Run], judgement: Judgement | None) -> str:
+    if judgement is None:
+        return f"dma-buf sync cost on {runs[-1].kernel or 'an unknown kernel'}"
+    base, candidate = judgement.base.kernel or "unknown", judgement.candidate.kernel or "unknown"
+    if base != candidate:
+        return f"dma-buf sync cost: {candidate} against {base}"
+    before, after = (set((side.command_line or "").split()) for side in (judgement.base, judgement.candidate))
+    added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
+    changes = [f"with {added}" if added else "", f"without {removed}" if removed else ""]
+    return " ".join([f"dma-buf sync cost: {base}", *(change for change in changes if change)])
+
+
+def _pictures(
+    runs: Sequence[Run], ordered: Sequence[Run], judgement: Judgement | None, all_series: Sequence[Series]
+) -> list[Picture]:
+    last = runs[-1]
+    drawn = [
+        (
+            "Verdicts",
+            "Candidate over base for each row, what moved most on top. The line is the confidence interval; "
+            "on the exact clock there is none.",
+            verdict_figure(judgement) if judgement else None,
+            "two runs are needed to compare",
+        ),
+        (
+            "Cost against buffer size",
+            "One panel a provider, one line a step and access. Full lines are the last run, thin dotted ones "
+            "the first. A flat line means that the buffer's size does not matter.",
+            size_figure(runs),
+            "no row tells the size of its buffer",
+        ),
+        (
+            "Python's share and the kernel's share",
+            "The kernel's part is the row's cost less that of as many null system calls.",
+            share_figure(last),
+            "the run has no null row to tell them apart",
+        ),
+        (
+            "Distribution per row",
+            "Rounds of the last run about their median. A row whose rounds all took the same is a single line; "
+            "a few stand for all of those.",
+            spread_figure(last),
+            "the file holds no rounds",
+        ),
+        (
+            "Timeline of the rounds",
+            "The rows that spread most, round by round: noise is even, drift has a shape.",
+            timeline_figure(last),
+            "no row of the last run spreads: every round took the same",
+        ),
+        (
+            "History",
+            "Cost relative to the first run, for the rows that moved most.",
+            history_figure(all_series, ordered),
+            "fewer than two runs share a row",
+        ),
+    ]
+    return [
+        Picture(title, caption, Markup(svg) if svg else None, lacking)  # noqa: S704  # drawn here, not taken
+        for title, caption, svg, lacking in drawn
+    ]
+
+
+def _origin(number: int, run: Run) -> Origin:
+    rungs = sorted({row.facts.rung for row in run.rows.values() if row.facts.rung} | {run.facts.rung or ""} - {""})
+    return Origin(number, side_of([run]), ", ".join(rungs), len(run.rows), run.facts.not_measured)
