@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fakes.adversary import Adversary
 from fakes.faults import Fault
 from fakes.injector import FaultInjector
+from fakes.journal import Event
 from fakes.kernel import FakeKernel
+from fakes.kernel.memory import BufferMemory, Run
 from fakes.recorder import Recorder
 
 
 class FakeBackend(Recorder):
     """``Recorder(FaultInjector(FakeKernel()))``.
 
-    *providers* are the nodes that exist (default: all), *faults* the plans that are in force from the start,
-    *profile* the kernel release that is imitated.
+    *providers* are the nodes that exist (default: all), *faults* the plans that are in force from the start, *profile*
+    the kernel release that is imitated; other *kernel_options* go to FakeKernel.
+
+    With *coherent* False, CPU and devices see each buffer through views of their own (fakes.noncoherent), and *seed*
+    feeds the adversary that moves cache lines where a real cache may; None keeps it still. With *watch* the memory
+    tells the journal which bytes were touched where they should not be, and *stacks* are taken for each call, as a
+    Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
     """
 
     def __init__(
@@ -25,15 +37,48 @@ class FakeBackend(Recorder):
         faults: Iterable[Fault] = (),
         coherent: bool = True,
         profile: str = "6.12",
-        stacks: bool = False,
+        seed: int | None = 0,
+        watch: bool | None = None,
+        stacks: bool | None = None,
+        **kernel_options: Any,
     ) -> None:
-        options: dict[str, Any] = {"profile": profile}
-        if providers is not None:
-            options["providers"] = providers
-        self.kernel = FakeKernel(**options)
+        self.seed = seed
+        self._watch = not coherent if watch is None else watch
+        self._memories: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._numbers = itertools.count(1)
+        if self._watch or not coherent:
+            kernel_options["memory"] = self._make_memory
+        self.kernel = FakeKernel(providers=providers, coherent=coherent, profile=profile, **kernel_options)
         self.injector = FaultInjector(self.kernel, faults)
-        super().__init__(self.injector, stacks=stacks)
+        super().__init__(self.injector, stacks=self._watch if stacks is None else stacks)
 
     def inject(self, *faults: Fault) -> None:
         """Add fault plans after those in force."""
         self.injector.inject(*faults)
+
+    def settle(self) -> None:
+        """Have every watched buffer tell the journal what has been touched and not been told yet."""
+        for memory in list(self._memories):
+            memory.settle()
+
+    def observe(self, kind: str, buffer: int, ranges: Sequence[tuple[int, int]], note: str) -> None:
+        """Write an event down: called by watched memories and by devices."""
+        now = time.monotonic_ns()
+        journal = self.journal
+        stack = self._take_stack() if self._stacks else 0
+        journal.events.append(
+            Event(kind, buffer, tuple(ranges), now, threading.get_ident(), len(journal), stack, note, now)
+        )
+
+    def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
+        observer = self.observe if self._watch else None
+        if self.kernel.coherent:
+            from fakes.watched import WatchedMemory
+
+            memory: BufferMemory = WatchedMemory(runs, observer)
+        else:
+            from fakes.noncoherent import NoncoherentMemory
+
+            memory = NoncoherentMemory(runs, observer, Adversary(self.seed, next(self._numbers)))
+        self._memories.add(memory)
+        return memory

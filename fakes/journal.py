@@ -230,9 +230,7 @@ class Journal:
         *buffer* is an identity as in ``Transition.buffer``, or an object with ``fileno()`` such as a DmaBuf.
         """
         wanted = self._identity(buffer)
-        return [
-            entry for entry in self.attempts if not entry.errno and (wanted is None or entry.buffer == wanted)
-        ]
+        return [entry for entry in self.attempts if not entry.errno and (wanted is None or entry.buffer == wanted)]
 
     def count(self, step: Step | None = None, errno: int | None = None) -> int:
         """How many attempts had that *step* and *errno* (0: success); None counts all."""

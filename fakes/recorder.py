@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import weakref
@@ -12,7 +13,7 @@ from types import CodeType
 from typing import Any, Final
 
 from dmasync import Backend, Mapping, uapi
-from fakes.journal import HEAD, INTERRUPTED, NO_BUFFER, NO_FLAGS, ROW, TAIL, Call, Journal
+from fakes.journal import HEAD, INTERRUPTED, NO_BUFFER, NO_FLAGS, ROW, TAIL, Call, Event, Journal
 from fakes.layers import buffer_of
 
 _SYNC: Final = uapi.DMA_BUF_IOCTL_SYNC
@@ -43,6 +44,7 @@ class Recorder:
         self._stacks = stacks
         self._buffer_of = buffer_of(inner)
         self.ioctl = self._make_ioctl()
+        _RECORDERS.add(self)
 
     def open_mappings(self) -> list[Call]:
         """The mmap calls whose mapping is neither closed nor collected."""
@@ -103,6 +105,12 @@ class Recorder:
                     raise
 
         return ioctl
+
+    def _forked(self) -> None:
+        # Windows and descriptors in the journal so far are the parent's.
+        now = time.monotonic_ns()
+        position = len(self.journal.rows) // ROW.size
+        self.journal.events.append(Event("forked", 0, (), now, get_ident(), position, end_ns=now))
 
     def _take_stack(self) -> int:
         frame = sys._getframe(2)
@@ -239,3 +247,14 @@ def _recorded(arg: Any) -> int | bytes | str:
         return bytes(memoryview(arg))
     except TypeError:
         return repr(arg)
+
+
+_RECORDERS: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _mark_fork() -> None:
+    for recorder in list(_RECORDERS):
+        recorder._forked()
+
+
+os.register_at_fork(after_in_child=_mark_fork)

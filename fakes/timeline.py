@@ -51,8 +51,7 @@ def _folded(entries: Iterator[Entry]) -> Iterator[_Line]:
             run is not None
             and isinstance(entry, Transition)
             and entry.errno
-            and (entry.errno, entry.flags, entry.fd, entry.thread)
-            == (run.errno, run.flags, run.fd, run.thread)
+            and (entry.errno, entry.flags, entry.fd, entry.thread) == (run.errno, run.flags, run.fd, run.thread)
         ):
             count += 1
             continue
@@ -92,6 +91,8 @@ def _words(entry: Entry, count: int, depth: dict[int | None, int]) -> str:
     if isinstance(entry, Call):
         named = "" if entry.buffer is None else f"  (buffer {entry.buffer})"
         return f"        {call_text(entry)}{named}"
+    if isinstance(entry, Event) and entry.kind == "forked":
+        return "        the process forked: what follows is the child's"
     if isinstance(entry, Event):
         spans = ", ".join(f"[{start}, {start + length})" for start, length in entry.ranges[:4])
         more = f" and {len(entry.ranges) - 4} more" if len(entry.ranges) > 4 else ""
@@ -141,6 +142,10 @@ def windows(journal: Journal) -> tuple[list[Window], list[Transition]]:
             mine.remove(match)
             found[match] = Window(found[match].start, entry)
     return found, stray
+
+
+def _of_buffers(journal: Journal) -> list[Event]:
+    return [event for event in journal.events if event.kind != "forked"]
 
 
 def _moments(journal: Journal) -> tuple[int, int]:
@@ -201,7 +206,7 @@ def trace(journal: Journal) -> dict[str, Any]:
                 **lanes,
             }
         )
-    for event in journal.events:
+    for event in _of_buffers(journal):
         device = event.kind.startswith("device")
         lanes = lane(event.buffer, -1 if device else event.thread, "device" if device else "CPU")
         events.append(
@@ -229,9 +234,7 @@ def trace(journal: Journal) -> dict[str, Any]:
         )
     events.sort(key=lambda event: float(event["ts"]))
     for (process, thread), name in sorted(names.items()):
-        events.append(
-            {"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
-        )
+        events.append({"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}})
     for process in sorted({process for process, _ in names}):
         label = f"buffer {process}" if process else "no buffer"
         events.append({"name": "process_name", "ph": "M", "pid": process, "tid": 0, "args": {"name": label}})
@@ -251,7 +254,7 @@ def svg(journal: Journal, width: int = 1000) -> str:
     left, lane_height = 110, 46
     buffers = sorted(
         {entry.buffer for entry in journal.attempts if entry.buffer is not None}
-        | {event.buffer for event in journal.events}
+        | {event.buffer for event in _of_buffers(journal)}
     )
     tops = {buffer: 40 + lane_height * place for place, buffer in enumerate(buffers)}
     height = 40 + lane_height * len(buffers) + 30
@@ -276,9 +279,7 @@ def svg(journal: Journal, width: int = 1000) -> str:
     parts.append(f'<text x="{place + 138}" y="20">device DMA</text>')
     for buffer, top in tops.items():
         parts.append(f'<text x="8" y="{top + 18}">buffer {buffer}</text>')
-        parts.append(
-            f'<line x1="{left}" x2="{width - 20}" y1="{top + 36}" y2="{top + 36}" stroke="#dddddd"/>'
-        )
+        parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{top + 36}" y2="{top + 36}" stroke="#dddddd"/>')
     for start, ended in windows(journal)[0]:
         if start.buffer is None:
             continue
@@ -296,19 +297,14 @@ def svg(journal: Journal, width: int = 1000) -> str:
     drawn = 0
     for line in _folded(iter(journal.attempts)):
         entry = line.first
-        if (
-            isinstance(entry, Transition)
-            and entry.errno
-            and entry.buffer is not None
-            and drawn < _MARKS_DRAWN
-        ):
+        if isinstance(entry, Transition) and entry.errno and entry.buffer is not None and drawn < _MARKS_DRAWN:
             drawn += 1
             words = f"{entry.step.name} {errno_name(entry.errno)} x {line.times}"
             parts.append(
                 f'<rect x="{x(entry.time_ns):.2f}" y="{tops[entry.buffer] + 1}" width="1.5" height="24" '
                 f'fill="#d00000"><title>{escape(words)}</title></rect>'
             )
-    for event in journal.events:
+    for event in _of_buffers(journal):
         words = f"{event.kind} {event.note}"
         colour = "#2f8f4e" if event.kind.startswith("device") else "#b8860b"
         parts.append(
@@ -317,9 +313,7 @@ def svg(journal: Journal, width: int = 1000) -> str:
             f'fill="{colour}"><title>{escape(words)}</title></rect>'
         )
     parts.append(f'<text x="{left}" y="{height - 10}">0 us</text>')
-    parts.append(
-        f'<text x="{width - 20}" y="{height - 10}" text-anchor="end">{span / 1000:.1f} us</text></svg>'
-    )
+    parts.append(f'<text x="{width - 20}" y="{height - 10}" text-anchor="end">{span / 1000:.1f} us</text></svg>')
     return "\n".join(parts) + "\n"
 
 

@@ -51,9 +51,7 @@ _METHODS: Final = {
 
 def lines(journal: Journal) -> Iterator[str]:
     """The trace, line by line, each with its newline."""
-    yield _line(
-        {"format": FORMAT, "version": VERSION, "started_ns": journal.started_ns, "facts": journal.facts}
-    )
+    yield _line({"format": FORMAT, "version": VERSION, "started_ns": journal.started_ns, "facts": journal.facts})
     written = 1
 
     def upto(stack: int) -> Iterator[str]:
@@ -184,9 +182,7 @@ class _Reader:
         if value.get("format") != FORMAT:
             raise ValueError(f"not a {FORMAT}: the first line names another format")
         if value.get("version") != VERSION:
-            raise ValueError(
-                f"version {str(value.get('version'))[:20]} of the format; this reads version {VERSION}"
-            )
+            raise ValueError(f"version {str(value.get('version'))[:20]} of the format; this reads version {VERSION}")
         self.journal.started_ns = _integer(value.get("started_ns"), "started_ns")
         facts = value.get("facts")
         if not isinstance(facts, dict):

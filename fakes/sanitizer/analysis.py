@@ -1,0 +1,342 @@
+"""One walk through a journal, with the state that the findings need."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+
+from dmasync import Step, SyncType
+from fakes.journal import Call, Event, Journal, Transition, access_name
+from fakes.sanitizer.finding import Finding, Trace
+
+_READ, _WRITE = SyncType.READ, SyncType.WRITE
+
+
+@dataclass
+class _Buffer:
+    """What is known of one dma-buf at one point of the walk."""
+
+    windows: list[Transition] = field(default_factory=list)
+    last: Transition | None = None
+    """The edge that was seen last."""
+    inherited: int = 0
+    """How many of the windows another process opened."""
+
+
+@dataclass
+class _Descriptors:
+    open: dict[int, Call] = field(default_factory=dict)
+    closed: dict[int, Call] = field(default_factory=dict)
+
+
+class Analysis:
+    """See :class:`fakes.sanitizer.Sanitizer`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._buffers: dict[int | None, _Buffer] = {}
+        self._descriptors = _Descriptors()
+        self._found: list[Finding] = []
+
+    def run(self) -> list[Finding]:
+        """Everything but leaks."""
+        for entry in self._journal.entries():
+            if isinstance(entry, Transition):
+                self._attempt(entry)
+            elif isinstance(entry, Call):
+                self._call(entry)
+            else:
+                self._event(entry)
+        for buffer in self._buffers.values():
+            for start in buffer.windows[buffer.inherited :]:
+                self._never_ended(start, buffer.last)
+        return self._found
+
+    def _of(self, buffer: int | None) -> _Buffer:
+        return self._buffers.setdefault(buffer, _Buffer())
+
+    def _trace(self, what: str, entry: Transition | Call | Event) -> Trace:
+        return Trace(what, self._journal.stack(entry.stack))
+
+    def _edge(self, entry: Transition) -> Trace:
+        return self._trace(_words(entry), entry)
+
+    # -- START and END --------------------------------------------------------------------------------------------
+
+    def _attempt(self, entry: Transition) -> None:
+        if entry.errno:
+            if entry.errno == errno.EBADF:
+                self._closed_descriptor(entry)
+            return
+        buffer = self._of(entry.buffer)
+        if entry.step is Step.START:
+            self._overlap(entry, buffer)
+            buffer.windows.append(entry)
+        else:
+            self._end(entry, buffer)
+        buffer.last = entry
+
+    def _overlap(self, entry: Transition, buffer: _Buffer) -> None:
+        for other in buffer.windows:
+            both = entry.access | other.access
+            if other.thread != entry.thread and both & _READ and both & _WRITE:
+                self._found.append(
+                    Finding(
+                        "racing-windows",
+                        entry.buffer,
+                        Step.START,
+                        f"two threads have windows for {access_name(other.access)} and for"
+                        f" {access_name(entry.access)} open over the same buffer at the same time",
+                        (self._edge(other), self._edge(entry)),
+                    )
+                )
+                return
+
+    def _end(self, entry: Transition, buffer: _Buffer) -> None:
+        windows = buffer.windows
+        if not windows:
+            before = () if buffer.last is None else (self._edge(buffer.last),)
+            self._found.append(
+                Finding(
+                    "end-without-start",
+                    entry.buffer,
+                    Step.END,
+                    f"END for {access_name(entry.access)} without a window that it could end",
+                    (self._edge(entry), *before),
+                )
+            )
+            return
+        same = [place for place, start in enumerate(windows) if start.access == entry.access]
+        # Of equal ones, the one that this thread opened, or else the latest.
+        mine = [place for place in same if windows[place].thread == entry.thread]
+        place = (mine or same or [len(windows) - 1])[-1]
+        start = windows.pop(place)
+        if place < buffer.inherited:
+            buffer.inherited -= 1
+            self._found.append(
+                Finding(
+                    "foreign-window",
+                    entry.buffer,
+                    Step.END,
+                    "a process that was forked ended a window of its parent",
+                    (self._edge(start), self._edge(entry)),
+                )
+            )
+        if start.access != entry.access:
+            self._found.append(
+                Finding(
+                    "end-with-other-access",
+                    entry.buffer,
+                    Step.END,
+                    f"a window was started for {access_name(start.access)} and ended for {access_name(entry.access)}",
+                    (self._edge(start), self._edge(entry)),
+                )
+            )
+
+    def _never_ended(self, start: Transition, last: Transition | None) -> None:
+        after = self._edge(last) if last is not None and last != start else None
+        self._found.append(
+            Finding(
+                "start-never-ended",
+                start.buffer,
+                Step.END,
+                f"a window for {access_name(start.access)} was started and never ended",
+                (self._edge(start), after or Trace("and no END came up to the end of the journal", ())),
+            )
+        )
+
+    def _closed_descriptor(self, entry: Transition) -> None:
+        closed = self._descriptors.closed.get(entry.fd)
+        where = () if closed is None else (self._trace(f"close of fd {entry.fd}", closed),)
+        never = "" if closed else ", which this process has not opened"
+        self._found.append(
+            Finding(
+                "sync-on-closed-fd",
+                None if closed is None else closed.buffer,
+                entry.step,
+                f"{entry.step.name} on fd {entry.fd}, which is not open{never}",
+                (self._edge(entry), *where),
+            )
+        )
+
+    # -- descriptors ----------------------------------------------------------------------------------------------
+
+    def _call(self, call: Call) -> None:
+        descriptors = self._descriptors
+        if call.method == "close":
+            fd = call.arguments[0]
+            if call.errno == errno.EBADF:
+                before = descriptors.closed.get(fd)
+                where = () if before is None else (self._trace(f"the close before of fd {fd}", before),)
+                self._found.append(
+                    Finding(
+                        "double-close",
+                        None if before is None else before.buffer,
+                        None,
+                        f"fd {fd} was closed although it was not open",
+                        (self._trace(f"close of fd {fd}", call), *where),
+                    )
+                )
+            else:
+                descriptors.open.pop(fd, None)
+                descriptors.closed[fd] = call
+            return
+        fd = call.new_fd
+        if fd is not None:
+            descriptors.open[fd] = call
+            descriptors.closed.pop(fd, None)
+
+    def leaked_descriptors(self) -> list[Finding]:
+        """The descriptors that were opened and not closed; call it after :meth:`run`."""
+        return [
+            Finding(
+                "leaked-fd",
+                self._buffer_behind(fd),
+                None,
+                f"fd {fd} from {_source(call)} was never closed",
+                (self._trace(f"{_source(call)} gave fd {fd}", call),),
+            )
+            for fd, call in self._descriptors.open.items()
+        ]
+
+    def leaked_mappings(self, calls: list[Call]) -> list[Finding]:
+        """The mappings that are there although they should not be."""
+        return [
+            Finding(
+                "leaked-mapping",
+                call.buffer,
+                None,
+                f"a mapping of {call.arguments[1]} bytes was never closed",
+                (self._trace("mmap", call),),
+                ((call.arguments[4], call.arguments[1]),),
+            )
+            for call in calls
+            if call.buffer is not None
+        ]
+
+    def _buffer_behind(self, fd: int) -> int | None:
+        for call in reversed(self._journal.calls):
+            if call.buffer is not None and call.arguments[0] == fd:
+                return call.buffer
+        return next((entry.buffer for entry in self._journal.attempts[-1000:] if entry.fd == fd), None)
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> None:
+        handler = {
+            "device-read": self._device,
+            "device-write": self._device,
+            "cpu-wrote-outside": self._outside,
+            "cpu-touched-outside": self._outside,
+            "cpu-wrote-in-read": self._wrote_in_read,
+            "cpu-read-stale": self._read_stale,
+            "device-read-clobbered": self._clobbered,
+            "start-discarded": self._discarded,
+            "forked": self._forked,
+        }.get(event.kind)
+        if handler is not None:
+            handler(event)
+
+    def _device(self, event: Event) -> None:
+        writes = event.kind == "device-write"
+        for window in self._of(event.buffer).windows:
+            if writes or window.access & _WRITE:
+                doing = "wrote to" if writes else "read"
+                self._found.append(
+                    Finding(
+                        "device-access-in-window",
+                        event.buffer,
+                        Step.END,
+                        f"a device {doing} the buffer while a window for {access_name(window.access)} was open",
+                        (self._edge(window), self._trace(f"the device {doing} it", event)),
+                        event.ranges,
+                    )
+                )
+                return
+
+    def _outside(self, event: Event) -> None:
+        buffer = self._of(event.buffer)
+        wrote = event.kind == "cpu-wrote-outside"
+        message = "the CPU wrote to the buffer" if wrote else "the CPU read from (or rewrote) pages of the buffer"
+        stale = ", which a device had written since they were fetched" if event.note == "stale" else ""
+        last = Trace("and no window had been opened before", ()) if buffer.last is None else self._edge(buffer.last)
+        self._found.append(
+            Finding(
+                "access-outside-window",
+                event.buffer,
+                Step.START if buffer.last is None or buffer.last.step is Step.END else Step.END,
+                f"{message}{stale} while no window was open",
+                (last, self._trace("noticed at the next call or device access", event)),
+                event.ranges,
+            )
+        )
+
+    def _wrote_in_read(self, event: Event) -> None:
+        self._in_window(event, "write-in-read-window", "bytes were changed in a window for READ")
+
+    def _read_stale(self, event: Event) -> None:
+        self._in_window(
+            event,
+            "stale-read",
+            "pages that a device had written were read, and not written, in a window for WRITE",
+        )
+
+    def _in_window(self, event: Event, kind: str, message: str) -> None:
+        windows = self._of(event.buffer).windows
+        wanted = _READ if kind == "write-in-read-window" else _WRITE
+        start = next((window for window in reversed(windows) if window.access == wanted), None)
+        traces: tuple[Trace, ...] = (self._trace("at its END", event),)
+        if start is not None:
+            traces = (self._edge(start), *traces)
+        self._found.append(Finding(kind, event.buffer, Step.START, message, traces, event.ranges))
+
+    def _clobbered(self, event: Event) -> None:
+        last = self._of(event.buffer).last
+        traces: tuple[Trace, ...] = (self._trace("the device read them", event),)
+        if last is not None:
+            traces = (self._edge(last), *traces)
+        self._found.append(
+            Finding(
+                "partial-write",
+                event.buffer,
+                Step.START,
+                "a window for WRITE wrote parts of cache lines whose other bytes a device had written",
+                traces,
+                event.ranges,
+            )
+        )
+
+    def _discarded(self, event: Event) -> None:
+        window = next((w for w in reversed(self._of(event.buffer).windows) if w.access & _WRITE), None)
+        traces: tuple[Trace, ...] = (self._trace("START for READ", event),)
+        if window is not None:
+            traces = (self._edge(window), *traces)
+        self._found.append(
+            Finding(
+                "racing-windows",
+                event.buffer,
+                Step.START,
+                "a START for READ came while another window over the buffer had written bytes and not ended",
+                traces,
+                event.ranges,
+            )
+        )
+
+    def _forked(self, event: Event) -> None:
+        for buffer in self._buffers.values():
+            buffer.inherited = len(buffer.windows)
+        self._descriptors.open.clear()  # the parent's to close
+
+
+def _words(entry: Transition) -> str:
+    return (
+        f"#{entry.sequence} {entry.step.name} for {access_name(entry.access)} of buffer {entry.buffer}, fd {entry.fd}"
+    )
+
+
+def _source(call: Call) -> str:
+    if call.method == "open":
+        return f"open({call.arguments[0]!r})"
+    if call.method == "memfd_create":
+        return f"memfd_create({call.arguments[0]!r})"
+    return call.method

@@ -1,0 +1,153 @@
+"""What a finding is, and the sentences for each kind of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from dmasync import Step
+from fakes.journal import Frame
+
+
+class Kind(NamedTuple):
+    """One kind of finding: what would happen on a non-coherent machine, and how to mend it, a sentence each."""
+
+    consequence: str
+    mending: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "end-without-start": Kind(
+        "Nothing was handed to the CPU, so what it read before this END may be stale, and an END that belongs to"
+        " another window writes back or gives up bytes that are still in use.",
+        "Send END exactly once for every START that succeeded, and none for a START that failed.",
+    ),
+    "start-never-ended": Kind(
+        "What the CPU wrote may stay in its cache for ever, so the device works on old bytes, and later cache"
+        " evictions overwrite what the device writes.",
+        "End the window on every path, errors too: a with block does; and repeat an END that was answered EINTR or"
+        " EAGAIN.",
+    ),
+    "end-with-other-access": Kind(
+        "The END does for another access than the START: without WRITE nothing is written back and the device sees"
+        " old bytes.",
+        "Give START and END of one window the same access flags.",
+    ),
+    "write-in-read-window": Kind(
+        "A READ window writes nothing back: the device never sees these bytes, and the next START for READ throws"
+        " them away.",
+        "Open the window for READ_WRITE, or for WRITE if nothing is read.",
+    ),
+    "stale-read": Kind(
+        "A WRITE window need not fetch what the device wrote: the CPU reads old bytes out of its cache.",
+        "Open the window for READ_WRITE where the bytes are read as well.",
+    ),
+    "partial-write": Kind(
+        "Caches write whole lines back: beside the bytes that the CPU wrote in a WRITE window, the END wrote stale"
+        " ones over what the device had written, and the device has read them now.",
+        "Open the window for READ_WRITE where only parts of the device's data are replaced.",
+    ),
+    "access-outside-window": Kind(
+        "Outside a window the CPU may see stale bytes, and what it writes may reach the device late or never.",
+        "Do every access between the START and the END of a window over this very buffer.",
+    ),
+    "device-access-in-window": Kind(
+        "While the CPU has the buffer, the device sees bytes that are not written back yet, and what it writes may"
+        " be missed by the CPU or overwritten by its cache.",
+        "End the window before the device is started, and start the next one when the device has finished.",
+    ),
+    "sync-on-closed-fd": Kind(
+        "The kernel refuses it, or, once the number is used again, syncs another file: this buffer is not synced.",
+        "Keep the descriptor open until the window has ended, and pass descriptors between processes over a socket.",
+    ),
+    "foreign-window": Kind(
+        "The window was opened by another process, which will end it as well: one of the two ENDs hands the buffer"
+        " back while the other process still uses it.",
+        "End a window in the process that opened it; after a fork, open windows anew.",
+    ),
+    "double-close": Kind(
+        "By the time of the second close the number may belong to another file, which is closed instead.",
+        "Let one owner close the descriptor, once.",
+    ),
+    "leaked-fd": Kind(
+        "The buffer's memory stays allocated as long as the process lives, and allocation fails some day.",
+        "Close it, or use it in a with block.",
+    ),
+    "leaked-mapping": Kind(
+        "The mapping keeps the buffer's memory, and whoever still reads it does so outside any window.",
+        "Close the mapping when its last user is done.",
+    ),
+    "racing-windows": Kind(
+        "A START for READ throws the CPU's cached lines away, and with them what the other window has written but"
+        " not ended.",
+        "Let windows over one buffer, of which one writes and one reads, follow each other, or use one window.",
+    ),
+}
+
+
+class Trace(NamedTuple):
+    """Where something happened: what, and the call stack, innermost frame first."""
+
+    what: str
+    stack: tuple[Frame, ...]
+
+    def __str__(self) -> str:
+        lines = [f"  {self.what}"]
+        shown = [frame for frame in self.stack if not _is_ours(frame[0])]
+        for file, line, function in (shown or list(self.stack))[:6]:
+            lines.append(f"    {file}:{line} in {function}")
+        if not self.stack:
+            lines.append("    (no stack was recorded)")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: which buffer, at which edge, where, and which bytes."""
+
+    kind: str
+    """One of KINDS."""
+    buffer: int | None
+    """The dma-buf's identity in the journal; None where it is not about one."""
+    step: Step | None
+    """The edge that is missing, extra or wrong."""
+    message: str
+    """What happened, in one sentence."""
+    traces: tuple[Trace, ...]
+    """Both places: of the two edges, or of the window and of the access."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """(offset, length) of the bytes concerned, where the memory was watched."""
+    times: int = 1
+    """How often it happened at this place."""
+
+    @property
+    def consequence(self) -> str:
+        """What would happen on a machine whose devices do not see the CPU's caches."""
+        return KINDS[self.kind].consequence
+
+    @property
+    def mending(self) -> str:
+        """How to mend it."""
+        return KINDS[self.kind].mending
+
+    def __str__(self) -> str:
+        buffer = "" if self.buffer is None else f" [buffer {self.buffer}]"
+        again = f" ({self.times} times)" if self.times > 1 else ""
+        lines = [f"{self.kind}{buffer}: {self.message}{again}"]
+        if self.ranges:
+            spans = ", ".join(f"{offset} to {offset + length - 1}" for offset, length in self.ranges[:6])
+            more = f" and {len(self.ranges) - 6} more ranges" if len(self.ranges) > 6 else ""
+            lines.append(f"  bytes: {spans}{more}")
+        lines += [str(trace) for trace in self.traces]
+        lines.append(f"  on a non-coherent machine: {self.consequence}")
+        lines.append(f"  mend it: {self.mending}")
+        return "\n".join(lines)
+
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OURS = (_HERE + os.sep, os.path.join(os.path.dirname(_HERE), "dmasync") + os.sep)
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS) or "importlib" in file
