@@ -1,0 +1,135 @@
+"""The arguments of ``dmasync history``: list, prune, keep, nightly."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.history.nightly import measure_host, nightly
+from dmasync.harness.history.prune import prunable
+from dmasync.harness.history.storage import KeptRun, Standing, Storage, default_folder
+from dmasync.harness.rows_file import load_run, printable
+
+SCHEMA_VERSION = 1
+_WIDTH_OF_A_FILE = 160
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync history``."""
+    parser.add_argument(
+        "--storage",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="where the runs are (default: $DMASYNC_STORAGE, else .benchmarks)",
+    )
+    parser.set_defaults(action="list", json=False)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    listing = actions.add_parser("list", help="what was kept, damaged files named (the default)")
+    listing.add_argument("--json", action="store_true", help="for a program")
+    pruning = actions.add_parser("prune", help="remove old runs; the last good one of a kind stays")
+    pruning.add_argument("--keep", metavar="N", type=int, help="spare the newest N of each kind")
+    pruning.add_argument("--older-than", metavar="DAYS", type=float, help="spare what is younger")
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
+    keeping = actions.add_parser("keep", help="put a run file into the storage")
+    keeping.add_argument("run_file", metavar="RUN")
+    keeping.add_argument(
+        "--good", action="store_true", help="later nights are judged against it (default: it is not judged)"
+    )
+    night = actions.add_parser("nightly", help="measure, judge against the last good run, keep, report")
+    night.add_argument("--report", metavar="FILE", type=Path, help="the HTML page to write")
+    night.add_argument(
+        "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, prune or keep, or take one night's run."""
+    storage = Storage(options.storage or default_folder())
+    if storage.folder.exists() and not storage.folder.is_dir():
+        raise CommandError(f"{storage.folder}: is not a folder")
+    if options.action == "prune":
+        return _prune(storage, options.keep, options.older_than, options.dry_run)
+    if options.action == "keep":
+        kept = storage.keep(load_run(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
+        print(kept)  # noqa: T201
+        return ExitStatus.GOOD
+    if options.action == "nightly":
+        measure = functools.partial(measure_host, arguments=options.bench)
+        return nightly(storage, options.report, measure=measure)
+    return _list(storage.kept(), options.json)
+
+
+def _list(kept: Sequence[KeptRun], as_json: bool) -> int:
+    if as_json:
+        runs = [_described(one) for one in kept]
+        print(json.dumps({"schema_version": SCHEMA_VERSION, "runs": runs}, indent=1))  # noqa: T201
+        return ExitStatus.GOOD
+    whole = [one for one in kept if one.run is not None]
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    console = Console(highlight=False, width=width)
+    table = Table(header_style="bold")
+    for column in ("date", "host", "kernel", "rung", "clock", "rows", "standing", "file"):
+        table.add_column(column, overflow="fold")
+    for one in whole:
+        told = _described(one)
+        keys = ("date", "host", "kernel", "rung", "clock", "rows", "standing", "file")
+        table.add_row(*(Text(printable(told[key] if told[key] is not None else "")) for key in keys))
+    if whole:
+        console.print(table)
+    for one in kept:
+        if one.run is None:
+            console.print(Text(f"damaged, left alone: {printable(one.path)}: {one.damage}"), soft_wrap=True)
+    if not kept:
+        console.print("no runs are kept")
+    return ExitStatus.GOOD
+
+
+def _described(one: KeptRun) -> dict[str, object]:
+    told: dict[str, object] = {"file": str(one.path), "standing": one.standing.value, "damage": one.damage or None}
+    kind = one.kind
+    if one.run is not None and kind is not None:
+        told |= {
+            "date": one.run.moment.isoformat(timespec="seconds") if one.run.moment else None,
+            "host": kind.host,
+            "kernel": one.run.kernel,
+            "arch": kind.arch,
+            "rung": kind.rung,
+            "clock": kind.clock,
+            "python": kind.python,
+            "rows": len(one.run.rows),
+        }
+    return told
+
+
+def _prune(storage: Storage, keep: int | None, days: float | None, dry_run: bool) -> int:
+    if keep is None and days is None:
+        raise CommandError("prune needs --keep N or --older-than DAYS: it removes nothing by itself")
+    if keep is not None and keep < 0:
+        raise CommandError(f"--keep is {keep}, expected at least 0")
+    if days is not None and not 0 <= days < 1e6:
+        raise CommandError(f"--older-than is {days}, expected days, at least 0")
+    gone = prunable(
+        storage.kept(),
+        keep=keep,
+        older_than=None if days is None else timedelta(days=days),
+        now=datetime.now(timezone.utc),
+    )
+    for one in gone:
+        print(f"{'would remove' if dry_run else 'removed'} {printable(one.path)}")  # noqa: T201
+        if not dry_run:
+            try:
+                one.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise CommandError(f"cannot remove {one.path}: {error.strerror}") from None
+    return ExitStatus.GOOD

@@ -1,0 +1,89 @@
+"""One night: measure what this host offers, judge it against the last good run of its kind, keep it, draw it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate.judge import judge
+from dmasync.harness.gate.outputs import Outputs
+from dmasync.harness.gate.settings import GateSettings, load_settings
+from dmasync.harness.history.storage import Kind, Standing, Storage
+from dmasync.harness.report.page import page
+from dmasync.harness.rows_file import load_run
+from dmasync.harness.rows_write import refuse_unwritable, write_atomically
+
+_RUNS_IN_REPORT = 30
+_STANDINGS = {
+    ExitStatus.GOOD: Standing.GOOD,
+    ExitStatus.REGRESSION: Standing.REGRESSED,
+    ExitStatus.CANNOT_JUDGE: Standing.UNJUDGED,
+}
+
+
+class MeasureHost(Protocol):
+    """Run the suites on whatever this host has and write the run to *output*; CommandError if that fails."""
+
+    def __call__(self, output: Path) -> None: ...
+
+
+def nightly(
+    storage: Storage,
+    report: Path | None = None,
+    *,
+    settings: GateSettings | None = None,
+    measure: MeasureHost | None = None,
+) -> ExitStatus:
+    """Measure, gate, keep, report; return the gate's status. The first run of a kind is kept as its baseline: 0.
+
+    A run that is killed or fails before it is judged leaves the storage as it was.
+    """
+    settings = settings or load_settings()
+    if report is not None:
+        refuse_unwritable([report], [])
+    with tempfile.TemporaryDirectory(prefix="dmasync-nightly-") as scratch:
+        output = Path(scratch) / "run.json"
+        (measure or measure_host)(output)
+        run = load_run(output)
+        if not run.rows:
+            raise CommandError("nothing was measured", ExitStatus.CANNOT_JUDGE)
+        kind = Kind.of(run)
+        baseline = storage.baseline(kind)
+        if baseline is None or baseline.run is None:
+            kept = storage.keep(run, Standing.FIRST)
+            _say(f"first run of its kind, kept as the baseline: {kept}")
+            status, judgement = ExitStatus.GOOD, None
+        else:
+            judgement = judge([baseline.run], [run], settings)
+            status = judgement.status
+            Outputs().put(judgement, [baseline.run], [run])
+            kept = storage.keep(run, _STANDINGS[status])
+            _say(f"kept: {kept}")
+    if report is not None:
+        runs = [one.run for one in storage.of_kind(kind) if one.run is not None][-_RUNS_IN_REPORT:]
+        write_atomically(report, page(runs, judgement, settings))
+        _say(f"report: {report}")
+    return status
+
+
+def measure_host(output: Path, arguments: Sequence[str] = ()) -> None:
+    """As ``dmasync bench --rung auto``: hardware first, else a virtual machine."""
+    module = importlib.import_module("dmasync.harness.bench")
+    parser = argparse.ArgumentParser(prog="dmasync bench")
+    module.configure(parser)
+    options = parser.parse_args(["--rung", "auto", "-o", str(output), *arguments])
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the verdict's
+        status = int(module.run(options))
+    if status != ExitStatus.GOOD:
+        raise CommandError(f"the suites ended with status {status}: nothing was kept", status)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
