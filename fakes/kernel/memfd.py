@@ -113,7 +113,7 @@ class Memfd(File):
     def check_map(self, prot: int, shared: bool) -> None:
         if not shared or not self.seals & _WRITE_SEALS:
             return
-        if prot & mmap.PROT_WRITE or not self.kernel.profile.write_sealed_maps_read_only:
+        if prot & mmap.PROT_WRITE:
             raise os_error(errno.EPERM)
 
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
@@ -125,9 +125,16 @@ class Memfd(File):
         with self.kernel.lock:
             self._writable_mappings += delta
 
-    def pin(self, offset: int, size: int) -> Run:
-        """``memfd_pin_folios()``: the pages of a range, which must lie within the file."""
-        if offset >= 1 << 63 or offset + size > self.size or not size:
+    def pin(self, offset: int, size: int) -> Run | None:
+        """``memfd_pin_folios()``: the pages of a range, which must lie within the file; None for no pages."""
+        if self.kernel.profile.udmabuf_pins_folios:
+            if offset >= 1 << 63 or offset + size > self.size or not size:
+                raise os_error(errno.EINVAL)
+        elif not size:
+            return None
+        elif offset >= 1 << 63:
+            raise os_error(errno.EFBIG)
+        elif offset + size - self.kernel.page_size >= self.size:
             raise os_error(errno.EINVAL)
         self._pinned.append((offset, size))
         return Run(self.store, offset, size)

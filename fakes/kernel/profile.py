@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from dmasync import uapi
 
+FS_IOC_GETFSUUID = 0x80111500
+FS_IOC_GETFSSYSFSPATH = 0x80811501
+
 _SEALS_BEFORE_EXEC = (
     uapi.F_SEAL_SEAL | uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 )
@@ -25,20 +28,16 @@ class Profile:
     """Since 6.4 also SYNC_IOC_SET_DEADLINE."""
     dma_buf_requests: frozenset[int]
     """Requests on a dma-buf that came late: the sync file ones, since 6.0."""
-    write_sealed_maps_read_only: bool
-    """Whether a memfd with F_SEAL_WRITE can be mapped shared and read-only; since 6.7."""
-    wide_size_limit: bool
-    """Whether udmabuf multiplies size_limit_mb in 64 bits; 6.1 wraps around at 2048 MiB."""
-    strscpy_pads_words: bool
-    """Whether a merged sync file's name comes with zeros up to a multiple of 8 bytes; 6.1 used strlcpy()."""
+    vfs_requests: frozenset[int]
+    """Requests that the VFS answers itself since 6.9: FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH."""
+    udmabuf_pins_folios: bool
+    """Since 6.12: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
+    offset of 2**63 or more is EINVAL; 6.1 looked each page up, and said EFBIG to the last."""
 
-    def page_limit(self, size_limit_mb: int, page_size: int) -> int:
-        """Pages that one udmabuf may have, as C computes it from the module's parameter."""
-        if self.wide_size_limit:
-            return (size_limit_mb * 1024 * 1024 & (1 << 64) - 1) // page_size
-        wrapped = size_limit_mb * 1024 * 1024 & 0xFFFF_FFFF
-        signed = wrapped - (1 << 32) if wrapped >> 31 else wrapped
-        return signed // page_size & (1 << 64) - 1
+    @staticmethod
+    def page_limit(size_limit_mb: int, page_size: int) -> int:
+        """Pages that one udmabuf may have, as C computes it in 64 bits from the module's parameter."""
+        return (size_limit_mb * 1024 * 1024 & (1 << 64) - 1) // page_size
 
 
 _SYNC_FILE = frozenset({uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE})
@@ -52,9 +51,8 @@ PROFILES = {
             seals=_SEALS_BEFORE_EXEC | uapi.F_SEAL_EXEC,
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}),
             dma_buf_requests=_SYNC_FILE,
-            write_sealed_maps_read_only=True,
-            wide_size_limit=True,
-            strscpy_pads_words=True,
+            vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH}),
+            udmabuf_pins_folios=True,
         ),
         Profile(
             name="6.1",
@@ -62,9 +60,8 @@ PROFILES = {
             seals=_SEALS_BEFORE_EXEC,
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO}),
             dma_buf_requests=_SYNC_FILE,
-            write_sealed_maps_read_only=False,
-            wide_size_limit=False,
-            strscpy_pads_words=False,
+            vfs_requests=frozenset(),
+            udmabuf_pins_folios=False,
         ),
     )
 }

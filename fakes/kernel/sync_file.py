@@ -39,8 +39,7 @@ class SyncFile(File):
         """
         if self._user_name:
             name = self._user_name
-            width = 8 if self.kernel.profile.strscpy_pads_words else 1
-            name = name.ljust(min(_NAME_LENGTH, (len(name) // width + 1) * width), b"\0")
+            name = name.ljust((len(name) // 8 + 1) * 8, b"\0")
         else:
             fence = self.fence
             made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"

@@ -59,8 +59,10 @@ class UdmabufDevice(File):
             runs: list[Run] = []
             for fd, offset, size in items:
                 memfd = self._sealed_memfd(fd)
-                runs.append(memfd.pin(offset, size))
-                pinned.append(memfd)
+                run = memfd.pin(offset, size)
+                if run is not None:
+                    runs.append(run)
+                    pinned.append(memfd)
             buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs))
             new_fd = self.kernel.descriptors.install(buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
             buffer.pin(pinned)
