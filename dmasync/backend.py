@@ -85,12 +85,10 @@ class LinuxBackend:
     ioctl = staticmethod(fcntl.ioctl)
     open = staticmethod(os.open)
     close = staticmethod(os.close)
+    dup = staticmethod(os.dup)  # F_DUPFD_CLOEXEC, as PEP 446 has it
     memfd_create = staticmethod(os.memfd_create)
     ftruncate = staticmethod(os.ftruncate)
     lseek = staticmethod(os.lseek)
-
-    def dup(self, fd: int, /) -> int:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def add_seals(self, fd: int, seals: int, /) -> None:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
