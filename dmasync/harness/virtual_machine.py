@@ -30,6 +30,8 @@ EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps")
 """Where the kernel and a program's memory lie changes how many instructions they execute."""
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
+EXACT_MACHINE_ARGUMENTS = {"aarch64": ("-cpu", "cortex-a57,cntfrq=1000000000")}
+"""The guest's clock must show every nanosecond: QEMU's arm64 timer ticks every 16 ns unless told otherwise."""
 FOREIGN_PROGRAMS = {"python": "python3", "dmasync": "python3 -m dmasync", "pytest": "python3 -m pytest"}
 """Programs of this environment that a guest of another architecture gets under the same name."""
 
@@ -233,7 +235,8 @@ class VirtualMachine:
             line.append(f"--kopt={argument}")
         line += ["--script-sh", f"sh {guest_script.CONTROL}/{guest_script.START}"]
         if self.exact:
-            line += [f"--qemu-opt={option}" for option in EXACT_QEMU_ARGUMENTS]
+            options = (*EXACT_QEMU_ARGUMENTS, *EXACT_MACHINE_ARGUMENTS.get(kernel.machine, ()))
+            line += [f"--qemu-opt={option}" for option in options]
         return line
 
     def _follow(self, process: subprocess.Popen[bytes], scratch: Path, follower: _Follower) -> CompletedRun:
