@@ -9,6 +9,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ class FakeKernel:
         self._files = self.descriptors.files
         self._heap_memory_left = memory_mb << 20
         self._inodes = itertools.count(1)
-        self._mappings: dict[int, FakeMapping] = {}
+        self._mappings: dict[int, weakref.ref[FakeMapping]] = {}
 
     # The protocol
 
@@ -232,7 +233,7 @@ class FakeKernel:
 
     def mappings(self) -> list[FakeMapping]:
         """The mappings that have not been closed."""
-        return list(self._mappings.values())
+        return [mapping for ref in list(self._mappings.values()) if (mapping := ref()) is not None]
 
     # For the files
 
@@ -299,7 +300,7 @@ class FakeKernel:
                 file.mapped(-1)
             file.put()
 
-        self._mappings[key] = mapping
+        self._mappings[key] = weakref.ref(mapping)
         mapping.on_unmap = unmapped
 
 

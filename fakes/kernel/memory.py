@@ -76,15 +76,12 @@ _M = TypeVar("_M", bound="RunMapping")
 
 
 class RunMapping(mmap.mmap):
-    """A real mapping of runs laid end to end."""
-
-    runs: tuple[Run, ...]
+    """A real mapping of runs laid end to end; it needs nothing of them once it is made."""
 
     @classmethod
     def of(cls: type[_M], runs: Sequence[Run], length: int, prot: int, flags: int, offset: int = 0) -> _M:
         """Map *length* bytes that begin *offset* bytes into *runs*; *flags* say shared or private."""
         self = cls(-1, length, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, prot=prot)
-        self.runs = tuple(runs)
         address = host.address_of(self)
         done, begin = 0, 0
         for store, run_offset, run_length in runs:

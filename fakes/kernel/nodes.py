@@ -89,8 +89,6 @@ class Nodes:
         opener = self._find(path, flags)
         if flags & _O_PATH:
             return PathFile(kernel, flags & _O_PATH_FLAGS)
-        if flags & os.O_CREAT and flags & os.O_EXCL:
-            raise os_error(errno.EEXIST)
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
         return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | _O_LARGEFILE)
@@ -115,6 +113,8 @@ class Nodes:
             opener = opener_for(node)
         if path.endswith("/") or flags & os.O_DIRECTORY:
             raise os_error(errno.ENOTDIR)
+        if flags & os.O_CREAT and flags & os.O_EXCL and not flags & _O_PATH:
+            raise os_error(errno.EEXIST)
         if seen is not None and not flags & _O_PATH and not os.access(node, _wanted(flags)):
             raise os_error(errno.EACCES)
         return opener

@@ -35,15 +35,15 @@ class SyncFile(File):
     def write_name(self, old: bytes) -> bytes:
         """``sync_file_get_name()`` into the field *old*: the merger's name for it, else one made from the fence.
 
-        What stands behind the name's NUL stays, save that strscpy() fills up a word of 8 bytes.
+        What stands behind the name's NUL stays.
         """
         if self._user_name:
             name = self._user_name
-            name = name.ljust((len(name) // 8 + 1) * 8, b"\0")
         else:
             fence = self.fence
             made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"
-            name = made.encode()[: _NAME_LENGTH - 1] + b"\0"
+            name = made.encode()[: _NAME_LENGTH - 1]
+        name += b"\0"
         return name + old[len(name) :]
 
     def release(self) -> None:

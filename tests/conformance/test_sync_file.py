@@ -211,12 +211,11 @@ def test_info_leaves_the_pointer_and_overwrites_name_and_status(system: System) 
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 15, 16, 30, 31])
-def test_a_mergers_name_fills_up_a_word_with_zeros(system: System, length: int) -> None:
+def test_a_mergers_name_is_written_up_to_its_nul(system: System, length: int) -> None:
     merged = system.merge(sync_file(system), sync_file(system), b"n" * length)
     argument = uapi.sync_file_info.pack(b"q" * 32, -7, 0, 0, 0, 0)
     assert system.backend.ioctl(merged, INFO, argument) == 0
-    end = (length // 8 + 1) * 8
-    assert argument[:32] == b"n" * length + bytes(end - length) + b"q" * (32 - end)
+    assert argument[:32] == b"n" * length + b"\0" + b"q" * (31 - length)
 
 
 def test_info_with_a_bad_table_is_efault_and_leaves_the_argument(system: System) -> None:
