@@ -11,8 +11,9 @@ Each other line is an object with one key that says what it is:
     any other call: the fields of fakes.journal.Call, bytes as {"hex": …}
 ``{"event": {…}}``
     the fields of fakes.journal.Event
-``{"end": true}``
-    the last line of a trace that was written to its end
+``{"end": {"open_mappings": [index, …]}}``
+    the last line of a trace that was written to its end: which calls, counted from 0, made mappings that were still
+    there
 
 A trace without its last line, or with a last line that was cut off, is read up to its last whole line. A line
 that is not of this form, a number out of range or a stack that is not there is a ValueError that names the
@@ -49,21 +50,60 @@ _METHODS: Final = {
 }
 
 
+class Writer:
+    """Turns a journal into lines, a part at a time: each call of :meth:`news` gives what came since the one before."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._stacks = 1
+        self._attempts = self._calls = self._events = 0
+
+    @property
+    def pending(self) -> int:
+        """How many attempts have not been given."""
+        return len(self._journal) - self._attempts
+
+    def header(self) -> str:
+        """The first line."""
+        journal = self._journal
+        facts = {name: value for name, value in journal.facts.items() if name not in ("complete", "open_mappings")}
+        return _line({"format": FORMAT, "version": VERSION, "started_ns": journal.started_ns, "facts": facts})
+
+    def news(self) -> Iterator[str]:
+        """Lines for what came since the last time; each call and event behind the attempts before it."""
+        journal = self._journal
+        attempts = journal.attempts
+        until = len(attempts)
+        others: list[Call | Event] = [*journal.calls[self._calls :], *journal.events[self._events :]]
+        others.sort(key=lambda entry: (entry.position, entry.time_ns))
+        self._calls, self._events = len(journal.calls), len(journal.events)
+        first, self._attempts = self._attempts, until
+        place = 0
+        for index in range(first, until):
+            while place < len(others) and others[place].position <= index:
+                yield from self._entry(others[place])
+                place += 1
+            yield from self._entry(attempts[index])
+        for entry in others[place:]:
+            yield from self._entry(entry)
+
+    def end(self) -> str:
+        """The last line."""
+        return _line({"end": {"open_mappings": self._journal.facts.get("open_mappings", [])}})
+
+    def _entry(self, entry: Transition | Call | Event) -> Iterator[str]:
+        while self._stacks <= entry.stack:
+            yield _line({"stack": [list(frame) for frame in self._journal.stack(self._stacks)]})
+            self._stacks += 1
+        yield entry_line(entry)
+
+
 def lines(journal: Journal) -> Iterator[str]:
     """The trace, line by line, each with its newline."""
-    yield _line({"format": FORMAT, "version": VERSION, "started_ns": journal.started_ns, "facts": journal.facts})
-    written = 1
-
-    def upto(stack: int) -> Iterator[str]:
-        nonlocal written
-        while written <= stack:
-            yield _line({"stack": [list(frame) for frame in journal.stack(written)]})
-            written += 1
-
-    for entry in journal.entries():
-        yield from upto(entry.stack)
-        yield entry_line(entry)
-    yield _line({"end": True})
+    writer = Writer(journal)
+    yield writer.header()
+    yield from writer.news()
+    yield writer.end()
 
 
 def entry_line(entry: Transition | Call | Event) -> str:
@@ -273,8 +313,11 @@ class _Reader:
         )
 
     def _end(self, content: Any) -> None:
-        if content is not True:
-            raise ValueError("the end is true")
+        listed = _fields(content, ["open_mappings"])["open_mappings"]
+        if not isinstance(listed, list):
+            raise ValueError("open_mappings is a list")
+        last = len(self.journal.calls) - 1
+        self.journal.facts["open_mappings"] = [_integer(index, "open_mappings", 0, last) for index in listed]
         self.ended = True
 
     def _position(self, value: Any) -> int:

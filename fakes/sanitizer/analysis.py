@@ -47,10 +47,16 @@ class Analysis:
                 self._call(entry)
             else:
                 self._event(entry)
-        for buffer in self._buffers.values():
-            for start in buffer.windows[buffer.inherited :]:
-                self._never_ended(start, buffer.last)
+        if self._complete:
+            for buffer in self._buffers.values():
+                for start in buffer.windows[buffer.inherited :]:
+                    self._never_ended(start, buffer.last)
         return self._found
+
+    @property
+    def _complete(self) -> bool:
+        """A trace that was cut off says nothing about what came later."""
+        return bool(self._journal.facts.get("complete", True))
 
     def _of(self, buffer: int | None) -> _Buffer:
         return self._buffers.setdefault(buffer, _Buffer())
@@ -188,16 +194,20 @@ class Analysis:
 
     def leaked_descriptors(self) -> list[Finding]:
         """The descriptors that were opened and not closed; call it after :meth:`run`."""
-        return [
-            Finding(
-                "leaked-fd",
-                self._buffer_behind(fd),
-                None,
-                f"fd {fd} from {_source(call)} was never closed",
-                (self._trace(f"{_source(call)} gave fd {fd}", call),),
-            )
-            for fd, call in self._descriptors.open.items()
-        ]
+        return (
+            []
+            if not self._complete
+            else [
+                Finding(
+                    "leaked-fd",
+                    self._buffer_behind(fd),
+                    None,
+                    f"fd {fd} from {_source(call)} was never closed",
+                    (self._trace(f"{_source(call)} gave fd {fd}", call),),
+                )
+                for fd, call in self._descriptors.open.items()
+            ]
+        )
 
     def leaked_mappings(self, calls: list[Call]) -> list[Finding]:
         """The mappings that are there although they should not be."""

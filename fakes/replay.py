@@ -1,0 +1,179 @@
+"""Plays a recorded journal to the fake kernel, and notes where the fake answers otherwise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dmasync import uapi
+from fakes import faults
+from fakes.backend import FakeBackend
+from fakes.journal import Call, Journal, Transition
+from fakes.kernel import UnmodelledCallError
+from fakes.timeline import call_text, errno_name
+
+_TRANSIENT: Final = (errno.EINTR, errno.EAGAIN)
+_NO_FD: Final = -9
+"""Stands for a descriptor that the trace uses and never got: closed in the fake as well."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One answer that the fake would have given otherwise."""
+
+    position: int
+    """How many SYNC attempts came before."""
+    what: str
+    recorded: str
+    fake: str
+
+    def __str__(self) -> str:
+        return f"after {self.position} attempts: {self.what}: recorded {self.recorded}, the fake answers {self.fake}"
+
+
+class Replay:
+    """One journal, played once. The same calls in the same order, on one thread, descriptors translated.
+
+    What depends on more than the calls is taken from the journal: refusals with EINTR and EAGAIN and interruptions,
+    which nodes exist, what poll saw.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        release = str(journal.facts.get("kernel", ""))
+        opened = [call.arguments[0] for call in journal.calls if call.method == "open" and call.succeeded]
+        self.backend = FakeBackend(
+            providers=[path for path in dict.fromkeys(opened) if _is_provider(path)],
+            profile="6.1" if release.startswith("6.1.") or release == "6.1" else "6.12",
+            descriptor_limit=1 << 16,
+        )
+        self._fds: dict[int, int] = {}
+        self._mappings: list[Any] = []
+        self.played = 0
+        self.differences: list[Difference] = []
+
+    def run(self) -> list[Difference]:
+        """Play it; what differed."""
+        for entry in self.journal.entries():
+            if isinstance(entry, Transition):
+                self._attempt(entry)
+            elif isinstance(entry, Call):
+                self._call(entry)
+        for mapping in self._mappings:
+            mapping.close()
+        self._mappings.clear()
+        return self.differences
+
+    def _fd(self, fd: int) -> int:
+        return self._fds.get(fd, _NO_FD if fd >= 0 else fd)
+
+    def _attempt(self, entry: Transition) -> None:
+        if entry.errno == -1 or entry.flags is None:
+            return  # an exception in the program, or an argument nobody could read: no answer of the kernel's
+        self.played += 1
+        if entry.errno in _TRANSIENT:
+            self.backend.inject(faults.storm(entry.errno, 1, on=None))
+        code = 0
+        try:
+            self.backend.ioctl(self._fd(entry.fd), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(entry.flags))
+        except OSError as error:
+            code = error.errno or 0
+        if code != entry.errno:
+            what = f"#{entry.sequence} {entry.step.name} with flags {entry.flags:#x} on fd {entry.fd}"
+            self._differs(entry.sequence, what, _answer(entry.errno), _answer(code))
+
+    def _differs(self, position: int, what: str, recorded: str, fake: str) -> None:
+        self.differences.append(Difference(position, what, recorded, fake))
+
+    def _call(self, call: Call) -> None:
+        if call.errno is None or call.errno == -1 or call.errno in _TRANSIENT:
+            return
+        if call.method == "open" and (not call.succeeded or not _is_provider(call.arguments[0])):
+            return  # says what that machine had, not what its kernel answers
+        self.played += 1
+        code, result = 0, None
+        argument: Any = None
+        try:
+            if call.method == "ioctl":
+                argument = self._argument(call)
+                result = self.backend.ioctl(self._fd(call.arguments[0]), call.arguments[1], argument)
+            else:
+                result = getattr(self.backend, call.method)(*self._arguments(call))
+        except UnmodelledCallError as gap:
+            self._differs(call.position, call_text(call), _answer(call.errno), f"nothing: {gap}")
+            return
+        except OSError as error:
+            code = error.errno or 0
+        except (ValueError, OverflowError, TypeError) as error:
+            self._differs(call.position, call_text(call), _answer(call.errno), f"{type(error).__name__}: {error}")
+            return
+        if call.method == "poll" and not code and call.succeeded and not call.result:
+            return  # it waited for a device that is not here
+        if code != call.errno:
+            self._differs(call.position, call_text(call), _answer(call.errno), _answer(code))
+        elif not code:
+            self._compare(call, result, argument)
+
+    def _arguments(self, call: Call) -> tuple[Any, ...]:
+        if call.method in ("open", "memfd_create"):
+            return call.arguments
+        first, *rest = call.arguments
+        if call.method == "poll":
+            rest[1] = 0  # what it waited for is not here
+        return (self._fd(first), *rest)
+
+    def _argument(self, call: Call) -> Any:
+        request, arg = call.arguments[1], call.arguments[2]
+        if isinstance(arg, int):
+            if request in (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B) and arg and call.succeeded:
+                return bytearray(b"name\0")  # the text was in the other process's memory
+            return arg
+        if not isinstance(arg, bytes):
+            return 0
+        data = bytearray(arg)
+        for place in _descriptors_in(request, data):
+            fd = int.from_bytes(data[place : place + 4], sys.byteorder, signed=True)
+            data[place : place + 4] = self._fd(fd).to_bytes(4, sys.byteorder, signed=True)
+        return data
+
+    def _compare(self, call: Call, result: Any, argument: Any) -> None:
+        made = call.new_fd
+        if made is not None:
+            played = Call(call.method, call.arguments, 0, 0, 0, result=result, errno=0)
+            played.after = bytes(argument) if isinstance(argument, bytearray) else None
+            fake_fd = played.new_fd
+            if fake_fd is not None:
+                self._fds[made] = fake_fd
+            return
+        if call.method == "close":
+            self._fds.pop(call.arguments[0], None)
+        elif call.method == "mmap":
+            self._mappings.append(result)
+            self._mappings.pop().close()
+        elif call.method != "poll" and isinstance(call.result, int) and result != call.result:
+            self._differs(call.position, call_text(call), str(call.result), str(result))
+
+
+def _descriptors_in(request: int, data: bytearray) -> list[int]:
+    """Where in an ioctl's argument descriptors lie that the caller put there."""
+    if request == uapi.UDMABUF_CREATE and len(data) >= uapi.udmabuf_create.size:
+        return [uapi.udmabuf_create.offsets["memfd"]]
+    if request == uapi.UDMABUF_CREATE_LIST:
+        head, item = uapi.udmabuf_create_list.size, uapi.udmabuf_create_item.size
+        return list(range(head, len(data) - item + 1, item))
+    if request == uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE and len(data) >= uapi.dma_buf_import_sync_file.size:
+        return [uapi.dma_buf_import_sync_file.offsets["fd"]]
+    if request == uapi.SYNC_IOC_MERGE and len(data) >= uapi.sync_merge_data.size:
+        return [uapi.sync_merge_data.offsets["fd2"]]
+    return []
+
+
+def _is_provider(path: str) -> bool:
+    return path.startswith("/dev/dma_heap/") or "udmabuf" in os.path.basename(path)
+
+
+def _answer(code: int | None) -> str:
+    return "success" if code == 0 else errno_name(code)

@@ -1,0 +1,226 @@
+"""The plugin as another project meets it: test files run by pytest in a folder of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PRELUDE = """
+import errno
+import pytest
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, SyncType
+from fakes import FakeDevice, faults
+
+ANY = DmaBufAllocatorFlag.SYSTEM_HEAP
+
+def buffer(backend):
+    with DmaBufAllocator(ANY, backend=backend) as allocator:
+        return allocator.alloc("frame", 4096)
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester):
+    def run_(source: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(PRELUDE + source)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", *options)
+
+    return run_
+
+
+def test_a_balanced_test_passes(run):
+    run(
+        """
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, frame.cpu_access(SyncType.WRITE) as view:
+        view[:] = bytes(4096)
+    assert len(fake_dmabuf.journal.transitions()) == 2
+"""
+    ).assert_outcomes(passed=1)
+
+
+def test_a_leaked_descriptor_fails_the_test_and_is_named(run):
+    result = run(
+        """
+def test_it(fake_dmabuf):
+    fake_dmabuf.dup(fake_dmabuf.memfd_create("frame", 0))
+"""
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*leaked-fd*never closed*", "*test_a_leaked*.py:*in test_it*"])
+
+
+def test_an_unbalanced_window_fails_the_test_with_the_timeline(run):
+    result = run(
+        """
+def test_it(fake_dmabuf):
+    from dmasync import uapi
+    with buffer(fake_dmabuf) as frame:
+        fake_dmabuf.ioctl(frame.fileno(), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(3))
+"""
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*start-never-ended*", "timeline:", "*#0*START READ_WRITE*"])
+
+
+def test_a_failing_test_shows_its_last_windows(run):
+    result = run(
+        """
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame:
+        with frame.cpu_access(SyncType.READ) as view:
+            assert view[0] == 1
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*dma-buf timeline*", "*START READ*", "*END*READ*"])
+
+
+def test_markers_allow_findings_or_turn_the_check_off(run):
+    run(
+        """
+@pytest.mark.dmasync_allow("leaked-fd")
+def test_allowed(fake_dmabuf):
+    fake_dmabuf.memfd_create("frame", 0)
+
+@pytest.mark.dmasync_unchecked
+def test_unchecked(fake_dmabuf):
+    fake_dmabuf.memfd_create("frame", 0)
+"""
+    ).assert_outcomes(passed=2)
+
+
+def test_an_unknown_finding_cannot_be_allowed(run):
+    result = run(
+        """
+@pytest.mark.dmasync_allow("leaked-df")
+def test_it(fake_dmabuf):
+    pass
+"""
+    )
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*'leaked-df'*no finding*"])
+
+
+def test_a_marker_sets_a_fault_plan(run):
+    run(
+        """
+@pytest.mark.dmasync_faults(faults.storm(errno.EINTR, 5), "storm(errno.EAGAIN, 2, on=Step.END)")
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, DmaSyncer(frame):
+        pass
+    assert len(fake_dmabuf.journal.attempts) == 9
+"""
+    ).assert_outcomes(passed=1)
+
+
+NONCOHERENT = """
+@pytest.mark.dmasync_noncoherent
+def test_marked(fake_dmabuf):
+    use(fake_dmabuf)
+
+def test_fixture(noncoherent_dmabuf):
+    use(noncoherent_dmabuf)
+
+def use(backend):
+    with buffer(backend) as frame, FakeDevice(backend) as device:
+        view = memoryview(frame.map())
+        device.write(frame, b"new!" * 1024)
+        assert view[0] == 0
+"""
+
+
+def test_non_coherent_memory_by_marker_and_by_fixture(run):
+    result = run(NONCOHERENT)
+    assert result.ret == 1
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(["*access-outside-window*", "*mend it:*"])
+
+
+def test_seeds_multiply_the_tests_with_non_coherent_memory(run):
+    result = run(
+        """
+@pytest.mark.dmasync_noncoherent
+def test_marked(fake_dmabuf):
+    assert fake_dmabuf.seed in (7, 8, 9)
+
+def test_other(fake_dmabuf):
+    pass
+""",
+        "--dmasync-seeds=3",
+        "--dmasync-seed=7",
+    )
+    result.assert_outcomes(passed=4)
+
+
+def test_the_device_tree_decides_which_nodes_can_be_opened(run):
+    pytest.importorskip("pyfakefs")
+    run(
+        """
+from dmasync import NoProviderError, AllocationError
+
+def test_removed(fake_dmabuf, fake_dev):
+    fake_dev.remove_all()
+    with pytest.raises(NoProviderError) as caught:
+        DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=fake_dmabuf)
+    assert caught.value.errno == errno.ENOENT
+
+def test_forbidden(fake_dmabuf, fake_dev):
+    fake_dev.chmod("/dev/udmabuf", 0o000)
+    with pytest.raises(NoProviderError) as caught:
+        DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=fake_dmabuf)
+    assert caught.value.errno == errno.EACCES
+    fake_dev.chmod("/dev/udmabuf", 0o666)
+    DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=fake_dmabuf).close()
+
+def test_added(fake_dmabuf, fake_dev):
+    fake_dev.remove_all()
+    fake_dev.add("/dev/dma_heap/system")
+    assert fake_dev.nodes == ("/dev/dma_heap/system",)
+    buffer(fake_dmabuf).close()
+
+def test_parameters(fake_dmabuf, fake_dev):
+    fake_dev.set_parameter("size_limit_mb", 1)
+    with open("/sys/module/udmabuf/parameters/size_limit_mb") as file:
+        assert file.read() == "1\\n"
+    with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=fake_dmabuf) as allocator:
+        with pytest.raises(AllocationError):
+            allocator.alloc("large", 2 << 20)
+"""
+    ).assert_outcomes(passed=4)
+
+
+def test_traces_of_failing_tests_are_written(run, pytester):
+    run(
+        """
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, DmaSyncer(frame):
+        assert False
+""",
+        "--dmasync-traces=traces",
+    )
+    from fakes import Journal
+
+    (path,) = (pytester.path / "traces").iterdir()
+    assert len(Journal.load(path)) > 0
+
+
+def test_the_plugin_can_be_left_out(run):
+    result = run("def test_it():\n    pass\n", "-p", "no:dmasync")
+    result.assert_outcomes(passed=1)
+    result = run("def test_it(fake_dmabuf):\n    pass\n", "-p", "no:dmasync")
+    result.stdout.fnmatch_lines(["*fixture 'fake_dmabuf' not found*"])
+
+
+def test_loading_the_plugin_imports_nothing_else_of_the_packages(pytester):
+    pytester.makepyfile(
+        """
+import sys
+
+def test_it():
+    ours = sorted(name for name in sys.modules if name.partition(".")[0] in ("dmasync", "fakes"))
+    assert ours == ["fakes", "fakes.plugin"]
+"""
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
