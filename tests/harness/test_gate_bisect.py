@@ -119,7 +119,7 @@ def test_what_stops_a_measurement_is_never_taken_for_a_bad_commit(
 
 
 def test_a_missing_part_of_this_host_stops_the_bisection(baseline: Path) -> None:
-    error = MissingPartError([Part("qemu-system-x86_64", "qemu-system-x86")])
+    error = MissingPartError([Part("qemu-system-x86_64", "qemu-system-x86", "emulates")])
     assert step(raising(error), str(baseline)) == 128
 
 
@@ -194,9 +194,7 @@ def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, plan
     baseline = exact(tmp_path / "baseline.json", {PAIR: 5651})
     script = tmp_path / "measure.py"
     script.write_text(MEASURE.format(tests=str(Path(__file__).parent)))
-    subprocess.run(
-        ["git", "bisect", "start", names[15], names[0]], cwd=repository, check=True, capture_output=True
-    )
+    subprocess.run(["git", "bisect", "start", names[15], names[0]], cwd=repository, check=True, capture_output=True)
     gate = [sys.executable, "-m", "dmasync", "gate", "--bisect", str(baseline)]
     run = subprocess.run(
         ["git", "bisect", "run", *gate, "--measure", f"{sys.executable} {script}"],
@@ -212,9 +210,7 @@ def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, plan
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
 def test_a_typo_stops_git_bisect_instead_of_blaming_a_commit(tmp_path: Path) -> None:
     names = commits(tmp_path, [f"note={number}" for number in range(16)])
-    subprocess.run(
-        ["git", "bisect", "start", names[15], names[0]], cwd=tmp_path, check=True, capture_output=True
-    )
+    subprocess.run(["git", "bisect", "start", names[15], names[0]], cwd=tmp_path, check=True, capture_output=True)
     gate = [sys.executable, "-m", "dmasync", "gate", "--bisect", "baseline-that-is-not-there.json"]
     run = subprocess.run(
         ["git", "bisect", "run", *gate, "--measure", "true"],

@@ -152,6 +152,18 @@ def test_differing_machines_and_pythons_are_warned_of(tmp_path: Path, base: Path
     ]
 
 
+def test_rows_that_neither_side_could_measure_are_told_by_reason(tmp_path: Path) -> None:
+    lost = {f"cma-{number}": "cma: no node" for number in range(40)} | {HEAP: "EIO"}
+    base = exact(tmp_path / "b.json", {PAIR: 5649}, not_measured=lost)
+    candidate = exact(tmp_path / "c.json", {PAIR: 5649}, not_measured=lost)
+    status, _, judged = verdicts(tmp_path, base, candidate)
+    assert status == 0
+    assert judged["warnings"] == [
+        "not measured on either side: cma: no node: cma-0, cma-1 and 38 more rows",
+        f"not measured on either side: EIO: {HEAP}",
+    ]
+
+
 def test_counts_of_several_iterations_are_compared_an_operation(tmp_path: Path) -> None:
     base = write(tmp_path / "b.json", document([benchmark(PAIR, [5649.5e-9] * 9, facts(), iterations=2)]))
     same = write(tmp_path / "s.json", document([benchmark(PAIR, [5649.5e-9] * 9, facts(), iterations=4)]))

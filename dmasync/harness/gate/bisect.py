@@ -86,7 +86,7 @@ def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure 
         raise CommandError(f"{options.base}: the baseline holds no rows: measure it again")
     candidate = _candidate(options, measure)
     judgement = judge([base], [candidate], settings)
-    outputs.put(judgement, [base], [candidate])
+    outputs.put(judgement, [base], [candidate], settings)
     if judgement.status == ExitStatus.CANNOT_JUDGE:
         raise SkipCommitError(judgement.summary)
     return int(judgement.status)

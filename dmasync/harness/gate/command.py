@@ -88,7 +88,7 @@ def finish(
     if checked is not None:
         judged = judgement.rows if checked == Verdict.SAME.value else ()
         judgement = Judgement(**{**vars(judgement), "rows": judged, "self_check": checked})
-    outputs.put(judgement, base, candidate)
+    outputs.put(judgement, base, candidate, settings)
     return judgement.status
 
 

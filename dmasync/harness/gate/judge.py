@@ -28,7 +28,10 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
         found.vanished,
         found.appeared,
         found.not_comparable,
-        [*_warnings(base, candidate), *(f"not measured: {row}" for row in never_measured(base, candidate))],
+        [
+            *_warnings(base, candidate),
+            *(f"not measured on either side: {lost}" for lost in never_measured(base, candidate)),
+        ],
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dmasync.harness.gate.verdict import UnjudgedRow
-from dmasync.harness.rows import COMPARED_FACTS, RowFacts
+from dmasync.harness.rows import COMPARED_FACTS, NotMeasured, RowFacts
 from dmasync.harness.rows_file import Row, Run
+
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,24 @@ def match(base: Sequence[Run], candidate: Sequence[Run]) -> Match:
 
 
 def never_measured(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
-    """Rows that the suite has and neither side could measure, each with its reason."""
+    """What the suite has and neither side could measure: a sentence a reason, since one reason takes many rows."""
     measured = {name for run in (*base, *candidate) for name in run.rows}
-    reasons = {row.fullname: row.reason for run in (*base, *candidate) for row in run.facts.not_measured}
-    return [f"{name}: {reason}" for name, reason in reasons.items() if name not in measured]
+    lost = {row.fullname: row for run in (*base, *candidate) for row in run.facts.not_measured}
+    return by_reason([row for row in lost.values() if row.fullname not in measured])
+
+
+def by_reason(rows: Iterable[NotMeasured | UnjudgedRow]) -> list[str]:
+    """*rows* in sentences, those of one reason together: ``no such node: a, b and 40 more rows``."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row.reason, []).append(row.fullname)
+    return [f"{reason}: {_listed(group)}" for reason, group in names.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])} and {len(names) - _MOST_NAMES + 1} more rows"
 
 
 def _why_missing(name: str, runs: Sequence[Run], found: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.gate.machine_readable import judgement_json, junit
 from dmasync.harness.gate.markdown import markdown
+from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.gate.terminal import print_judgement
 from dmasync.harness.gate.verdict import Judgement
 from dmasync.harness.rows_file import Run
@@ -49,7 +50,7 @@ class Outputs:
         if len(set(regular)) != len(regular):
             raise CommandError("two outputs name the same file: one would overwrite the other")
 
-    def put(self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run]) -> None:
+    def put(self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> None:
         """Write the files, print the table. CommandError if that fails: a lost verdict is no pass."""
         if self.json:
             write_atomically(self.json, judgement_json(judgement))
@@ -60,7 +61,7 @@ class Outputs:
         if self.html:
             from dmasync.harness.report.page import page  # drawing is slow to load, and seldom asked for
 
-            write_atomically(self.html, page([*base, *candidate], judgement))
+            write_atomically(self.html, page([*base, *candidate], judgement, settings))
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal cannot show
         try:

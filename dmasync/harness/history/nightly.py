@@ -63,7 +63,7 @@ def nightly(
         else:
             judgement = judge([baseline.run], [run], settings)
             status = judgement.status
-            Outputs().put(judgement, [baseline.run], [run])
+            Outputs().put(judgement, [baseline.run], [run], settings)
             kept = storage.keep(run, _STANDINGS[status])
             _say(f"kept: {kept}")
     if report is not None:

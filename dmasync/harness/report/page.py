@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from dmasync.harness.gate import words
 from dmasync.harness.gate.judge import side_of
+from dmasync.harness.gate.match import by_reason
 from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
 from dmasync.harness.report.row_figures import share_figure, spread_figure, timeline_figure
 from dmasync.harness.report.size_figure import size_figure
 from dmasync.harness.report.verdict_figure import verdict_figure
-from dmasync.harness.rows import NotMeasured
 from dmasync.harness.rows_file import Run, printable
 
 
@@ -38,7 +38,7 @@ class Origin:
     side: Side
     rung: str
     rows: int
-    not_measured: tuple[NotMeasured, ...]
+    not_measured: list[str]
 
 
 def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSettings | None = None) -> str:
@@ -164,4 +164,4 @@ def _pictures(
 
 def _origin(number: int, run: Run) -> Origin:
     rungs = sorted({row.facts.rung for row in run.rows.values() if row.facts.rung} | {run.facts.rung or ""} - {""})
-    return Origin(number, side_of([run]), ", ".join(rungs), len(run.rows), run.facts.not_measured)
+    return Origin(number, side_of([run]), ", ".join(rungs), len(run.rows), by_reason(run.facts.not_measured))
