@@ -19,7 +19,7 @@ from fakes.kernel.dmabuf import DmaBuf
 from fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
 from fakes.kernel.fence import Fence, signaled_stub
 from fakes.kernel.file import File, is_shared
-from fakes.kernel.memfd import Memfd, memfd_create
+from fakes.kernel.memfd import HugeMemfd, Memfd, memfd_create
 from fakes.kernel.memory import BufferMemory, FakeMapping, Run
 from fakes.kernel.nodes import Nodes
 from fakes.kernel.profile import PROFILES, Profile
@@ -269,7 +269,7 @@ class FakeKernel:
         """``do_mmap()`` up to the driver, in its order."""
         if flags & (mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_LOCKED):
             raise UnmodelledCallError(f"mmap() with flags {flags:#x}: the fake maps files, where the host likes")
-        if flags & _MAP_HUGETLB or not length:
+        if (flags & _MAP_HUGETLB and not isinstance(file, HugeMemfd)) or not length:
             raise os_error(errno.EINVAL)
         if length > _TASK_SIZE:
             raise os_error(errno.ENOMEM)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _O_LARGEFILE = 0o100000
 _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
-_HUGE_SIZE_BITS = 0x3F << 26
+_HUGE_SHIFT = 26
+_HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
+_HUGE_PAGE = 2 << 20
+_GIGABYTE = 30
 _WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 _ALL_SEALS = (
     uapi.F_SEAL_SEAL
@@ -44,9 +47,8 @@ def memfd_create(kernel: FakeKernel, name: str | bytes | os.PathLike[str], flags
         raise ValueError("embedded null byte in the name of a memfd")  # as os.memfd_create says
     if len(encoded) > uapi.MFD_NAME_MAX_LEN:
         raise os_error(errno.EINVAL)
-    if flags & uapi.MFD_HUGETLB:
-        raise UnmodelledCallError("the fake has no huge pages: memfd_create() with MFD_HUGETLB is not modelled")
-    file = Memfd(kernel, encoded, flags)
+    kernel.descriptors.reserve()
+    file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, encoded, flags)
     return kernel.descriptors.install(file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
 
 
@@ -158,3 +160,43 @@ class Memfd(File):
         pinned, self._pinned = self._pinned, []
         for offset, size in pinned:
             host.populate(self.store.fd, offset, size)
+
+
+class HugeMemfd(Memfd):
+    """A memfd of huge pages (``fs/hugetlbfs/inode.c``) on a system that has reserved none, as by default.
+
+    It can be made, sized and sealed; whatever needs a page of it is ENOMEM.
+    """
+
+    kind = "huge memfd"
+
+    def __init__(self, kernel: FakeKernel, name: bytes, flags: int) -> None:
+        size_log = flags >> _HUGE_SHIFT & 0x3F
+        if size_log == _GIGABYTE:
+            raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
+        if size_log not in (0, _HUGE_PAGE.bit_length() - 1):
+            raise os_error(errno.ENODEV)
+        super().__init__(kernel, name, flags)
+        self.flags = os.O_RDWR | _O_LARGEFILE
+
+    def block_size(self) -> int:
+        return _HUGE_PAGE
+
+    def truncate(self, length: int) -> None:
+        if length % _HUGE_PAGE:
+            raise os_error(errno.EINVAL)
+        super().truncate(length)
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE):  # default_llseek(): all of it is data
+            if offset >= self.size:
+                raise os_error(errno.ENXIO)
+            offset, whence = (offset if whence == os.SEEK_DATA else self.size), os.SEEK_SET
+        return super().seek(offset, whence)
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        raise os_error(errno.EINVAL if offset % _HUGE_PAGE else errno.ENOMEM)
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        super().pin(offset, size)
+        raise os_error(errno.ENOMEM if self.kernel.profile.udmabuf_pins_folios else errno.EINVAL)

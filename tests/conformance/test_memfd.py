@@ -357,3 +357,93 @@ def test_a_udmabuf_fills_the_holes_that_it_is_made_of(system: System) -> None:
     system.create(system.open(UDMABUF), fd, offset=PAGE, size=2 * PAGE)
     assert system.backend.lseek(fd, 0, os.SEEK_DATA) == PAGE
     assert system.backend.lseek(fd, PAGE, os.SEEK_HOLE) == 3 * PAGE
+
+
+# Huge pages, of which none are reserved
+
+HUGE = 2 << 20
+
+
+@pytest.mark.parametrize("size_log", [0, 21])
+@pytest.mark.parametrize(("flags", "seals"), [(0, SEAL), (uapi.MFD_ALLOW_SEALING, 0), (uapi.MFD_NOEXEC_SEAL, EXEC)])
+def test_a_memfd_of_huge_pages_can_be_made_without_any(system: System, size_log: int, flags: int, seals: int) -> None:
+    fd = system.owned(system.backend.memfd_create("huge", uapi.MFD_HUGETLB | flags | size_log << 26))
+    assert system.backend.get_seals(fd) == seals
+    assert system.fdinfo(fd)["flags"] == "0100002"
+    argument = bytearray(4)
+    assert system.backend.ioctl(fd, 2, argument) == 0
+    assert int.from_bytes(argument, "little") == HUGE
+
+
+@pytest.mark.parametrize("size_log", [1, 12, 20, 22, 63])
+def test_huge_pages_of_another_size_are_enodev(system: System, size_log: int) -> None:
+    with refused(errno.ENODEV):
+        system.backend.memfd_create("huge", uapi.MFD_HUGETLB | size_log << 26)
+    with system.no_descriptors_left(), refused(errno.EMFILE):
+        system.backend.memfd_create("huge", uapi.MFD_HUGETLB | size_log << 26)
+
+
+@pytest.mark.parametrize(
+    ("seals", "length", "code"),
+    [
+        (0, HUGE, None),
+        (0, 3 * HUGE, None),
+        (0, 0, None),
+        (0, HUGE + PAGE, errno.EINVAL),
+        (SHRINK, 0, errno.EPERM),
+        (SHRINK, PAGE, errno.EINVAL),
+        (GROW, 3 * HUGE, errno.EPERM),
+        (GROW | SHRINK, 2 * HUGE, None),
+    ],
+)
+def test_huge_files_are_sized_in_huge_pages(system: System, seals: int, length: int, code: int | None) -> None:
+    fd = system.memfd(2 * HUGE // PAGE, seals, uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB)
+    if code is None:
+        system.backend.ftruncate(fd, length)
+        assert system.size(fd) == length
+    else:
+        with refused(code):
+            system.backend.ftruncate(fd, length)
+
+
+def test_what_needs_a_huge_page_is_enomem(system: System) -> None:
+    fd = system.memfd(2 * HUGE // PAGE, SHRINK, uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB)
+    for length, flags in ((HUGE, SHARED), (PAGE, SHARED), (2 * HUGE, PRIVATE)):
+        with refused(errno.ENOMEM):
+            system.mmap(fd, length, flags=flags)
+    with refused(errno.EINVAL):
+        system.mmap(fd, PAGE, offset=PAGE)
+    device = system.open(UDMABUF)
+    with refused(errno.ENOMEM):
+        system.create(device, fd)
+    with refused(errno.ENOMEM):
+        system.create(device, fd, HUGE + PAGE, PAGE)
+    with refused(errno.EINVAL):
+        system.create(device, fd, 2 * HUGE, PAGE)
+    system.backend.add_seals(fd, WRITE)
+    with refused(errno.EPERM):
+        system.mmap(fd, HUGE)
+    with refused(errno.EINVAL):
+        system.create(device, fd)
+
+
+@pytest.mark.parametrize(
+    ("offset", "whence", "result"),
+    [
+        (5, os.SEEK_DATA, 5),
+        (5, os.SEEK_HOLE, 2 * HUGE),
+        (-HUGE, os.SEEK_END, HUGE),
+        (2 * HUGE, os.SEEK_DATA, errno.ENXIO),
+        (2 * HUGE, os.SEEK_HOLE, errno.ENXIO),
+        (-1, os.SEEK_DATA, errno.EINVAL),
+        (-1, os.SEEK_HOLE, 2 * HUGE),
+        (-1, os.SEEK_SET, errno.EINVAL),
+    ],
+)
+def test_huge_files_are_all_data(system: System, offset: int, whence: int, result: int) -> None:
+    fd = system.memfd(2 * HUGE // PAGE, 0, uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB)
+    if result < 1000 and result != 5:
+        with refused(result):
+            system.backend.lseek(fd, offset, whence)
+        return
+    assert system.backend.lseek(fd, offset, whence) == result

@@ -162,10 +162,7 @@ def test_everything_else_is_found_before_the_descriptor_limit(system: System) ->
 @BOTH
 def test_only_the_lowest_flag_counts(system: System, listed: bool, flags: int) -> None:
     device, memfd = system.open(UDMABUF), system.memfd()
-    if listed:
-        fd = system.create_list(device, [(memfd, 0, PAGE)], flags)
-    else:
-        fd = system.create(device, memfd, flags=flags)
+    fd = system.create_list(device, [(memfd, 0, PAGE)], flags) if listed else system.create(device, memfd, flags=flags)
     assert system.fdinfo(fd)["flags"] == ("02000002" if flags & 1 else "02")
 
 
