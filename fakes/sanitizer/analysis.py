@@ -19,6 +19,8 @@ class _Buffer:
     windows: list[Transition] = field(default_factory=list)
     last: Transition | None = None
     """The edge that was seen last."""
+    mapped: Call | None = None
+    """The mmap that was seen last."""
     inherited: int = 0
     """How many of the windows another process opened."""
 
@@ -187,6 +189,8 @@ class Analysis:
                 descriptors.open.pop(fd, None)
                 descriptors.closed[fd] = call
             return
+        if call.method == "mmap" and call.buffer is not None and call.succeeded:
+            self._of(call.buffer).mapped = call
         fd = call.new_fd
         if fd is not None:
             descriptors.open[fd] = call
@@ -269,7 +273,12 @@ class Analysis:
         wrote = event.kind == "cpu-wrote-outside"
         message = "the CPU wrote to the buffer" if wrote else "the CPU read from (or rewrote) pages of the buffer"
         stale = ", which a device had written since they were fetched" if event.note == "stale" else ""
-        last = Trace("and no window had been opened before", ()) if buffer.last is None else self._edge(buffer.last)
+        if buffer.last is not None:
+            last = self._edge(buffer.last)
+        elif buffer.mapped is not None:
+            last = self._trace("mapped, and no window was opened", buffer.mapped)
+        else:
+            last = Trace("and no window had been opened before", ())
         self._found.append(
             Finding(
                 "access-outside-window",
