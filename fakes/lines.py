@@ -106,6 +106,12 @@ def whole_lines(begin: int, end: int) -> Span:
     return begin // LINE * LINE, -(-end // LINE) * LINE
 
 
+def differing_blocks(one: Bytes, other: Bytes, begin: int, end: int) -> list[Span]:
+    """Blocks of up to 64 KiB of [begin, end) in which the two differ."""
+    blocks = [(block, min(block + _BLOCK, end)) for block in range(begin, end, _BLOCK)]
+    return [(low, high) for low, high in blocks if not one.same(other, low, high)]
+
+
 def differing_lines(one: Bytes, other: Bytes, begin: int, end: int) -> list[Span]:
     """Runs of lines in [begin, end), both multiples of LINE, in which the two differ."""
     runs: list[Span] = []

@@ -23,7 +23,7 @@ from typing import Any, Final
 from dmasync import SyncType
 from fakes.adversary import Adversary
 from fakes.kernel.memory import Run
-from fakes.lines import LINE, Bytes, Span, Spans, differing_bytes, differing_lines, whole_lines
+from fakes.lines import LINE, Bytes, Span, Spans, differing_blocks, differing_bytes, differing_lines, whole_lines
 from fakes.touched import AROUND
 from fakes.watched import Observer, WatchedMemory
 
@@ -78,6 +78,16 @@ class NoncoherentMemory(WatchedMemory):
             self._cpu.copy_to(self._ram, begin, end)
             self._cleaned(begin, end)
 
+    def _write_back_all(self) -> None:
+        # Where nothing is stale, clean lines are what memory holds: copying them too changes nothing, and is faster
+        # than to find out which they are.
+        dirty = []
+        for begin, end in self._stale:
+            dirty += differing_lines(self._cpu, self._cached, begin, end)
+        for begin, end in self._stale.gaps(0, self.size):
+            dirty += differing_blocks(self._cpu, self._ram, begin, end)
+        self._write_back(dirty)
+
     def _fetch(self, lines: list[Span]) -> None:
         for begin, end in lines:
             self._ram.copy_to(self._cpu, begin, end)
@@ -109,7 +119,7 @@ class NoncoherentMemory(WatchedMemory):
         if access & SyncType.WRITE:
             if self._torn and self._write_only:
                 self._judge_write_only()
-            self._write_back(self._changed())
+            self._write_back_all()
         elif window == SyncType.READ and not any(other & SyncType.WRITE for other in others):
             news = self._news(self._changed())
             if news:
