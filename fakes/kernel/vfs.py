@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File
 from fakes.kernel.memfd import Memfd
+from fakes.kernel.profile import FS_IOC_GETFSUUID
 from fakes.kernel.usermem import Argument, copy_from, copy_to
 
 if TYPE_CHECKING:
@@ -35,30 +36,16 @@ FS_IOC_GETFLAGS: Final = 0x80086601
 FS_IOC_SETFLAGS: Final = 0x40086602
 FS_IOC_FSGETXATTR: Final = 0x801C581F
 FS_IOC_FSSETXATTR: Final = 0x401C5820
-FS_IOC_GETFSUUID: Final = 0x80111500
-FS_IOC_GETFSSYSFSPATH: Final = 0x80811501
 # Of regular files only: FIBMAP, and the pre-allocation requests that came from XFS.
 FIBMAP: Final = 1
 _PREALLOCATE: Final = frozenset({0x40305828, 0x4030582A, 0x40305829, 0x4030582B, 0x40305839})
+_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
 
-_FASYNC: Final = 0o20000
 _INT = struct.Struct("=i")
 _UINT = struct.Struct("=I")
 _LOFF = struct.Struct("=q")
-
-_UNMODELLED: Final = frozenset(
-    {
-        FIFREEZE,
-        FITHAW,
-        FICLONE,
-        FICLONERANGE,
-        FIDEDUPERANGE,
-        FS_IOC_FSSETXATTR,
-        FS_IOC_SETFLAGS,
-        FS_IOC_FIEMAP,
-    }
-)
-_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
+_DEDUPE_HEAD = struct.Struct("=QQHHI")
+_DEDUPE_INFO_SIZE = 32
 
 
 def do_vfs_ioctl(kernel: FakeKernel, fd: int, file: File, request: int, arg: Argument) -> int | None:
@@ -66,9 +53,61 @@ def do_vfs_ioctl(kernel: FakeKernel, fd: int, file: File, request: int, arg: Arg
     handler = _HANDLERS.get(request)
     if handler is not None:
         return handler(kernel, fd, file, arg)
-    if request in _UNMODELLED or (file.regular and request in _UNMODELLED_REGULAR):
+    if request in kernel.profile.vfs_requests:
+        return _fs_identity(file, request, arg)
+    if request in (FIFREEZE, FITHAW) or (file.regular and request in _UNMODELLED_REGULAR):
         raise UnmodelledCallError(f"ioctl request {request:#x} on a {file.kind}: Linux knows it, the fake does not")
     return None
+
+
+def _fs_identity(file: File, request: int, arg: Argument) -> int:
+    # Memfds and device nodes live in a tmpfs, which has a UUID, drawn at random; no file system here has more.
+    if request != FS_IOC_GETFSUUID or file.kind in ("dmabuf", "sync_file", "huge memfd"):
+        raise os_error(errno.ENOTTY)
+    raise UnmodelledCallError("FS_IOC_GETFSUUID: the file system's UUID is another one on every boot")
+
+
+def _attributes(kernel: FakeKernel, fd: int, file: File, arg: Argument, size: int) -> int | None:
+    # The argument is read first; then a file system without attributes leaves the request to the driver.
+    copy_from(arg, size)
+    if file.regular:
+        raise UnmodelledCallError("setting the attributes of a memfd: Linux knows it, the fake does not")
+    return None
+
+
+def _set_flags(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
+    return _attributes(kernel, fd, file, arg, 4)
+
+
+def _set_xattr(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
+    return _attributes(kernel, fd, file, arg, 28)
+
+
+def _fiemap(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    raise os_error(errno.EOPNOTSUPP)
+
+
+def _clone(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    # The argument is a descriptor; an address is none that could be open.
+    if not isinstance(arg, int) or kernel.descriptors.find(arg & 0xFFFF_FFFF) is None:
+        raise os_error(errno.EBADF)
+    raise UnmodelledCallError("FICLONE: Linux knows it, the fake does not")
+
+
+def _clone_range(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    source = _LOFF.unpack_from(copy_from(arg, 32))[0]
+    return _clone(kernel, fd, file, source)
+
+
+def _dedupe(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
+    count = _DEDUPE_HEAD.unpack(copy_from(arg, 16) + copy_from(arg, 2, 16) + bytes(6))[2]
+    size = _DEDUPE_HEAD.size + count * _DEDUPE_INFO_SIZE
+    if size > kernel.page_size:
+        raise os_error(errno.ENOMEM)
+    *_, reserved1, reserved2 = _DEDUPE_HEAD.unpack(copy_from(arg, size)[: _DEDUPE_HEAD.size])
+    if not file.readable or reserved1 or reserved2 or not file.regular:
+        raise os_error(errno.EINVAL)
+    raise os_error(errno.EOPNOTSUPP)
 
 
 def _fioclex(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
@@ -123,4 +162,10 @@ _HANDLERS = {
     FIOQSIZE: _fioqsize,
     FIGETBSZ: _figetbsz,
     FIONREAD: _fionread,
+    FICLONE: _clone,
+    FICLONERANGE: _clone_range,
+    FIDEDUPERANGE: _dedupe,
+    FS_IOC_FIEMAP: _fiemap,
+    FS_IOC_SETFLAGS: _set_flags,
+    FS_IOC_FSSETXATTR: _set_xattr,
 }

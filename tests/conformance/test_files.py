@@ -195,6 +195,52 @@ def test_only_a_memfd_tells_how_many_bytes_its_pages_take(system: System, kind: 
 
 
 @KINDS
+def test_what_no_file_system_here_can_do(system: System, kind: str) -> None:
+    fd = opened(system, kind)
+    unreadable = {0xC020660B: errno.EOPNOTSUPP, 0x4020940D: errno.EFAULT, 0xC0189436: errno.EFAULT}
+    for request, code in unreadable.items():
+        with refused(code):
+            system.backend.ioctl(fd, request, 0)
+    for request in (0x40086602, 0x401C5820):
+        with refused(errno.EFAULT):
+            system.backend.ioctl(fd, request, 0)
+    with refused(errno.EBADF):
+        system.backend.ioctl(fd, 0x40049409, bytearray(2000))
+    with refused(errno.EBADF):
+        system.backend.ioctl(fd, 0x4020940D, bytearray(b"\xff" * 8 + bytes(24)))
+
+
+@pytest.mark.parametrize("kind", [UDMABUF, SYSTEM_HEAP, "udmabuf", "system", "sync file"])
+@pytest.mark.parametrize("request_number", [0x40086602, 0x401C5820])
+def test_attributes_that_no_file_has_are_left_to_the_driver(system: System, kind: str, request_number: int) -> None:
+    with refused(errno.EINVAL if kind == SYSTEM_HEAP else errno.ENOTTY):
+        system.backend.ioctl(opened(system, kind), request_number, bytearray(64))
+
+
+@pytest.mark.parametrize("kind", ["udmabuf", "system", "sync file", SYSTEM_HEAP, UDMABUF])
+def test_no_file_system_here_has_a_place_in_sysfs(system: System, kind: str) -> None:
+    with refused(errno.ENOTTY):
+        system.backend.ioctl(opened(system, kind), 0x80811501, bytearray(200))
+    if not kind.startswith("/"):
+        with refused(errno.ENOTTY):
+            system.backend.ioctl(opened(system, kind), 0x80111500, bytearray(64))
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("argument", "code"),
+    [
+        (bytes(64), None),
+        (bytes(16) + b"\0\0\1\0" + bytes(44), errno.EINVAL),
+        (bytes(16) + b"\xff\xff" + bytes(46), errno.ENOMEM),
+    ],
+)
+def test_deduplication_is_not_for_these(system: System, kind: str, argument: bytes, code: int | None) -> None:
+    with refused(code or (errno.EOPNOTSUPP if kind == "memfd" else errno.EINVAL)):
+        system.backend.ioctl(opened(system, kind), 0xC0189436, bytearray(argument))
+
+
+@KINDS
 def test_the_upper_half_of_a_request_does_not_reach_the_kernel(system: System, kind: str) -> None:
     fd = opened(system, kind)
     assert system.backend.ioctl(fd, FIGETBSZ, bytearray(4)) == 0
