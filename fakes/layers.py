@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from dmasync import Backend
+from dmasync import Backend, LinuxBackend
 
 BufferOf = Callable[[int], "int | None"]
 
@@ -43,15 +43,27 @@ def buffer_of_file(fd: int) -> int | None:
 
 
 def buffer_of(backend: Backend) -> BufferOf:
-    """How to name the buffers of *backend*: by inode number, asked of a fake kernel or of the real one."""
+    """How to name the buffers of *backend*: by inode number, asked of a fake kernel or of the real one.
+
+    A backend that is neither, and has no ``buffer_of(fd)``, can only be asked by descriptor: there the descriptor is
+    the name.
+    """
     found = find(backend, "buffer_of")
     if found is None:
-        return buffer_of_file
+        innermost: object = backend
+        while hasattr(innermost, "inner"):
+            innermost = innermost.inner
+        return buffer_of_file if isinstance(innermost, LinuxBackend) else _itself
 
     def buffer_of_kernel(fd: int) -> int | None:
         try:
-            return found(fd).ino  # type: ignore[no-any-return]
+            buffer = found(fd)
         except OSError:
             return None
+        return buffer if isinstance(buffer, int) else buffer.ino  # type: ignore[no-any-return]
 
     return buffer_of_kernel
+
+
+def _itself(fd: int) -> int:
+    return fd

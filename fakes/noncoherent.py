@@ -28,6 +28,8 @@ from fakes.touched import AROUND
 from fakes.watched import Observer, WatchedMemory
 
 _CHUNK: Final = 16
+_CACHE: Final = 1 << 18
+"""Bytes of stale lines that a cache is taken to hold where they hurt most."""
 _PAGE: Final = mmap.PAGESIZE
 _CLEARLY: Final = 4
 _IS_SET: Final = bytes([0]) + bytes([1]) * 255
@@ -46,6 +48,8 @@ class NoncoherentMemory(WatchedMemory):
         """Stale lines that a WRITE-only START has half fetched."""
         self._clobbered = Spans()
         """Bytes of a device that an END wrote over with stale ones, beside what the CPU wrote."""
+        self._risky = Spans()
+        """What was stale when the WRITE-only window that is open was started."""
         self._write_only = True
         """No window of those open now, or since none was, was for READ."""
         super().__init__(runs, observer)
@@ -141,16 +145,32 @@ class NoncoherentMemory(WatchedMemory):
     # ---------------------------------------------------------------------------------------
 
     def _tear(self) -> None:
-        """Fetch half of every stale line that is clean, so that what the CPU writes to it will be seen."""
+        """Fetch half of the stale lines that are clean, so that what the CPU writes to them will be seen.
+
+        Caches are small: of a large buffer some pages, evenly spread, are in it, and the others are fetched whole.
+        """
+        self._risky = Spans()
+        if not self._stale:
+            return
         dirty = Spans()
         for begin, end in self._changed():
             dirty.add(begin, end)
+        clean: list[Span] = []
         for begin, end in self._stale:
-            for low, high in dirty.gaps(begin, end):
+            self._risky.add(begin, end)
+            clean += dirty.gaps(begin, end)
+        every = -(-sum(end - begin for begin, end in clean) // _CACHE)
+        fetched: list[Span] = []
+        for begin, end in clean:
+            kept = Spans()
+            for low, high in _pages(begin, end, every):
                 mixed = _half_fetched(bytes(self._cached.view[low:high]), bytes(self._ram.view[low:high]))
                 self._cpu.view[low:high] = mixed
                 self._cached.view[low:high] = mixed
                 self._torn.add(low, high)
+                kept.add(low, high)
+            fetched += kept.gaps(begin, end)
+        self._fetch(fetched)
 
     def _judge_write_only(self) -> None:
         """What a WRITE-only window did to lines that it did not fetch: did it read them, or write parts of
@@ -176,10 +196,12 @@ class NoncoherentMemory(WatchedMemory):
                 around.setdefault((address + page - begin) // AROUND, []).append((page, page + _PAGE))
         read: list[tuple[int, int]] = []
         for pages in around.values():
-            stale = [bool(self._torn_and_differing(low, high)) for low, high in pages]
-            untouched = [(low, high) for low, high in pages if not changed.within(low, high)]
-            if all(stale) and untouched:
-                read += [(low, high - low) for low, high in untouched]
+            if not all(self._risky.within(low, high) for low, high in pages):
+                continue
+            for low, high in pages:
+                # Lines next to the page count as its own: a write may have ended in it by a byte that changed nothing.
+                if self._torn_and_differing(low, high) and not changed.within(low - LINE, high + LINE):
+                    read.append((low, high - low))
         if read:
             self._tell("cpu-read-stale", read)
 
@@ -263,6 +285,13 @@ class NoncoherentMemory(WatchedMemory):
 
     def _outside_note(self) -> str:
         return "stale" if self._stale else ""
+
+
+def _pages(begin: int, end: int, every: int) -> Iterator[Span]:
+    """The parts of [begin, end) in each page whose number is a multiple of *every*."""
+    first = -(-(begin // _PAGE) // every) * every
+    for page in range(first, (end - 1) // _PAGE + 1, every):
+        yield max(begin, page * _PAGE), min(end, (page + 1) * _PAGE)
 
 
 def _half_fetched(old: bytes, new: bytes) -> bytes:
