@@ -31,25 +31,31 @@ class Descriptors:
         self._next = FIRST
 
     def reserve(self) -> int:
-        """``get_unused_fd_flags()``: a number that is free; EMFILE at the limit."""
+        """``get_unused_fd_flags()``: a number that nobody else gets; EMFILE at the limit."""
         with self._lock:
             if self.limit is not None and len(self.files) >= self.limit:
                 raise os_error(errno.EMFILE)
             fd = self._next
             while fd in self.files:
                 fd = FIRST if fd == _LAST else fd + 1
+            self._next = FIRST if fd == _LAST else fd + 1
             return fd
 
-    def install(self, file: File, *, close_on_exec: bool) -> int:
+    def install(self, fd: int, file: File, *, close_on_exec: bool) -> int:
+        """``fd_install()``: let *fd*, which was reserved, be a descriptor of *file*; the caller returns at once.
+
+        The last thing that a system call does, and nothing in it can be interrupted once the number is known: an
+        exception from a signal handler comes before it, and there is no descriptor, or after the call has returned.
+        """
+        file.get()
+        if close_on_exec:
+            self.close_on_exec.add(fd)
+        self.files[fd] = file
+        return fd
+
+    def add(self, file: File, *, close_on_exec: bool) -> int:
         """A new descriptor of *file*; EMFILE at the limit."""
-        with self._lock:
-            fd = self.reserve()
-            self._next = FIRST if fd == _LAST else fd + 1
-            file.get()
-            self.files[fd] = file
-            if close_on_exec:
-                self.close_on_exec.add(fd)
-            return fd
+        return self.install(self.reserve(), file, close_on_exec=close_on_exec)
 
     def any_file(self, fd: int) -> File:
         """The file behind *fd*, also one opened with O_PATH; EBADF."""

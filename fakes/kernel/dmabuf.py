@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import struct
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -119,15 +120,11 @@ class DmaBuf(File):
         if flags & ~_RW or not flags & _RW:
             raise os_error(errno.EINVAL)
         descriptors = self.kernel.descriptors
-        descriptors.reserve()
+        fd = descriptors.reserve()
         fence = self.reservation.singleton(usage_to_wait_for(bool(flags & uapi.DMA_BUF_SYNC_WRITE)))
         sync_file = SyncFile(self.kernel, fence or self.kernel.stub_fence)
-        fd = descriptors.install(sync_file, close_on_exec=True)
-        try:
-            copy_to(arg, bytes(uapi.dma_buf_export_sync_file.pack(flags, fd)))
-        except OSError:
-            self.kernel.close(fd)
-            raise
+        copy_to(arg, bytes(uapi.dma_buf_export_sync_file.pack(flags, fd)))
+        descriptors.install(fd, sync_file, close_on_exec=True)
         return 0
 
     def _import_sync_file(self, arg: Argument) -> int:
@@ -216,21 +213,16 @@ class UdmabufBuffer(DmaBuf):
     START.
     """
 
-    def __init__(self, kernel: FakeKernel, memory: BufferMemory) -> None:
+    def __init__(self, kernel: FakeKernel, memory: BufferMemory, memfds: Sequence[Memfd]) -> None:
         super().__init__(kernel, os.O_RDWR, "udmabuf", memory)
         self._has_page_table = False
-        self._pinned: tuple[Memfd, ...] = ()
-
-    def pin(self, memfds: Sequence[Memfd]) -> None:
-        """Hold the pages of *memfds* until the buffer is released."""
-        self._pinned = tuple(memfds)
-        for memfd in self._pinned:
-            memfd.pins += 1
+        self._memfds = tuple(memfds)
+        for memfd in self._memfds:
+            memfd.pinned_by.add(self)
 
     def release(self) -> None:
-        with self.kernel.lock:
-            for memfd in self._pinned:
-                memfd.pins -= 1
+        for memfd in self._memfds:
+            memfd.pinned_by.discard(self)
         super().release()
 
     def begin_cpu_access(self, access: SyncType) -> None:
@@ -248,10 +240,12 @@ class UdmabufBuffer(DmaBuf):
 class _HeapBuffer(DmaBuf):
     def __init__(self, kernel: FakeKernel, flags: int, heap: str, size: int) -> None:
         kernel.take_heap_memory(size)
+        # Given back when the buffer is dropped, whether it ever got a descriptor or not.
+        self._give_back = weakref.finalize(self, kernel.take_heap_memory, -size)
         super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
 
     def release(self) -> None:
-        self.kernel.take_heap_memory(-self.size)
+        self._give_back()
         super().release()
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dmasync import uapi
-from fakes.kernel.dmabuf import CmaHeapBuffer, SystemHeapBuffer
+from fakes.kernel.dmabuf import CmaHeapBuffer, DmaBuf, SystemHeapBuffer
 from fakes.kernel.errors import os_error
 from fakes.kernel.file import File
 from fakes.kernel.usermem import Argument, copy_from, copy_to
@@ -40,16 +40,20 @@ class HeapDevice(File):
         in_size = size if directions & 1 else 0
         out_size = size if directions & 2 else 0
         data = bytearray(copy_from(arg, in_size).ljust(uapi.dma_heap_allocation_data.size, b"\0"))
-        fd = self._allocate(data)
-        if out_size:
-            try:
+        buffer, fd_flags = self._allocate(data)
+        try:
+            fd = self.kernel.descriptors.reserve()
+            offset = uapi.dma_heap_allocation_data.offsets["fd"]
+            data[offset : offset + 4] = fd.to_bytes(4, sys.byteorder)
+            if out_size:
                 copy_to(arg, bytes(data[:out_size]))
-            except OSError:
-                self.kernel.close(fd)
-                raise
+        except BaseException:
+            buffer.release()
+            raise
+        self.kernel.descriptors.install(fd, buffer, close_on_exec=bool(fd_flags & os.O_CLOEXEC))
         return 0
 
-    def _allocate(self, data: bytearray) -> int:
+    def _allocate(self, data: bytearray) -> tuple[DmaBuf, int]:
         length, fd, fd_flags, heap_flags = uapi.dma_heap_allocation_data.unpack(data)
         assert isinstance(length, int)  # noqa: S101 - the layout says so
         assert isinstance(fd_flags, int)  # noqa: S101 - the layout says so
@@ -61,12 +65,4 @@ class HeapDevice(File):
         if not length:
             raise os_error(errno.EINVAL)
         buffer_class = SystemHeapBuffer if self.name.startswith("system") else CmaHeapBuffer
-        buffer = buffer_class(self.kernel, fd_flags, self.name, length)
-        try:
-            new_fd = self.kernel.descriptors.install(buffer, close_on_exec=bool(fd_flags & os.O_CLOEXEC))
-        except OSError:
-            buffer.release()
-            raise
-        offset = uapi.dma_heap_allocation_data.offsets["fd"]
-        data[offset : offset + 4] = new_fd.to_bytes(4, sys.byteorder)
-        return new_fd
+        return buffer_class(self.kernel, fd_flags, self.name, length), fd_flags

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dmasync import uapi
+from dmasync.interrupts import guarded
 from fakes.kernel.descriptors import Descriptors
 from fakes.kernel.dmabuf import DmaBuf
 from fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
@@ -98,15 +99,23 @@ class FakeKernel:
         """``open(2)`` of a device node."""
         file = self.nodes.open(self, os.fspath(path), flags)
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
-        return self.descriptors.install(file, close_on_exec=True)
+        return self.descriptors.add(file, close_on_exec=True)
 
+    @guarded
     def close(self, fd: int, /) -> None:
-        """``close(2)``."""
-        self.descriptors.remove(fd).put()
+        """``close(2)``; the descriptor is gone also when a signal handler raises in here."""
+        try:
+            self.descriptors.remove(fd).put()
+        except OSError:
+            raise
+        except BaseException:
+            if fd in self._files:
+                self.descriptors.remove(fd).put()
+            raise
 
     def dup(self, fd: int, /) -> int:
         """``fcntl(fd, F_DUPFD_CLOEXEC, 0)``."""
-        return self.descriptors.install(self.descriptors.any_file(fd), close_on_exec=True)
+        return self.descriptors.add(self.descriptors.any_file(fd), close_on_exec=True)
 
     def ioctl(self, fd: int, request: int, arg: Argument = 0, mutate_flag: bool = True, /) -> Any:
         """``ioctl(2)`` with the arguments of ``fcntl.ioctl``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 from dmasync import uapi
@@ -47,9 +48,9 @@ def memfd_create(kernel: FakeKernel, name: str | bytes | os.PathLike[str], flags
         raise ValueError("embedded null byte in the name of a memfd")  # as os.memfd_create says
     if len(encoded) > uapi.MFD_NAME_MAX_LEN:
         raise os_error(errno.EINVAL)
-    kernel.descriptors.reserve()
+    fd = kernel.descriptors.reserve()
     file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, encoded, flags)
-    return kernel.descriptors.install(file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
+    return kernel.descriptors.install(fd, file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
 
 
 class Memfd(File):
@@ -69,7 +70,7 @@ class Memfd(File):
         if flags & uapi.MFD_NOEXEC_SEAL:
             self.executable = False
             self.seals = uapi.F_SEAL_EXEC
-        self.pins = 0  # udmabufs that hold pages of it
+        self.pinned_by: weakref.WeakSet[File] = weakref.WeakSet()  # udmabufs that hold pages of it
         self._writable_mappings = 0
         self._pinned: list[tuple[int, int]] = []
 
@@ -90,7 +91,7 @@ class Memfd(File):
                 raise os_error(errno.EPERM)
             if seals & uapi.F_SEAL_EXEC and self.executable:
                 seals |= uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
-            if seals & ~self.seals & uapi.F_SEAL_WRITE and (self._writable_mappings or self.pins):
+            if seals & ~self.seals & uapi.F_SEAL_WRITE and (self._writable_mappings or self.pinned_by):
                 raise os_error(errno.EBUSY)
             self.seals |= seals
 

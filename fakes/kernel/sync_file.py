@@ -69,7 +69,7 @@ class SyncFile(File):
 
     def _merge(self, arg: Argument) -> None:
         descriptors = self.kernel.descriptors
-        descriptors.reserve()
+        fd = descriptors.reserve()
         data = copy_from(arg, uapi.sync_merge_data.size)
         name, fd2, _, flags, pad = uapi.sync_merge_data.unpack(data)
         if flags or pad:
@@ -80,12 +80,8 @@ class SyncFile(File):
         assert isinstance(name, bytes)  # noqa: S101 - the layout says so
         name = name[: _NAME_LENGTH - 1] + b"\0"
         result = SyncFile(self.kernel, merged(self.fence, other.fence), name.partition(b"\0")[0])
-        fd = descriptors.install(result, close_on_exec=True)
-        try:
-            copy_to(arg, bytes(uapi.sync_merge_data.pack(name, fd2, fd, flags, pad)))
-        except OSError:
-            self.kernel.close(fd)
-            raise
+        copy_to(arg, bytes(uapi.sync_merge_data.pack(name, fd2, fd, flags, pad)))
+        descriptors.install(fd, result, close_on_exec=True)
 
     def _info(self, arg: Argument) -> None:
         data = copy_from(arg, uapi.sync_file_info.size)

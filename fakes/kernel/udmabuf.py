@@ -63,10 +63,14 @@ class UdmabufDevice(File):
                 if run is not None:
                     runs.append(run)
                     pinned.append(memfd)
-            buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs))
-            new_fd = self.kernel.descriptors.install(buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
-            buffer.pin(pinned)
-            return new_fd
+            buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs), pinned)
+        # Not under the lock: nothing may come between the descriptor and the return.
+        try:
+            new_fd = self.kernel.descriptors.reserve()
+        except BaseException:
+            buffer.release()
+            raise
+        return self.kernel.descriptors.install(new_fd, buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
 
     def _sealed_memfd(self, fd: int) -> Memfd:
         memfd = self.kernel.descriptors.find(fd)

@@ -373,3 +373,33 @@ def test_threads_share_a_kernel() -> None:
         thread.join()
     assert failures == []
     assert (kernel.open_fds(), kernel.mappings()) == ({}, [])
+
+
+def test_an_interrupted_close_has_closed() -> None:
+    kernel = FakeKernel()
+    fd, remove = heap_buffer(kernel), kernel.descriptors.remove
+    interrupts = [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def before(number: int) -> Any:
+        if interrupts:
+            raise interrupts.pop()
+        return remove(number)
+
+    kernel.descriptors.remove = before  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        kernel.close(fd)
+    assert kernel.open_fds() == {fd: "dmabuf"}  # two in one call are more than it withstands
+    interrupts.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        kernel.close(fd)
+    assert kernel.open_fds() == {}
+
+    def after(number: int) -> Any:
+        remove(number)
+        raise KeyboardInterrupt
+
+    fd = heap_buffer(kernel)
+    kernel.descriptors.remove = after  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        kernel.close(fd)
+    assert kernel.open_fds() == {}
