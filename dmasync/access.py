@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from itertools import repeat
 
 from dmasync import uapi
 
@@ -16,10 +14,12 @@ class SyncType(enum.Flag):
     WRITE = uapi.DMA_BUF_SYNC_WRITE
     READ_WRITE = uapi.DMA_BUF_SYNC_RW
 
-    # Endless iterators over one prepared argument per edge, for the C loop in dmasync.syncer: an argument built
-    # per call costs more than the ioctl (bytes three times as much), and DMA_BUF_IOCTL_SYNC never writes to it.
-    _starts: Iterator[bytearray]
-    _ends: Iterator[bytearray]
+    # Prepared once: an argument built for each call costs more than the ioctl (as bytes three times as much), and
+    # DMA_BUF_IOCTL_SYNC never writes to it. _lane is the member's place in dmasync.descriptor.Descriptor.lanes; no
+    # other class has an attribute of that name, so that asking for it is also the check that this is a SyncType.
+    _start: bytearray
+    _end: bytearray
+    _lane: int
 
 
 class Step(enum.Enum):
@@ -30,5 +30,8 @@ class Step(enum.Enum):
 
 
 for _access in (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE):
-    _access._starts = repeat(uapi.dma_buf_sync.pack(_access.value | Step.START.value))
-    _access._ends = repeat(uapi.dma_buf_sync.pack(_access.value | Step.END.value))
+    _access._start = uapi.dma_buf_sync.pack(_access.value | Step.START.value)
+    _access._end = uapi.dma_buf_sync.pack(_access.value | Step.END.value)
+    _access._lane = _access.value
+    # CPython 3.10 and 3.11 find an enum's members by way of Python code, at the price of a quarter of a START.
+    type.__setattr__(SyncType, str(_access.name), _access)

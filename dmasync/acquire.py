@@ -8,6 +8,7 @@ from typing import Any
 
 from dmasync.backend import Backend
 from dmasync.descriptor import Descriptor
+from dmasync.interrupts import guarded
 
 
 class Acquired:
@@ -48,11 +49,14 @@ class Acquired:
                         raise
 
     def give(self, descriptor: Descriptor) -> None:
-        """Let *descriptor*, made unowned, own its number from now on."""
+        """Let *descriptor* own its number from now on."""
+        share = descriptor.share
+        assert share is not None  # noqa: S101 - new, nobody can have closed it
         # In this order, with no call but the C method between: it never has two owners, nor none.
-        descriptor.owned = True
+        share.owned = True
         self._fds.remove(descriptor.fd)
 
+    @guarded
     def close(self) -> None:
         """Close what is left."""
         try:

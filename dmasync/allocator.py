@@ -47,9 +47,7 @@ class DmaBufAllocator:
         if not isinstance(flags, DmaBufAllocatorFlag):
             raise TypeError(f"flags must be DmaBufAllocatorFlag members, not {flags!r}")
         if not flags.value:
-            raise ValueError(
-                "flags must name at least one kind of provider, not an empty DmaBufAllocatorFlag"
-            )
+            raise ValueError("flags must name at least one kind of provider, not an empty DmaBufAllocatorFlag")
         rows = tuple(providers)
         for row in rows:
             if not isinstance(row, Provider):
@@ -61,7 +59,7 @@ class DmaBufAllocator:
         acquired = Acquired(backend)
         try:
             self._provider, fd = _first_that_opens(backend, acquired, rows, flags)
-            self._descriptor = Descriptor(backend, fd, owned=False)
+            self._descriptor = Descriptor(backend, fd)
             acquired.give(self._descriptor)
         finally:
             acquired.close()
@@ -98,7 +96,7 @@ class DmaBufAllocator:
             fd = make(acquired, name, size)
             self._do("naming it", backend.ioctl, fd, uapi.DMA_BUF_SET_NAME, bytearray(label + b"\0"))
             actual = self._do("asking for its size", backend.lseek, fd, 0, os.SEEK_END)
-            descriptor = Descriptor(backend, fd, owned=False)
+            descriptor = Descriptor(backend, fd)
             buffer = DmaBuf(descriptor, actual, name, self._provider, object())
             acquired.give(descriptor)
             return buffer
@@ -114,9 +112,7 @@ class DmaBufAllocator:
         count = _integer(count, "count")
         if count < 0:
             raise ValueError(f"count must not be negative, it is {count}")
-        sizes = [
-            _checked_size(size, f"plane_sizes[{i}]", self._page_size) for i, size in enumerate(plane_sizes)
-        ]
+        sizes = [_checked_size(size, f"plane_sizes[{i}]", self._page_size) for i, size in enumerate(plane_sizes)]
         if not sizes:
             raise ValueError("plane_sizes must name at least one plane")
         total = _checked_size(sum(sizes), "the sum of plane_sizes", self._page_size)
@@ -173,15 +169,9 @@ class DmaBufAllocator:
             argument = uapi.udmabuf_create.pack(memfd, uapi.UDMABUF_FLAGS_CLOEXEC, 0, size)
             doing = f"making a udmabuf of {size} bytes for {name!r}"
             try:
-                return int(
-                    self._do(
-                        doing, acquired.get, self._descriptor.ioctl, device, uapi.UDMABUF_CREATE, argument
-                    )
-                )
+                return int(self._do(doing, acquired.get, self._descriptor.ioctl, device, uapi.UDMABUF_CREATE, argument))
             except AllocationError as error:
-                limit = (
-                    size_limit(self._descriptor.ioctl, device, size) if error.errno == errno.EINVAL else None
-                )
+                limit = size_limit(self._descriptor.ioctl, device, size) if error.errno == errno.EINVAL else None
                 if limit is None:
                     raise
                 raise AllocationError(
@@ -199,9 +189,7 @@ class DmaBufAllocator:
             return retried(call, *arguments)
         except OSError as error:
             code = error.errno or errno.EIO
-            raise AllocationError(
-                code, f"{self._provider.path}: {what} failed: {os.strerror(code)}"
-            ) from error
+            raise AllocationError(code, f"{self._provider.path}: {what} failed: {os.strerror(code)}") from error
 
 
 def _first_that_opens(
@@ -219,10 +207,11 @@ def _first_that_opens(
     codes = [code for _, code in tried]
     refused = [code for code in codes if code in (errno.EACCES, errno.EPERM)]
     others = [code for code in codes if code != errno.ENOENT]
-    said = "; ".join(f"{row.path}: {os.strerror(code)} ({advice(row, code)})" for row, code in tried)
+    said = ", ".join(f"{row.path}: {os.strerror(code)}" for row, code in tried)
+    advised = "; ".join(dict.fromkeys(advice(row, code) for row, code in tried))
     raise NoProviderError(
         (refused or others or codes)[0],
-        f"no node that gives dma-bufs could be opened: {said}",
+        f"no node that gives dma-bufs could be opened ({said}): {advised}",
         tuple((row.path, code) for row, code in tried),
     )
 
@@ -239,7 +228,7 @@ def _integer(value: object, argument: str) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{argument} must be an integer, not {value!r}")
     try:
-        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers are welcome, whatever has none is refused
+        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers are welcome
     except TypeError:
         raise TypeError(f"{argument} must be an integer, not {value!r}") from None
 

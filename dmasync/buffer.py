@@ -15,11 +15,11 @@ from dmasync.acquire import Acquired, retried
 from dmasync.backend import LINUX, Backend, Mapping
 from dmasync.descriptor import Descriptor
 from dmasync.interrupts import guarded
-from dmasync.retry import DEFAULT_RETRY, RetryPolicy
+from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import file_number
 from dmasync.sync_file import SyncFile, warn_unclosed
 from dmasync.syncer import DmaSyncer
-from dmasync.window import OnError, check_sync_type
+from dmasync.window import check_sync_type
 
 if TYPE_CHECKING:
     from dmasync.providers import Provider
@@ -32,11 +32,10 @@ class DmaBuf:
     closed keeps the descriptor until its END.
     """
 
-    def __init__(
-        self, descriptor: Descriptor, size: int, name: str, provider: Provider | None, key: object
-    ) -> None:
+    def __init__(self, descriptor: Descriptor, size: int, name: str, provider: Provider | None, key: object) -> None:
         """For this package; elsewhere see :meth:`from_fd`. *key* is the same object for all buffers of one dma-buf."""
         self._descriptor = descriptor
+        self._lanes = descriptor.lanes
         self._size = size
         self._name = name
         self._provider = provider
@@ -55,7 +54,7 @@ class DmaBuf:
         if backend is None:
             backend = LINUX
         try:
-            # A null name is refused by every dma-buf (EFAULT: dma_buf_set_name) and by nothing else, and changes nothing.
+            # Every dma-buf refuses a null name (EFAULT: dma_buf_set_name), nothing else does, and nothing changes.
             backend.ioctl(fd, uapi.DMA_BUF_SET_NAME, 0)
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EINVAL):
@@ -63,7 +62,9 @@ class DmaBuf:
             if error.errno != errno.EFAULT:
                 raise
         size = backend.lseek(fd, 0, os.SEEK_END)
-        return cls(Descriptor(backend, fd), size, "", None, object())
+        buffer = cls(Descriptor(backend, fd), size, "", None, object())
+        buffer._descriptor.own()
+        return buffer
 
     @property
     def size(self) -> int:
@@ -72,7 +73,7 @@ class DmaBuf:
 
     @property
     def name(self) -> str:
-        """The name that the buffer has in the kernel (``exp_name``'s neighbour in debugfs); "" if it came from elsewhere."""
+        """The name that the buffer has in the kernel; "" if it came from elsewhere."""
         return self._name
 
     @property
@@ -100,9 +101,7 @@ class DmaBuf:
         protection = _mmap.PROT_READ
         if SyncType.WRITE in sync_type:
             protection |= _mmap.PROT_WRITE
-        mapping: Mapping = retried(
-            self._descriptor.backend.mmap, fd, self._size, protection, _mmap.MAP_SHARED, 0
-        )
+        mapping: Mapping = retried(self._descriptor.backend.mmap, fd, self._size, protection, _mmap.MAP_SHARED, 0)
         return mapping
 
     def cpu_access(
@@ -131,10 +130,8 @@ class DmaBuf:
         offset = uapi.dma_buf_export_sync_file.offsets["fd"]
         acquired = Acquired(backend)
         try:
-            number = acquired.get_from(
-                argument, offset, backend.ioctl, fd, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE
-            )
-            descriptor = Descriptor(backend, number, owned=False)
+            number = acquired.get_from(argument, offset, backend.ioctl, fd, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
+            descriptor = Descriptor(backend, number)
             sync_file = SyncFile._of(descriptor)
             acquired.give(descriptor)
             return sync_file
@@ -157,7 +154,7 @@ class DmaBuf:
         backend = self._descriptor.backend
         acquired = Acquired(backend)
         try:
-            descriptor = Descriptor(backend, acquired.get(backend.dup, fd), owned=False)
+            descriptor = Descriptor(backend, acquired.get(backend.dup, fd))
             buffer = DmaBuf(descriptor, self._size, self._name, self._provider, self._key)
             acquired.give(descriptor)
             return buffer
@@ -171,7 +168,7 @@ class DmaBuf:
         return self._descriptor.release()
 
     def close(self) -> None:
-        """Close the descriptor, or leave that to the END of the last window that is open; harmless when called again."""
+        """Close the descriptor, or leave that to the END of the last open window; harmless when called again."""
         try:
             self._unmap()
         finally:
@@ -194,7 +191,7 @@ class DmaBuf:
         return f"<DmaBuf {self._name!r} {self._size} bytes {state}>"
 
     def _view(self, sync_type: SyncType) -> memoryview:
-        """The bytes, from the one mapping that all windows share: a mapping per window costs its page faults each time."""
+        """The bytes, from the one mapping that all windows share: one per window would cost page faults each time."""
         writable = SyncType.WRITE in sync_type
         if self._mapping is None or (writable and not self._mapped_writable):
             try:
@@ -223,24 +220,26 @@ class DmaBuf:
 class CpuAccess(DmaSyncer):
     """A window whose ``with`` block gets the bytes; see :meth:`DmaBuf.cpu_access`."""
 
-    __slots__ = ("_view",)
+    __slots__ = ("_buffer", "_view")
 
     def __init__(self, buffer: DmaBuf, sync_type: SyncType, *, retry: RetryPolicy, on_error: OnError) -> None:
         super().__init__(buffer, sync_type, retry=retry, on_error=on_error)
+        self._buffer = buffer
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:  # type: ignore[override]  # the whole point: the bytes, not the syncer
-        if self._open or self._descriptor.closed:
+        if self._open is not None or self._lane.grip is None:
             self._refuse()
         try:
             # Mapped before START, so that nothing that can fail stands between START and the body.
-            view: memoryview = self._buffer._view(self._sync_type)
+            view = self._buffer._view(self.sync_type)
             self._view = view
             DmaSyncer.__enter__(self)
             return view
         except BaseException as failure:
-            self._abandon(failure)
             self._release()
+            if self._open is not None:
+                self._end_slowly(None, failure)
             raise
 
     @guarded
@@ -250,8 +249,8 @@ class CpuAccess(DmaSyncer):
         try:
             DmaSyncer.__exit__(self, exc_type, exc, traceback)
         except BaseException as error:
-            if self._open:
-                self._finish(error, exc)
+            if self._open is not None:
+                self._end_slowly(error, exc)
             raise
         finally:
             self._release()

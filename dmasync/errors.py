@@ -16,9 +16,7 @@ class DmaSyncError(OSError):
     ``step`` the edge, ``attempts`` how often it was tried (this one included).
     """
 
-    def __init__(
-        self, errno: int, fd: int, flags: int, step: Step, attempts: int, *, reason: str = ""
-    ) -> None:
+    def __init__(self, errno: int, fd: int, flags: int, step: Step, attempts: int, *, reason: str = "") -> None:
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         super().__init__(
             errno,
@@ -35,7 +33,7 @@ class DmaSyncError(OSError):
         return _rebuild, (type(self), self.errno, self.fd, self.flags, self.step, self.attempts, self._reason)
 
 
-class DmaSyncTimeout(DmaSyncError, TimeoutError):
+class DmaSyncTimeout(DmaSyncError, TimeoutError):  # noqa: N818 - subprocess and asyncio call theirs so, too
     """The deadline of the retry policy passed; errno is ETIMEDOUT, the last refusal is the ``__cause__``."""
 
 

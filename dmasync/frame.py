@@ -9,8 +9,7 @@ from types import TracebackType
 from dmasync.access import SyncType
 from dmasync.buffer import DmaBuf
 from dmasync.group import DmaSyncerGroup
-from dmasync.retry import DEFAULT_RETRY, RetryPolicy
-from dmasync.window import OnError
+from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
+from itertools import starmap
 from types import TracebackType
 from typing import Any
 
-from dmasync import uapi
-from dmasync.access import Step, SyncType
+from dmasync.access import SyncType
 from dmasync.backend import Backend
-from dmasync.descriptor import Descriptor
+from dmasync.descriptor import Descriptor, Share, ioctl_of, sync_arguments
+from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
-from dmasync.retry import DEFAULT_RETRY, RetryPolicy
+from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import descriptor_of
-from dmasync.window import OnError, Target, Window, check_sync_type, check_window
-
-_CALL = partial.__call__
+from dmasync.window import Ledger, Target, check_sync_type, check_window, warn_dropped
 
 
-class DmaSyncerGroup(Window):
+class DmaSyncerGroup:
     """One window over several buffers; can be used again and again, one window at a time.
 
     *items* are ``(buffer, sync_type)`` pairs; a buffer is what DmaSyncer takes, or a Plane. Planes and duplicates of
@@ -28,7 +26,18 @@ class DmaSyncerGroup(Window):
     error is raised, the others are attached to it. Retries count anew for each buffer; otherwise as DmaSyncer.
     """
 
-    __slots__ = ("_buffers", "_descriptors", "_ends", "_starts", "_window_targets")
+    __slots__ = (
+        "__weakref__",
+        "_buffers",
+        "_closed",
+        "_ends",
+        "_ioctl",
+        "_kept",
+        "_ledger",
+        "_opened",
+        "_slow",
+        "_starts",
+    )
 
     def __init__(
         self,
@@ -38,44 +47,47 @@ class DmaSyncerGroup(Window):
         retry: RetryPolicy = DEFAULT_RETRY,
         on_error: OnError = "raise",
     ) -> None:
-        self._open = 0
-        self._reserved = 0
         check_window(SyncType.READ, retry, on_error)
-        self._retry = retry
-        self._on_error = on_error
-        self._buffers, targets = _merged(items, backend)
-        self._window_targets = targets
-        self._descriptors: Sequence[Descriptor] = [target.descriptor for target in targets]
-        # Prepared calls, run in C one after the other: see dmasync.interrupts.
-        self._starts = [_call(target, Step.START) for target in targets]
-        self._ends = [_call(target, Step.END) for target in reversed(targets)]
-        if retry.deadline is not None:
-            # The time of each first try matters: leave the short way, which never looks at the clock, nothing to do.
-            self._starts = self._ends = []
+        found = _merged(items, backend)
+        self._buffers = [source for source, _, _ in found]  # kept, so that dups of one dma-buf stay open
+        targets = [
+            Target(descriptor.ioctl if backend is None else ioctl_of(backend), descriptor.fd, sync_type)
+            for _, descriptor, sync_type in found
+        ]
+        self._ledger = Ledger(targets, retry, on_error)
+        self._opened = self._ledger.opened
+        # For the short way, which makes all edges of one kind in one C loop: see dmasync.interrupts.
+        self._ioctl = targets[0].ioctl
+        self._starts = [sync_arguments(target.fd, target.sync_type._start) for target in targets]
+        self._ends = [sync_arguments(target.fd, target.sync_type._end) for target in reversed(targets)]
+        # A deadline needs the time of each first try; several backends need a loop that knows them.
+        self._slow = retry.deadline is not None or any(target.ioctl != self._ioctl for target in targets)
+        self._closed = False
+        self._kept: list[Share] = []
+        for _, descriptor, _ in found:
+            descriptor.join(self)
+
+    @property
+    def active(self) -> bool:
+        """Whether the window is open: every START has succeeded, END has not run."""
+        return bool(self._opened)
 
     def __enter__(self) -> DmaSyncerGroup:
-        if self._open or self._reserved:
-            raise RuntimeError(
-                "the window is already open: end it first, or use a group of its own for each window"
-            )
-        for descriptor in self._descriptors:
-            if descriptor.closed:
-                raise ValueError("items hold a buffer that was closed: allocate or import it again")
+        opened = self._opened
+        if opened or self._closed:
+            self._refuse()
         try:
-            for descriptor in self._descriptors:
-                self._reserved += 1
-                descriptor.users += 1
-            try:
-                for _ in map(_CALL, self._starts):
-                    self._open += 1
-                    self._reserved -= 1
-            except OSError as refused:
-                self._start_rest(refused)
+            if self._slow:
+                self._ledger.start_rest(None)
             else:
-                self._start_rest(None)
+                try:
+                    opened += starmap(self._ioctl, self._starts)
+                except OSError as refused:
+                    self._ledger.start_rest(refused)
             return self
         except BaseException as failure:
-            self._abandon(failure)
+            if opened:
+                self._ledger.finish(None, failure)
             raise
 
     @guarded
@@ -83,55 +95,99 @@ class DmaSyncerGroup(Window):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            # Short unless a deadline, or an END that was given up in an earlier life of this window, is in the way.
-            if self._open == len(self._ends):
-                for descriptor, _ in zip(reversed(self._descriptors), map(_CALL, self._ends)):
-                    self._open -= 1
-                    descriptor.users -= 1
-                    if not descriptor.users:
-                        descriptor.settle()
-            if self._open:
-                self._finish(None, exc)
+            opened = self._opened
+            if opened:
+                if self._slow:
+                    self._end_slowly(None, exc)
+                else:
+                    for _ in starmap(self._ioctl, self._ends):
+                        del opened[-1]
         except BaseException as error:
-            self._finish(error, exc)
+            if not self._opened:
+                raise
+            self._end_slowly(error, exc)
 
     def start(self) -> None:
         """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
-        opened = self._open
+        if self._opened:
+            self._refuse()
         try:
             self.__enter__()
         except BaseException as failure:
-            if not opened:
-                self._abandon(failure)
+            if self._opened:
+                self._end_slowly(None, failure)
             raise
 
     def end(self) -> None:
         """Close the window; does nothing where none is open. Raises what leaving the ``with`` block would raise."""
         self.__exit__(None, None, None)
 
-    def _targets(self) -> Sequence[Target]:
-        return self._window_targets
+    @guarded
+    def _end_slowly(self, surprise: BaseException | None, body: BaseException | None) -> None:
+        """END with all that can go wrong; raises what there is to raise."""
+        try:
+            self._ledger.finish(surprise, body)
+        except BaseException as error:
+            if self._opened:
+                return self._end_slowly(error, body)
+            self._kept.clear()
+            raise
+        self._kept.clear()
+        return None
+
+    def _buffer_closed(self, share: Share) -> None:
+        """A buffer was closed under the group: no window opens any more, one that is open keeps it until END."""
+        if self._opened:
+            self._kept.append(share)
+        self._closed = self._slow = True
+
+    def _refuse(self) -> None:
+        if self._opened:
+            raise RuntimeError("the window is already open: end it first, or use a group of its own for each window")
+        raise ValueError("items hold a buffer that was closed: allocate or import it again")
+
+    @guarded
+    def __del__(self) -> None:
+        try:
+            if self._opened:
+                self._dropped()
+        except AttributeError:
+            pass  # never got through __init__
+        except BaseException:
+            self._dropped()
+            raise
+
+    @guarded
+    def _dropped(self) -> None:
+        try:
+            if self._opened:
+                self._end_slowly(None, None)
+                warn_dropped(self)
+        except DmaSyncError:
+            warn_dropped(self)  # the error was logged, and nobody is there to catch it
+        except BaseException:
+            self._dropped()
+            raise
 
     def __len__(self) -> int:
         """How many dma-bufs the window covers: each counts once."""
-        return len(self._window_targets)
+        return len(self._ledger.targets)
 
     def __repr__(self) -> str:
-        return f"<DmaSyncerGroup of {len(self)} {'open' if self._open else 'shut'}>"
+        return f"<DmaSyncerGroup of {len(self)} {'open' if self.active else 'shut'}>"
 
 
-def _call(target: Target, step: Step) -> partial[Any]:
-    argument = next(target.sync_type._starts if step is Step.START else target.sync_type._ends)
-    return partial(target.ioctl, target.descriptor.fd, uapi.DMA_BUF_IOCTL_SYNC, argument)
-
-
-def _merged(items: Iterable[tuple[Any, SyncType]], backend: Backend | None) -> tuple[list[Any], list[Target]]:
-    """One target for each dma-buf, in the order of first mention, with the union of the accesses.
+def _merged(items: Iterable[tuple[Any, SyncType]], backend: Backend | None) -> list[tuple[Any, Descriptor, SyncType]]:
+    """Buffer, descriptor and access of each dma-buf, in the order of first mention, with the union of the accesses.
 
     A dma-buf is known by its DmaBuf (and that one's dups), a borrowed descriptor by its number.
     """
     found: dict[object, tuple[Any, Descriptor, SyncType]] = {}
-    for number, item in enumerate(items):
+    try:
+        pairs = list(items)
+    except TypeError:
+        raise TypeError(f"items must be (buffer, sync_type) pairs, not {items!r}") from None
+    for number, item in enumerate(pairs):
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise TypeError(f"items[{number}] must be a (buffer, sync_type) pair, not {item!r}")
         source, sync_type = item
@@ -145,8 +201,4 @@ def _merged(items: Iterable[tuple[Any, SyncType]], backend: Backend | None) -> t
         found[key] = source, descriptor, sync_type
     if not found:
         raise ValueError("items must not be empty")
-    targets = [
-        Target(descriptor.ioctl if backend is None else backend.ioctl, descriptor, sync_type)
-        for _, descriptor, sync_type in found.values()
-    ]
-    return [source for source, _, _ in found.values()], targets
+    return list(found.values())

@@ -38,7 +38,7 @@ def guarded(function: Function) -> Function:
 
 def _from_zero(table: bytes) -> bytes:
     values = _varints(table)
-    start, after_start = next(values)
+    start, _ = next(values)
     length, after_length = next(values)
     head = _varint(0)
     return bytes([head[0] | _ENTRY, *head[1:], *_varint(start + length), *table[after_length:]])

@@ -44,7 +44,10 @@ def advice(provider: Provider, code: int) -> str:
     """What to do about a node that answered open(2) with errno *code*."""
     if code in (errno.EACCES, errno.EPERM):
         if os.geteuid() == 0:
-            return "refused although this is root: a device policy of the container, cgroup or security module; allow it there"
+            return (
+                "refused although this is root: a device policy of the container, the cgroup or a security module; "
+                "allow it there"
+            )
         name = os.path.basename(provider.path)
         return (
             "join the group that owns the node, or let a udev rule give it one: "

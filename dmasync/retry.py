@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from dmasync.access import Step
 from dmasync.errors import DmaSyncError, DmaSyncTimeout
@@ -45,30 +46,33 @@ class RetryPolicy:
     sleep: Callable[[float], object] = time.sleep
 
     def __post_init__(self) -> None:
-        errnos: Iterable[object] = self.errnos
-        if isinstance(errnos, (str, bytes)) or not all(isinstance(code, int) for code in errnos):
+        errnos: object = self.errnos
+        if (
+            isinstance(errnos, (str, bytes))
+            or not isinstance(errnos, Iterable)
+            or not all(isinstance(code, int) for code in errnos)
+        ):
             raise TypeError(f"errnos must be a set of errno numbers, not {self.errnos!r}")
         object.__setattr__(self, "errnos", frozenset(self.errnos))
         if self.max_attempts is not None:
             if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool):
                 raise TypeError(f"max_attempts must be an int or None, not {self.max_attempts!r}")
             if self.max_attempts < 1:
-                raise ValueError(
-                    f"max_attempts must be at least 1, or None for no limit, not {self.max_attempts}"
-                )
+                raise ValueError(f"max_attempts must be at least 1, or None for no limit, not {self.max_attempts}")
         if self.deadline is not None:
             if not isinstance(self.deadline, (int, float)) or isinstance(self.deadline, bool):
                 raise TypeError(f"deadline must be seconds or None, not {self.deadline!r}")
             if not self.deadline >= 0:
-                raise ValueError(
-                    f"deadline must not be negative, it is {self.deadline} seconds from the first try"
-                )
+                raise ValueError(f"deadline must not be negative, it is {self.deadline} seconds from the first try")
         for field in ("backoff", "clock", "sleep"):
             if not callable(getattr(self, field)):
                 raise TypeError(f"{field} must be callable, not {getattr(self, field)!r}")
 
 
 DEFAULT_RETRY = RetryPolicy()
+
+OnError = Literal["raise", "log"]
+"""What a window does about a hard error."""
 
 
 class Attempts:

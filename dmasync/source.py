@@ -27,7 +27,7 @@ def descriptor_of(source: Any, backend: Backend | None, argument: str) -> Descri
         if descriptor.closed:
             raise ValueError(f"{argument} was closed: allocate or import it again")
         return descriptor
-    return Descriptor(backend or LINUX, file_number(source, argument), owned=False)
+    return Descriptor(backend or LINUX, file_number(source, argument))
 
 
 def file_number(source: Any, argument: str) -> int:
@@ -39,9 +39,7 @@ def file_number(source: Any, argument: str) -> int:
         except AttributeError:
             number = None
     if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(
-            f"{argument} must be a DmaBuf, a file descriptor or an object with fileno(), not {source!r}"
-        )
+        raise TypeError(f"{argument} must be a DmaBuf, a file descriptor or an object with fileno(), not {source!r}")
     if number < 0:
         raise ValueError(f"{argument} must be an open file descriptor, not {number}")
     if number > 0x7FFFFFFF:

@@ -25,6 +25,7 @@ class SyncFile:
 
     def __init__(self, fd: int, *, backend: Backend | None = None) -> None:
         self._descriptor = Descriptor(backend or LINUX, file_number(fd, "fd"))
+        self._descriptor.own()
 
     @classmethod
     def _of(cls, descriptor: Descriptor) -> SyncFile:
@@ -56,11 +57,7 @@ class SyncFile:
                 raise ValueError(f"timeout must not be negative, it is {timeout} seconds")
         until = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
         while True:
-            left = (
-                None
-                if until is None
-                else min(max(0, math.ceil((until - time.monotonic()) * 1000)), 0x7FFFFFFF)
-            )
+            left = None if until is None else min(max(0, math.ceil((until - time.monotonic()) * 1000)), 0x7FFFFFFF)
             try:
                 ready = self._descriptor.backend.poll(fd, select.POLLIN, left)
             except OSError as error:
@@ -112,6 +109,4 @@ def warn_unclosed(owner: Any) -> None:
         return
     name = repr(owner)
     owner.close()
-    warnings.warn(
-        f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner
-    )
+    warnings.warn(f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner)

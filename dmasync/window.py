@@ -1,7 +1,8 @@
-"""What DmaSyncer and DmaSyncerGroup share: retries, and the END that comes whatever happens.
+"""What all windows share: which START is owed an END, retries, and the END that comes whatever happens.
 
-The edges run as C iterators, ``map(ioctl, fds, requests, arguments)``, and every change of state stands directly
-behind the system call that it records, with no call and no backward jump between: see :mod:`dmasync.interrupts`.
+Every change of state stands directly behind the system call that it records, with no call and no backward jump
+between: see :mod:`dmasync.interrupts`. The short ways through START and END are the windows' own; here is what
+happens when the kernel, or a signal, says no.
 """
 
 from __future__ import annotations
@@ -10,23 +11,17 @@ import errno
 import logging
 import sys
 import warnings
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from itertools import starmap
+from typing import Any, NamedTuple
 
-from dmasync import uapi
 from dmasync.access import Step, SyncType
-from dmasync.descriptor import Descriptor
+from dmasync.descriptor import Untried, sync_arguments
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
-from dmasync.retry import Attempts, RetryPolicy
-
-OnError = Literal["raise", "log"]
+from dmasync.retry import Attempts, OnError, RetryPolicy
 
 logger = logging.getLogger("dmasync")
-
-REQUESTS = repeat(uapi.DMA_BUF_IOCTL_SYNC)
 
 _MOST_INTERRUPTS = 100
 """Exceptions other than OSError that an END survives: signals come to an end some time, a broken backend does not."""
@@ -36,149 +31,80 @@ class Target(NamedTuple):
     """One dma-buf of a window."""
 
     ioctl: Callable[[int, int, Any], Any]
-    descriptor: Descriptor
+    fd: int
     sync_type: SyncType
 
     def flags(self, step: Step) -> int:
         return self.sync_type.value | step.value
 
 
-class Window:
-    """STARTs that are owed an END. A context manager; :meth:`start` and :meth:`end` do the same by hand."""
+class Ledger:
+    """Which targets of a window are owed an END: the first ``len(opened)``, and END takes the last of them first."""
 
-    __slots__ = ("__weakref__", "_on_error", "_open", "_reserved", "_retry")
+    __slots__ = ("on_error", "opened", "retry", "targets")
 
-    _open: int
-    """How many targets have had START and not yet END: always the first ones; END takes the last of them."""
-    _reserved: int
-    """How many targets behind those count this window as a user although their START is still to come."""
-    _retry: RetryPolicy
-    _on_error: OnError
+    def __init__(self, targets: Sequence[Target], retry: RetryPolicy, on_error: OnError, opened: int = 0) -> None:
+        self.targets = targets
+        self.retry = retry
+        self.on_error = on_error
+        self.opened: list[Any] = [0] * opened
+        """What the kernel answered to each START that is owed an END; only the length counts."""
 
-    @abstractmethod
-    def _targets(self) -> Sequence[Target]:
-        """The dma-bufs in START order."""
-
-    @property
-    def active(self) -> bool:
-        """Whether the window is open: START has succeeded, END has not run."""
-        return self._open > 0
-
-    def _start_rest(self, refused: OSError | None) -> None:
+    def start_rest(self, refused: OSError | None) -> None:
         """START every target that has not had it; *refused* is what the first of them just answered.
 
-        A START that fails for good is logged, and raised unless errors are only logged: then the window stays shut.
+        A START that fails for good is logged; then those before it get their END, and the error is raised unless
+        errors are only logged. Whatever else is raised leaves the ENDs to :meth:`finish`.
         """
-        targets = self._targets()
-        while self._open < len(targets):
-            opened = self._open
-            target = targets[opened]
-            attempts = Attempts(self._retry)
-            while self._open == opened:
-                if refused is not None:
-                    failure = attempts.refused(
-                        refused, target.descriptor.fd, target.flags(Step.START), Step.START
-                    )
+        opened = self.opened
+        while len(opened) < len(self.targets):
+            number = len(opened)
+            target = self.targets[number]
+            attempts = Attempts(self.retry)
+            while len(opened) == number:
+                if refused is not None and not isinstance(refused, Untried):
+                    failure = attempts.refused(refused, target.fd, target.flags(Step.START), Step.START)
                     if failure is not None:
                         logger.error("%s", failure)
-                        if self._on_error == "raise":
+                        if self.on_error == "raise":
                             raise failure
-                        return self._abandon(None)
+                        return self.finish(None, None)
                 refused = None
                 try:
-                    for _ in map(target.ioctl, target.descriptor.fds, REQUESTS, target.sync_type._starts):
-                        self._open += 1
-                        self._reserved -= 1
-                        break
+                    opened += starmap(target.ioctl, [sync_arguments(target.fd, target.sync_type._start)])
                 except OSError as error:
                     refused = error
         return None
 
     @guarded
-    def _abandon(self, failure: BaseException | None) -> None:
-        """After *failure* at START: let go of what was not opened, END what was."""
-        try:
-            targets = self._targets()
-            while self._reserved:
-                descriptor = targets[self._open + self._reserved - 1].descriptor
-                self._reserved -= 1
-                descriptor.users -= 1
-                descriptor.settle()
-            if self._open:
-                self._finish(None, failure)
-        except BaseException:
-            if self._open or self._reserved:
-                self._abandon(failure)
-            raise
-
-    @guarded
-    def _finish(
-        self, surprise: BaseException | None, body: BaseException | None, ending: _Ending | None = None
-    ) -> None:
+    def finish(self, surprise: BaseException | None, body: BaseException | None, ending: _Ending | None = None) -> None:
         """END everything that is open, last first, whatever is raised meanwhile; then raise what there is to raise.
 
-        *surprise* is what the END of the last open target just raised, *body* the exception that is on its way.
+        *surprise* is what was just raised in place of the last open target's END, *body* the exception on its way.
         """
         try:
             if ending is None:
-                ending = _Ending(self._retry)
-            targets = self._targets()
-            while self._open:
-                target = targets[self._open - 1]
+                ending = _Ending(self.retry)
+            while self.opened:
+                target = self.targets[len(self.opened) - 1]
                 if surprise is not None and ending.is_over(surprise, target):
-                    self._open -= 1
-                    target.descriptor.users -= 1
+                    del self.opened[-1]
+                    surprise = None
+                    continue
                 surprise = None
-                if ending.attempts is None:
-                    ending.attempts = Attempts(self._retry)
+                ending.begin()
                 try:
-                    if self._open:
-                        target = targets[self._open - 1]
-                        for _ in map(target.ioctl, target.descriptor.fds, REQUESTS, target.sync_type._ends):
-                            self._open -= 1
-                            target.descriptor.users -= 1
-                            ending.attempts = None
-                            break
+                    for _ in starmap(target.ioctl, [sync_arguments(target.fd, target.sync_type._end)]):
+                        del self.opened[-1]
+                        ending.attempts = None
                 except BaseException as error:
                     surprise = error
             if surprise is not None:
                 ending.interrupt = ending.interrupt or surprise
-            for target in targets:
-                target.descriptor.settle()
         except BaseException as error:
-            # Between two system calls; the END is still owed. Bounded by the depth of the stack.
-            return self._finish(error, body, ending)
-        return ending.report(body, self._on_error)
-
-    @guarded
-    def __del__(self) -> None:
-        try:
-            if self._open:
-                self._dropped()
-        except AttributeError:  # never got through __init__
-            pass
-        except BaseException:
-            self._dropped()
-            raise
-
-    @guarded
-    def _dropped(self) -> None:
-        try:
-            if self._open:
-                self._finish(None, None)
-        except DmaSyncError:
-            pass  # was logged, and nobody is there to catch it
-        except BaseException:
-            if self._open:
-                self._dropped()
-            raise
-        warnings.warn(
-            f"a {type(self).__name__} was dropped while its window was open; END has run now: "
-            "use it in a with block, or call end()",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
+            # Between two system calls; an END may still be owed. The depth of the stack bounds this.
+            return self.finish(error, body, ending)
+        return ending.report(body, self.on_error)
 
 
 class _Ending:
@@ -191,30 +117,31 @@ class _Ending:
         self.failures: list[DmaSyncError] = []
         self._interrupts = 0
 
+    def begin(self) -> Attempts:
+        """The attempts at the END that is being made, from its first try on."""
+        if self.attempts is None:
+            self.attempts = Attempts(self.retry)
+        return self.attempts
+
     def is_over(self, surprise: BaseException, target: Target) -> bool:
         """Whether the END of *target* is to be given up after *surprise*; if not, it is to be tried at once."""
-        fd, flags = target.descriptor.fd, target.flags(Step.END)
+        flags = target.flags(Step.END)
+        if isinstance(surprise, Untried):
+            return False
         if isinstance(surprise, OSError) and surprise.errno is not None:
-            attempts = self.attempts or Attempts(self.retry)
-            failure = attempts.refused(surprise, fd, flags, Step.END)
+            failure = self.begin().refused(surprise, target.fd, flags, Step.END)
         else:
             # A signal handler's exception, KeyboardInterrupt first of all: END goes on, the exception comes later.
             self.interrupt = self.interrupt or surprise
             self._interrupts += 1
             failure = None
             if self._interrupts > _MOST_INTERRUPTS:
-                failure = DmaSyncError(
-                    errno.EIO,
-                    fd,
-                    flags,
-                    Step.END,
-                    self._interrupts,
-                    reason=f"never got through: {surprise!r}",
-                )
+                reason = f"never got through: {surprise!r}"
+                failure = DmaSyncError(errno.EIO, target.fd, flags, Step.END, self._interrupts, reason=reason)
                 failure.__cause__ = surprise
         if failure is None:
             return False
-        # What was being handled when the kernel refused is somebody else's; without this it would be its own context.
+        # The refusal came while the body's exception was being handled, which is no reason for it.
         if failure.__cause__ is not None:
             failure.__cause__.__context__ = None
         self.failures.append(failure)
@@ -237,7 +164,7 @@ class _Ending:
 
 
 def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
-    """Hang errors of END on an exception that must not be replaced: as notes, and behind its ``__context__``s."""
+    """Hang errors of END on an exception that must not be replaced: as notes, and at the end of its contexts."""
     for failure in failures:
         note = f"and {failure}"
         if sys.version_info >= (3, 11):
@@ -249,8 +176,18 @@ def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
             last = last.__context__
             seen.add(id(last))
         failure.__context__ = None
-        if last is not failure:
-            last.__context__ = failure
+        last.__context__ = failure
+
+
+def warn_dropped(window: object) -> None:
+    """A window was dropped while it was open; its END has run by now."""
+    warnings.warn(
+        f"a {type(window).__name__} was dropped while its window was open; END has run now: "
+        "use it in a with block, or call end()",
+        ResourceWarning,
+        stacklevel=3,
+        source=window,
+    )
 
 
 def check_window(sync_type: object, retry: object, on_error: object) -> None:
