@@ -21,7 +21,12 @@ class _Armed:
 
     def __init__(self, plan: Fault) -> None:
         self.plan = plan
-        self.verdicts: Iterator[Verdict] = plan.verdicts()
+        self._verdicts: Iterator[Verdict] = plan.verdicts()
+        self.upcoming: Verdict | None = next(self._verdicts, None)
+        """What the next matching call gets; None when the plan is spent."""
+
+    def advance(self) -> None:
+        self.upcoming = next(self._verdicts, None)
 
 
 class FaultInjector:
@@ -67,7 +72,7 @@ class FaultInjector:
                 raise TypeError(f"faults must be plans of fakes.faults, not {plan!r}")
         with self._lock:
             self._plans += faults
-            self._armed += [_Armed(plan) for plan in faults]
+            self._armed += [armed for armed in map(_Armed, faults) if armed.upcoming is not None]
 
     def clear(self) -> None:
         """Drop every plan that still acts."""
@@ -105,10 +110,11 @@ class FaultInjector:
             for armed in tuple(self._armed):
                 if not self._matches(armed.plan, place, fd, request):
                     continue
-                verdict = next(armed.verdicts, None)
-                if verdict is None:
+                verdict = armed.upcoming
+                armed.advance()
+                if armed.upcoming is None:
                     self._armed.remove(armed)
-                elif isinstance(verdict, float):
+                if isinstance(verdict, float):
                     wait += verdict
                 elif verdict:
                     code = verdict
@@ -123,9 +129,7 @@ class FaultInjector:
         if isinstance(place, Step):
             if on is not None and on is not place:
                 return False
-        elif (
-            on is None or isinstance(on, Step) or (on != place and (not request or IOCTLS.get(on) != request))
-        ):
+        elif on is None or isinstance(on, Step) or (on != place and (not request or IOCTLS.get(on) != request)):
             return False
         if plan.buffer is None:
             return True

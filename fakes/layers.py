@@ -60,7 +60,7 @@ def buffer_of(backend: Backend) -> BufferOf:
             buffer = found(fd)
         except OSError:
             return None
-        return buffer if isinstance(buffer, int) else buffer.ino  # type: ignore[no-any-return]
+        return buffer if isinstance(buffer, int) else buffer.ino
 
     return buffer_of_kernel
 
