@@ -28,21 +28,26 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         raise CommandError(f"cannot write {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
 
 
-def refuse_unwritable(
-    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]
-) -> None:
+def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Before any work: CommandError if an output's folder is missing, or it is one of the inputs."""
     read = {os.path.realpath(path) for path in inputs}
     for path in outputs:
         target = Path(os.path.realpath(path))
         if str(target) in read:
-            raise CommandError(
-                f"would overwrite its own input {path}: name another file", ExitStatus.UNUSABLE
-            )
+            raise CommandError(f"would overwrite its own input {path}: name another file", ExitStatus.UNUSABLE)
         if target.is_dir():
             raise CommandError(f"cannot write {path}: is a directory", ExitStatus.UNUSABLE)
         if not target.parent.is_dir():
             raise CommandError(f"cannot write {path}: no directory {target.parent}", ExitStatus.UNUSABLE)
+
+
+def made_folder(path: Path) -> Path:
+    """*path* as a folder, made if it is not there; CommandError (status 2) if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"cannot make the folder {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+    return path
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 from dmasync.cli import main
@@ -48,7 +50,7 @@ def suite(path: Path, *, copying: bool = False, added: int = 0, minutes: float =
     )
     content = document(rows, minutes=minutes, run=run)
     other = wall(path, {"t.py::wall": 1e-3}, seed=seed, noise=0.02)
-    content["benchmarks"].append(__import__("json").loads(other.read_text())["benchmarks"][0])
+    content["benchmarks"].append(json.loads(other.read_text())["benchmarks"][0])
     return write(path, content)
 
 
@@ -209,7 +211,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Path]) -> None:
     """In the screenshot, every picture's place holds ink: an SVG that a browser refuses leaves it white."""
-    image = pytest.importorskip("PIL.Image")
     page = report(history, tmp_path / "r.html")
     only_pictures = re.sub(r"<figcaption>.*?</figcaption>", "", page)
     # Each picture on a slice of its own height, so that the screenshot can be cut without measuring anything.
@@ -230,11 +231,11 @@ def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Pat
             ],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip
-    with image.open(shots["pictures"]) as shot:
+    with Image.open(shots["pictures"]) as shot:
         grey = shot.convert("L")
     for index, title in enumerate(PICTURES):
         part = grey.crop((0, 600 * index, grey.width, 600 * (index + 1)))
         dark = sum(part.histogram()[:128]) / (part.width * part.height)
         assert dark > 0.002, f"{title} is blank"
-    with image.open(shots["page"]) as shot:
+    with Image.open(shots["page"]) as shot:
         assert shot.size == (1100, 4000)

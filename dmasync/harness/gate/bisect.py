@@ -9,8 +9,6 @@ frame (:mod:`dmasync.cli`) sees to those that happen before this module is asked
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,14 +19,10 @@ from dmasync.harness.gate.judge import judge
 from dmasync.harness.gate.kernels import Measure, Subject, arguments, measure_with_bench
 from dmasync.harness.gate.outputs import Outputs
 from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
 from dmasync.harness.host_setup import MissingPartError
 from dmasync.harness.rows_file import Run, load_run
 from dmasync.harness.virtual_machine import BootError, GuestDiedError, VirtualMachineError
-
-OUTPUT_VARIABLE = "DMASYNC_RUN"
-"""Holds the file that a ``--measure`` command must write its run to."""
-
-_NOT_A_COMMAND = (126, 127)  # what a shell says when it cannot start a command: a typo, not a bad commit
 
 
 class SkipCommitError(Exception):
@@ -123,33 +117,21 @@ def _subject(options: argparse.Namespace) -> Subject:
     return Subject(kernel, arguments(options.append_candidate), options.arch, options.quick)
 
 
-def _built(command: str) -> None:
-    status = _shell(command, {})
-    if status in _NOT_A_COMMAND:
-        raise CommandError(f"--build {command!r} could not be started (status {status})")
-    if status:
+def _built(line: str) -> None:
+    if status := _run(line, {}):
         raise SkipCommitError(f"does not build (status {status})")
 
 
-def _measured_by(command: str, output: Path) -> None:
-    status = _shell(command, {OUTPUT_VARIABLE: str(output)})
-    if status in _NOT_A_COMMAND:
-        raise CommandError(f"--measure {command!r} could not be started (status {status})")
-    if status:
+def _measured_by(line: str, output: Path) -> None:
+    if status := _run(line, {OUTPUT_VARIABLE: str(output)}):
         raise SkipCommitError(f"the measuring command ended with status {status}")
 
 
-def _shell(command: str, variables: dict[str, str]) -> int:
-    """Run *command* with its output on standard error: standard output holds the verdicts."""
-    sys.stderr.flush()
-    return subprocess.run(  # noqa: S602  # the caller's own command line, written for a shell
-        command,
-        shell=True,
-        stdin=subprocess.DEVNULL,
-        stdout=2,
-        env={**os.environ, **variables},
-        check=False,
-    ).returncode
+def _run(line: str, variables: dict[str, str]) -> int:
+    try:
+        return run_line(line, variables)
+    except NotStartedError as error:
+        raise CommandError(str(error)) from None
 
 
 def _panicked(error: VirtualMachineError) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate import bisect, kernels
+from dmasync.harness.gate import bisect, interleave, kernels
 from dmasync.harness.gate.judge import judge, self_check
 from dmasync.harness.gate.outputs import Outputs
 from dmasync.harness.gate.settings import GateSettings, load_settings, number
@@ -42,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)",
     )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs that are measured here in DIR")
     kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
+    interleave.add_arguments(parser.add_argument_group("two measuring commands, taken A B B A"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
     Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))
 
@@ -57,11 +59,16 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> ExitStatus:
     settings = _settings(options)
     outputs = Outputs.of(options)
+    files_given = options.base or options.candidate or options.more_base or options.more_candidate
+    ways = [files_given, kernels.is_asked_for(options), interleave.is_asked_for(options)]
+    if sum(map(bool, ways)) > 1:
+        raise CommandError("give one of: BASE and CANDIDATE, two kernels, two measuring commands")
     if kernels.is_asked_for(options):
-        if options.base or options.candidate or options.more_base or options.more_candidate:
-            raise CommandError("run files and kernels were given: give BASE and CANDIDATE, or --kernel twice")
         outputs.check([])
         return kernels.run(options, settings, outputs)
+    if interleave.is_asked_for(options):
+        outputs.check([])
+        return interleave.run(options, settings, outputs)
     base_files = files_of([options.base, *options.more_base])
     candidate_files = files_of([options.candidate, *options.more_candidate])
     outputs.check([*base_files, *candidate_files])

@@ -16,6 +16,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs import Outputs
 from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.rows_write import made_folder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         )
     group.add_argument("--arch", metavar="ARCH", help="the guest's architecture (x86_64, arm64)")
     group.add_argument("--quick", action="store_true", help="the short suite")
-    group.add_argument("--keep", metavar="DIR", type=Path, help="keep the measured runs in DIR")
 
 
 def is_asked_for(options: argparse.Namespace) -> bool:
@@ -71,7 +71,7 @@ def run(
     base, candidate = subjects(options)
     measure = measure or measure_with_bench
     with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
-        folder = _folder(options.keep) or Path(scratch)
+        folder = made_folder(options.keep) if options.keep else Path(scratch)
         base_run = _measured(measure, base, folder / "base.json")
         again = _measured(measure, base, folder / "base-again.json") if options.self_check else None
         candidate_run = _measured(measure, candidate, folder / "candidate.json")
@@ -122,12 +122,3 @@ def measure_with_bench(subject: Subject, output: Path) -> None:
 def _measured(measure: Measure, subject: Subject, output: Path) -> Run:
     measure(subject, output)
     return load_run(output)
-
-
-def _folder(keep: Path | None) -> Path | None:
-    if keep is not None:
-        try:
-            keep.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(f"--keep {keep}: {error.strerror}") from None
-    return keep

@@ -1,0 +1,72 @@
+"""Take the runs of two sides in turn, A B B A and again, so that the machine's drift falls on both alike.
+
+Each side is a line for the shell that writes one run to ``$DMASYNC_RUN``: on a board, with two builds of a driver,
+whatever sets the one or the other up and calls ``dmasync bench``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate.outputs import Outputs
+from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
+from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.rows_write import made_folder
+
+DEFAULT_BLOCKS = 6
+"""A B B A that often: 12 runs a side found a true +10 % in 99.9 % of simulated comparisons."""
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    for side in ("base", "candidate"):
+        group.add_argument(
+            f"--measure-{side}", metavar="CMD", help=f"a line for the shell that writes a run to ${OUTPUT_VARIABLE}"
+        )
+    group.add_argument(
+        "--blocks",
+        metavar="N",
+        type=int,
+        default=DEFAULT_BLOCKS,
+        help="how often A B B A is measured (default: %(default)s)",
+    )
+
+
+def is_asked_for(options: argparse.Namespace) -> bool:
+    return bool(options.measure_base or options.measure_candidate)
+
+
+def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -> ExitStatus:
+    """Measure both sides in turn and judge them; CommandError (3) if a measurement fails."""
+    from dmasync.harness.gate.command import finish
+
+    if not (options.measure_base and options.measure_candidate):
+        raise CommandError("give both --measure-base and --measure-candidate")
+    if options.blocks < 1:
+        raise CommandError(f"--blocks is {options.blocks}, expected at least 1")
+    with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
+        folder = made_folder(options.keep) if options.keep else Path(scratch)
+        lines = {"A": options.measure_base, "B": options.measure_candidate}
+        runs: dict[str, list[Run]] = {"A": [], "B": []}
+        sequence = "ABBA" * options.blocks
+        for number, side in enumerate(sequence, 1):
+            name = "base" if side == "A" else "candidate"
+            print(f"run {number} of {len(sequence)}: {name}", file=sys.stderr)  # noqa: T201
+            runs[side].append(_measured(lines[side], folder / f"{number:03}-{name}.json"))
+        return finish(runs["A"], runs["B"], None, options.self_check, settings, outputs)
+
+
+def _measured(line: str, output: Path) -> Run:
+    try:
+        status = run_line(line, {OUTPUT_VARIABLE: str(output)})
+    except NotStartedError as error:
+        raise CommandError(str(error)) from None
+    if status:
+        raise CommandError(f"{line!r} ended with status {status}: nothing is judged", ExitStatus.CANNOT_JUDGE)
+    if not output.is_file():
+        raise CommandError(f"{line!r} wrote no run to ${OUTPUT_VARIABLE}", ExitStatus.CANNOT_JUDGE)
+    return load_run(output)

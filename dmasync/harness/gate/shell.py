@@ -1,0 +1,28 @@
+"""Lines for the shell that the caller gave: build commands, measuring commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+OUTPUT_VARIABLE = "DMASYNC_RUN"
+"""Holds the file that a measuring command must write its run to."""
+
+_NOT_A_COMMAND = (126, 127)
+
+
+class NotStartedError(Exception):
+    """The shell could not start the command: a typo rather than a failure."""
+
+
+def run_line(line: str, variables: Mapping[str, str]) -> int:
+    """Run *line* and return its status; its output goes to standard error, since verdicts go to the other."""
+    sys.stderr.flush()
+    status = subprocess.run(  # noqa: S602  # the caller's own line, written for a shell
+        line, shell=True, stdin=subprocess.DEVNULL, stdout=2, env={**os.environ, **variables}, check=False
+    ).returncode
+    if status in _NOT_A_COMMAND:
+        raise NotStartedError(f"{line!r} could not be started (status {status})")
+    return status
