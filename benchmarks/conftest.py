@@ -1,0 +1,3 @@
+"""The suites. ``pytest benchmarks`` runs them on what is here; ``dmasync bench`` chooses where."""
+
+pytest_plugins = ["dmasync.harness.bench_plugin"]

@@ -1,0 +1,35 @@
+"""Pairs from several threads at once, each on a buffer of its own."""
+
+from __future__ import annotations
+
+import threading
+
+from dmasync import DmaSyncer, SyncType
+from dmasync.harness.bench_measure import Operation
+from timed.bench import Bench
+
+
+def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) -> Operation:
+    """An operation is one pair in every thread; a block ends when the last thread has done its pairs."""
+    syncers = [DmaSyncer(bench.buffer(provider, size), SyncType[access]) for _ in range(threads)]
+    go, done = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
+    share = 0
+
+    def work(syncer: DmaSyncer) -> None:
+        while True:
+            go.wait()
+            for _ in range(share):
+                with syncer:
+                    pass
+            done.wait()
+
+    for syncer in syncers:
+        threading.Thread(target=work, args=(syncer,), daemon=True).start()
+
+    def run(count: int) -> None:
+        nonlocal share
+        share = count
+        go.wait()
+        done.wait()
+
+    return Operation(run, facts={"calls": 2 * threads})

@@ -1,0 +1,217 @@
+"""The pytest side of the suites: options, the fixture ``row``, and what the run file says about itself.
+
+pytest-benchmark keeps the statistics and writes the file; the timing itself is done in another process
+(:mod:`dmasync.harness.bench_worker`), whose rounds are played back to its timer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmasync.harness.bench_measure import EXACT, WALL, Measured
+from dmasync.harness.bench_worker import RowImpossibleError, Worker, WorkerError
+from dmasync.harness.rows import INSTRUCTIONS, NANOSECONDS, RUN_BLOCK, RUNGS, NotMeasured, RowFacts, RunFacts
+
+WARM_SIZE = 4096
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("dmasync suites")
+    group.addoption("--dmasync-rung", choices=RUNGS, default=None, help="where this runs (default: found out)")
+    group.addoption("--dmasync-exact", action="store_true", help="the clock counts instructions")
+    group.addoption("--dmasync-quick", action="store_true", help="the short suite")
+    group.addoption("--dmasync-progress", action="store_true", help="say on standard error which row is measured")
+
+
+class Playback:
+    """A timer that moves by the rounds that were measured elsewhere."""
+
+    def __init__(self) -> None:
+        self._readings: Iterator[float] = iter(())
+
+    def load(self, measured: Measured) -> None:
+        seconds = [nanoseconds * measured.operations / 1e9 for nanoseconds in measured.rounds]
+        self._readings = iter([reading for length in seconds for reading in (0.0, length)])
+
+    def __call__(self) -> float:
+        return next(self._readings)
+
+
+PLAYBACK = Playback()
+
+
+class Suites:
+    """One run: the worker, what is there to measure, what could not be measured."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.exact = bool(config.getoption("--dmasync-exact"))
+        self.quick = bool(config.getoption("--dmasync-quick"))
+        self.rung: str = config.getoption("--dmasync-rung") or _this_rung()
+        self.plan = EXACT if self.exact else WALL
+        self.not_measured: list[NotMeasured] = []
+        self._worker: Worker | None = None
+        self._missing: dict[str, str] | None = None
+
+    def worker(self, folder: Path) -> Worker:
+        if self._worker is None:
+            environment = {"fake": self.rung == "fake", "exclusive": self.exact}
+            self._worker = Worker(folder, environment)
+        return self._worker
+
+    def missing(self, folder: Path, provider: str, attached: bool) -> str:
+        """Why *provider* cannot be measured here, or the empty text."""
+        if self._missing is None:
+            worker = self.worker(folder)
+            self._missing = worker.ask("bench:providers", {})
+            self._missing["vgem"] = worker.ask("bench:importers", {})
+        reason = self._missing[provider]
+        if reason:
+            return f"{provider}: {reason}"
+        return self._missing["vgem"] if attached else ""
+
+    def close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+
+
+_SUITES = pytest.StashKey[Suites]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SUITES] = Suites(config)
+    config.addinivalue_line("markers", "long: rows that the short suite (--dmasync-quick) leaves out")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _SUITES in config.stash:
+        config.stash[_SUITES].close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    suites = config.stash[_SUITES]
+    if suites.quick:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    for item in items:
+        item.add_marker(pytest.mark.benchmark(timer=PLAYBACK))
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+    """Measure one row: ``row("sync:start", {"provider": …}, step="start", …)``; the rest are facts of the row."""
+    suites = request.config.stash[_SUITES]
+    folder = Path(str(request.config.rootpath if request.path is None else request.path.parent))
+
+    def measure(function: str, arguments: dict[str, Any], **facts: Any) -> None:
+        measured = _measured(suites, folder, request.node.nodeid, function, arguments)
+        known = RowFacts(
+            unit=INSTRUCTIONS if suites.exact else NANOSECONDS,
+            rung=suites.rung,
+            arch=platform.machine(),
+            kernel=platform.release(),
+            python=platform.python_version(),
+            exact=suites.exact and _is_exact(measured.rounds),
+            **{name: arguments.get(name) for name in ("provider", "size", "access", "attached") if name in arguments},
+            # The operation itself knows best how many system calls it makes.
+            **{**facts, **{name: measured.facts.pop(name) for name in ("calls",) if name in measured.facts}},
+        )
+        benchmark.extra_info.update(known.as_extra_info())
+        benchmark.extra_info.update(measured.facts, floor=measured.floor, operations=measured.operations)
+        PLAYBACK.load(measured)
+        benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
+
+    return measure
+
+
+def _measured(suites: Suites, folder: Path, nodeid: str, function: str, arguments: dict[str, Any]) -> Measured:
+    reason = ""
+    if "provider" in arguments:
+        reason = suites.missing(folder, arguments["provider"], bool(arguments.get("attached")))
+    try:
+        if reason:
+            raise RowImpossibleError(reason)
+        small = {**arguments, "size": WARM_SIZE}
+        warm = small if arguments.get("size", 0) > 1 << 20 else None
+        return suites.worker(folder).measure(function, arguments, suites.plan, warm)
+    except RowImpossibleError as impossible:
+        suites.not_measured.append(NotMeasured(nodeid, str(impossible)))
+        pytest.skip(str(impossible))
+    except WorkerError as defect:
+        pytest.fail(str(defect), pytrace=False)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_exact(rounds: list[float]) -> bool:
+    """Tell whether the middle half of the rounds took the same number: a timer tick falls into one now and then."""
+    ordered = sorted(rounds)
+    quarter = len(ordered) // 4
+    return ordered[quarter] == ordered[-1 - quarter]
+
+
+def _this_rung() -> str:
+    from dmasync.harness.bench_rungs import openable_node
+
+    return "hardware" if openable_node() else "fake"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
+    if session.config.getoption("--dmasync-progress"):
+        session.config.pluginmanager.register(_Progress(len(session.items)))
+    return (yield)
+
+
+class _Progress:
+    def __init__(self, rows: int) -> None:
+        self._row, self._rows = 0, rows
+
+    def pytest_runtest_logstart(self) -> None:
+        self._row += 1
+        print(f"row {self._row} of {self._rows}", file=sys.stderr, flush=True)  # noqa: T201 - asked for
+
+
+def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, Any] | None:
+    # A guest has no git, and the host adds this afterwards.
+    return {} if config.getoption("--dmasync-progress") else None
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    # The plugin's own asks programs about the CPU for a minute, under emulation; a run needs what follows.
+    return {
+        "node": platform.node(),
+        "processor": platform.processor(),
+        "machine": platform.machine(),
+        "python_compiler": platform.python_compiler(),
+        "python_implementation": platform.python_implementation(),
+        "python_implementation_version": platform.python_version(),
+        "python_version": platform.python_version(),
+        "python_build": list(platform.python_build()),
+        "release": platform.release(),
+        "system": platform.system(),
+        "cpu": {"count": os.cpu_count()},
+    }
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    suites = config.stash[_SUITES]
+    command_line = None
+    if suites.rung != "fake":
+        command_line = Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").strip()
+    facts = RunFacts(
+        kernel=platform.release(),
+        kernel_command_line=command_line,
+        rung=suites.rung,
+        not_measured=tuple(suites.not_measured),
+    )
+    output_json[RUN_BLOCK] = facts.as_block()

@@ -1,0 +1,187 @@
+"""Run the suites on one rung and write the run file: on this host, or in a virtual machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmasync.harness import guest_files, host_setup, kernels
+from dmasync.harness.apt import host_machine
+from dmasync.harness.bench_rungs import VM
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.progress import Progress, SilentProgress
+from dmasync.harness.rows import RUN_BLOCK
+from dmasync.harness.rows_write import write_atomically
+from dmasync.harness.virtual_machine import VirtualMachine
+
+GUEST_TIMEOUT_SECONDS = 1800.0
+_ROW = re.compile(r"row (\d+) of (\d+)\n")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, and where. ``append`` are further kernel arguments, ``machine`` the kernel's name of an
+    architecture.
+    """
+
+    rung: str
+    exact: bool = False
+    quick: bool = False
+    kernel: str | None = None
+    append: tuple[str, ...] = ()
+    machine: str | None = None
+    setup: bool = False
+    timeout: float = GUEST_TIMEOUT_SECONDS
+
+
+def run_suites(request: Request, output: Path, progress: Progress | None = None) -> ExitStatus:
+    """Measure and write *output*, whole or not at all.
+
+    GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: nothing
+    was measured (3), or what the virtual machine raises.
+    """
+    progress = progress or SilentProgress()
+    with tempfile.TemporaryDirectory(prefix="dmasync-bench-") as scratch:
+        file = Path(scratch) / "run.json"
+        status, text, provenance = (_in_machine if request.rung == VM else _here)(request, file, progress)
+        if not file.is_file() or not file.stat().st_size:
+            raise CommandError(f"nothing was measured{_why(text)}", ExitStatus.CANNOT_JUDGE)
+        document = json.loads(file.read_text(encoding="utf-8"))
+    document["commit_info"] = _commit_info()
+    document[RUN_BLOCK] |= provenance
+    write_atomically(output, json.dumps(document, indent=1) + "\n")
+    if status != 0:
+        progress.note(f"some rows failed (pytest's status {status}); they are not in {output}")
+        for line in _failures(text):
+            progress.note(line)
+        return ExitStatus.REGRESSION
+    return ExitStatus.GOOD
+
+
+def suites_folder() -> Path:
+    """Return the folder of the suites; CommandError (4) where only the library is installed."""
+    folder = guest_files.project_folder() / "benchmarks"
+    if not (folder / "conftest.py").is_file():
+        raise CommandError(
+            f"the suites are not installed here (no {folder}): run this from a checkout", ExitStatus.SKIPPED
+        )
+    return folder
+
+
+def _arguments(request: Request, file: Path) -> list[str]:
+    folder = suites_folder()
+    line = ["-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
+    line += ["-q", "-rN", "-p", "no:cacheprovider", "--assert=plain", "--benchmark-quiet"]
+    line += [f"--benchmark-json={file}", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
+    line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
+    return line
+
+
+def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
+    with tempfile.TemporaryFile() as printed:
+        process = subprocess.Popen(
+            [sys.executable, *_arguments(request, file)],
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            cwd=suites_folder().parent,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        sink = _Rows(progress)
+        assert process.stderr is not None  # noqa: S101 - asked for above
+        with process, process.stderr as stderr:
+            for line in stderr:
+                sink.write(line)
+        progress.done()
+        printed.seek(0)
+        return process.returncode, printed.read().decode(errors="replace") + sink.text, {}
+
+
+def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
+    machine_name = request.machine or host_machine()
+    if request.setup:
+        host_setup.install_missing(progress, machine_name)
+    kernel = kernels.resolve(request.kernel, machine=machine_name, progress=progress)
+    folder = suites_folder()
+    machine = VirtualMachine(
+        kernel=kernel,
+        exact=request.exact,
+        append=request.append,
+        output=file.parent,
+        share=(folder.parent,),
+        working_directory=folder.parent,
+        timeout=request.timeout,
+        progress=progress,
+    )
+    pytest = " ".join([machine.python, *_arguments(request, file)])
+    # vgem is the importer that attached rows need. Real-time threads may take all of the one CPU: while a row is
+    # measured nothing else must run.
+    prepare = "modprobe -q vgem 2>/dev/null; echo -1 >/proc/sys/kernel/sched_rt_runtime_us"
+    sink = _Rows(progress)
+    completed = machine.run(f"{prepare}; exec {pytest}", stderr=sink)
+    progress.done()
+    provenance = {
+        "kernel_config_digest": kernel.config_digest,
+        "kernel_source": completed.kernel_source,
+        "kernel_append": list(completed.append),
+        "boot_seconds": round(completed.boot_seconds, 1),
+        "suite_seconds": round(completed.command_seconds, 1),
+    }
+    return completed.returncode, completed.stdout + sink.text, provenance
+
+
+class _Rows(io.BytesIO):
+    """Standard error of the suites: the rows' numbers become progress, the rest is kept."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._rest = ""
+        self.text = ""
+
+    def write(self, block: Any) -> int:
+        self._rest += bytes(block).decode(errors="replace")
+        *lines, self._rest = self._rest.split("\n")
+        for line in lines:
+            if match := _ROW.fullmatch(line + "\n"):
+                self._say(int(match[1]), int(match[2]))
+            else:
+                self.text += line + "\n"
+        return len(block)
+
+    def _say(self, row: int, rows: int) -> None:
+        # Ten lines, not hundreds, where the progress is a log.
+        if row in (1, rows) or row % max(1, rows // 10) == 0:
+            self._progress.phase(f"measuring row {row} of {rows}")
+
+
+def _why(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reasons = [line for line in lines if line.startswith(("E  ", "ERROR", "SKIPPED", "nothing"))]
+    return f": {(reasons or lines)[-1]}" if lines else ""
+
+
+def _failures(text: str) -> Sequence[str]:
+    """The last line of each failed row's traceback, each once."""
+    found = [line.strip() for line in text.splitlines() if re.match(r"(E\s+)?\w+(\.\w+)*(Error|Exception)\b", line)]
+    return list(dict.fromkeys(found))[:10]
+
+
+def _commit_info() -> dict[str, Any]:
+    from pytest_benchmark.utils import get_commit_info
+
+    before = Path.cwd()
+    try:
+        os.chdir(suites_folder().parent)
+        return dict(get_commit_info("dmasync"))
+    finally:
+        os.chdir(before)
