@@ -95,14 +95,14 @@ class FakeKernel:
 
     # The protocol
 
-    def open(self, path: str, flags: int, /) -> int:
+    def open(self, path: str, flags: int) -> int:
         """``open(2)`` of a device node."""
-        file = self.nodes.open(self, os.fspath(path), flags)
+        file = self.nodes.open(self, os.fsdecode(path), flags)
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
         return self.descriptors.add(file, close_on_exec=True)
 
     @guarded
-    def close(self, fd: int, /) -> None:
+    def close(self, fd: int) -> None:
         """``close(2)``; the descriptor is gone also when a signal handler raises in here."""
         try:
             self.descriptors.remove(fd).put()
@@ -113,11 +113,11 @@ class FakeKernel:
                 self.descriptors.remove(fd).put()
             raise
 
-    def dup(self, fd: int, /) -> int:
+    def dup(self, fd: int) -> int:
         """``fcntl(fd, F_DUPFD_CLOEXEC, 0)``."""
         return self.descriptors.add(self.descriptors.any_file(fd), close_on_exec=True)
 
-    def ioctl(self, fd: int, request: int, arg: Argument = 0, mutate_flag: bool = True, /) -> Any:
+    def ioctl(self, fd: int, request: int, arg: Argument = 0, mutate_flag: bool = True) -> Any:
         """``ioctl(2)`` with the arguments of ``fcntl.ioctl``.
 
         *arg*: a bytearray (or another writable buffer), changed in place; an int, which is the value or the
@@ -131,25 +131,25 @@ class FakeKernel:
             return file.ioctl(fd, request & _REQUEST, arg)
         return self._ioctl_with_any(file, fd, request & _REQUEST, arg)
 
-    def memfd_create(self, name: str, flags: int, /) -> int:
+    def memfd_create(self, name: str, flags: int) -> int:
         """``memfd_create(2)``."""
         return memfd_create(self, name, flags)
 
-    def ftruncate(self, fd: int, length: int, /) -> None:
+    def ftruncate(self, fd: int, length: int) -> None:
         """``ftruncate(2)``."""
         if length < 0:
             raise os_error(errno.EINVAL)
         self.descriptors.file(fd).truncate(length)
 
-    def add_seals(self, fd: int, seals: int, /) -> None:
+    def add_seals(self, fd: int, seals: int) -> None:
         """``fcntl(fd, F_ADD_SEALS, seals)``."""
         self.descriptors.file(fd).add_seals(seals & 0xFFFF_FFFF)
 
-    def get_seals(self, fd: int, /) -> int:
+    def get_seals(self, fd: int) -> int:
         """``fcntl(fd, F_GET_SEALS)``."""
         return self.descriptors.file(fd).get_seals()
 
-    def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0, /) -> FakeMapping:
+    def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0) -> FakeMapping:
         """``mmap(2)``; as Python's ``mmap.mmap``, a memfd cannot be mapped beyond its end (ValueError)."""
         if length < 0:
             raise OverflowError("memory mapped length must be positive")
@@ -166,14 +166,14 @@ class FakeKernel:
         self._track(mapping, file, _may_write(file, flags))
         return mapping
 
-    def lseek(self, fd: int, offset: int, whence: int, /) -> int:
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
         """``lseek(2)``."""
         file = self.descriptors.file(fd)
         if not 0 <= whence <= _SEEK_MAX:
             raise os_error(errno.EINVAL)
         return file.seek(offset, whence)
 
-    def poll(self, fd: int, events: int, timeout_ms: int | None, /) -> int:
+    def poll(self, fd: int, events: int, timeout_ms: int | None) -> int:
         """``poll(2)`` on one descriptor: the revents, POLLNVAL for one that is not open, 0 at the
         time-out.
         """
