@@ -114,7 +114,6 @@ class DmaBuf(File):
         return 0
 
     def _export_sync_file(self, arg: Argument) -> int:
-        self._require_sync_files(uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE)
         data = copy_from(arg, uapi.dma_buf_export_sync_file.size)
         flags = uapi.dma_buf_export_sync_file.get(data, "flags")
         if flags & ~_RW or not flags & _RW:
@@ -128,7 +127,6 @@ class DmaBuf(File):
         return 0
 
     def _import_sync_file(self, arg: Argument) -> int:
-        self._require_sync_files(uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE)
         data = copy_from(arg, uapi.dma_buf_import_sync_file.size)
         flags = uapi.dma_buf_import_sync_file.get(data, "flags")
         if flags & ~_RW or not flags & _RW:
@@ -141,10 +139,6 @@ class DmaBuf(File):
             for fence in unwrapped(sync_file.fence):
                 self.reservation.add(fence, usage)
         return 0
-
-    def _require_sync_files(self, request: int) -> None:
-        if request not in self.kernel.profile.dma_buf_requests:
-            raise os_error(errno.ENOTTY)
 
     def seek(self, offset: int, whence: int) -> int:
         if whence == os.SEEK_END:

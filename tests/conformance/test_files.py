@@ -184,9 +184,13 @@ def test_only_a_memfd_tells_how_many_bytes_its_pages_take(system: System, kind: 
         mapping[0] = mapping[5 * PAGE] = 1
         assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
         assert int.from_bytes(argument, "little") == 2 * PAGE
+        system.backend.add_seals(fd, uapi.F_SEAL_SHRINK)
         system.create(system.open(UDMABUF), fd, PAGE, 2 * PAGE)
         assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
         assert int.from_bytes(argument, "little") == 4 * PAGE
+        mapping[7 * PAGE] = 1
+        assert system.backend.ioctl(fd, FIOQSIZE, argument) == 0
+        assert int.from_bytes(argument, "little") == 5 * PAGE
         with refused(errno.EFAULT):
             system.backend.ioctl(fd, FIOQSIZE, 0)
     else:

@@ -233,6 +233,16 @@ def test_an_argument_that_cannot_be_written_is_efault_and_nothing_is_left(system
         system.backend.ioctl(heap, ALLOC, address)
 
 
+def test_an_argument_that_can_be_written_in_part_is_efault_and_nothing_is_left(system: System) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    argument = bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0))
+    assert argument[16:] == bytes(8)
+    address = memory.put_before_end(argument[:16])
+    memory.make_hole_readable()
+    with refused(errno.EFAULT):
+        system.backend.ioctl(heap, ALLOC, address)
+
+
 def test_an_argument_by_address_is_changed_in_place(system: System) -> None:
     heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
     address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))

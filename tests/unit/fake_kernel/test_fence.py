@@ -200,3 +200,19 @@ def test_two_polls_of_one_buffer_both_wake(kernel: FakeKernel, buffer: int) -> N
     for thread in threads:
         thread.join()
     assert answers == [1, 1, 1, 1]
+
+
+class LateFence(FakeFence):
+    """Signals in the moment between the look at it and the wait for it."""
+
+    def add_callback(self, callback: object) -> bool:
+        self.signal()
+        return False
+
+
+def test_a_fence_that_signals_in_between_is_not_waited_for(kernel: FakeKernel, buffer: int) -> None:
+    kernel.attach_fence(buffer, LateFence())
+    assert kernel.poll(buffer, 5, 0) == 5
+    kernel.attach_fence(buffer, LateFence())
+    assert kernel.ioctl(buffer, uapi.DMA_BUF_IOCTL_SYNC, START_RW) == 0
+    assert kernel.fdinfo(buffer)["count"] == 1

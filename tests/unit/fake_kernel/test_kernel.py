@@ -7,13 +7,14 @@ import errno
 import gc
 import mmap
 import os
+import resource
 import threading
 from typing import Any
 
 import pytest
 
 from dmasync import uapi
-from fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError
+from fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
 
 PAGE = mmap.PAGESIZE
 FIRST_FD = 1 << 30
@@ -201,6 +202,10 @@ def test_what_linux_knows_and_the_fake_does_not_is_no_oserror() -> None:
         (kernel.memfd_create, ("huge", uapi.MFD_HUGETLB | 30 << 26)),
         (kernel.ioctl, (memfd, 1, bytearray(4))),
         (kernel.ioctl, (memfd, 0x40305828, bytearray(48))),
+        (kernel.ioctl, (memfd, 0xC0045877, bytearray(4))),
+        (kernel.ioctl, (memfd, 0x80111500, bytearray(32))),
+        (kernel.ioctl, (memfd, 0x40086602, bytearray(8))),
+        (kernel.ioctl, (memfd, 0x40049409, memfd)),
         (kernel.mmap, (memfd, PAGE, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)),
         (kernel.mmap, (memfd, PAGE, 3, mmap.MAP_SHARED | 0x10)),
     ):
@@ -403,3 +408,41 @@ def test_an_interrupted_close_has_closed() -> None:
     with pytest.raises(KeyboardInterrupt):
         kernel.close(fd)
     assert kernel.open_fds() == {}
+
+
+def test_a_request_that_takes_no_answer_gets_a_buffer_that_nobody_is_told_of() -> None:
+    kernel = FakeKernel()
+    heap = kernel.open("/dev/dma_heap/system", os.O_RDWR)
+    argument = uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)
+    before = bytes(argument)
+    assert kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC & ~(2 << 30), argument) == 0
+    assert argument == before
+    assert list(kernel.open_fds().values()) == ["heap device", "dmabuf"]
+
+
+@pytest.fixture
+def no_real_descriptor_left() -> Any:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_process_without_descriptors_can_have_no_fake_pages_either(no_real_descriptor_left: None) -> None:
+    kernel = FakeKernel()
+    assert code_of(kernel.memfd_create, "m", 0) == errno.EMFILE
+    assert code_of(heap_buffer, kernel) == errno.EMFILE
+    assert kernel.open_fds() == {}
+
+
+def test_pages_that_the_host_does_not_give_are_an_error() -> None:
+    with mmap.mmap(-1, PAGE) as place:
+        assert code_of(host.map_over, host.address_of(place), PAGE, 3, mmap.MAP_SHARED, -1, 0) == errno.EBADF
+    host.populate(-1, 0, PAGE)
+
+
+def test_an_answer_into_nothing_is_lost() -> None:
+    kernel = FakeKernel()
+    assert kernel.ioctl(heap_buffer(kernel), 2, bytearray()) == 0
