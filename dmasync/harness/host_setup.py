@@ -37,6 +37,9 @@ PARTS = (
 )
 
 
+PT_INTERP = 3
+
+
 class MissingPartError(CommandError):
     """The host lacks a program: exit status 4; ``parts`` has which."""
 
@@ -63,8 +66,33 @@ def search_path() -> str:
 def missing_parts(machine: str | None = None) -> list[Part]:
     """Return the parts that the host lacks for a guest of architecture *machine* (default: the host's own)."""
     machine = machine or host_machine()
-    needed = [part for part in PARTS if part.machine in (None, machine)]
-    return [part for part in needed if shutil.which(part.program, path=search_path()) is None]
+    return [part for part in needed_parts(machine) if not _is_there(part)]
+
+
+def needed_parts(machine: str) -> list[Part]:
+    """Return the parts for a guest of architecture *machine*; a foreign root has a busybox of its own."""
+    native = machine == host_machine()
+    return [part for part in PARTS if part.machine in (None, machine) and (native or part.program != "busybox")]
+
+
+def _is_there(part: Part) -> bool:
+    found = shutil.which(part.program, path=search_path())
+    # The initramfs has no libraries: Debian's other busybox package would not run there.
+    return found is not None and (part.program != "busybox" or not _needs_libraries(Path(found)))
+
+
+def _needs_libraries(program: Path) -> bool:
+    """Tell whether an ELF program asks for a dynamic loader (a PT_INTERP header; include/uapi/linux/elf.h)."""
+    with program.open("rb") as stream:
+        header = stream.read(64)
+        if header[:5] != b"\x7fELF\x02":
+            return False
+        offset = int.from_bytes(header[32:40], sys.byteorder)
+        size = int.from_bytes(header[54:56], sys.byteorder)
+        count = int.from_bytes(header[56:58], sys.byteorder)
+        stream.seek(offset)
+        table = stream.read(size * count)
+    return any(int.from_bytes(table[at : at + 4], sys.byteorder) == PT_INTERP for at in range(0, len(table), size))
 
 
 def virtme_run() -> str:
@@ -97,9 +125,7 @@ def install_missing(progress: Progress, machine: str | None = None) -> list[str]
     if not parts:
         return []
     if shutil.which("apt-get", path=search_path()) is None:
-        raise MissingPartError(
-            parts, "there is no apt-get here: use this system's own packages of those names"
-        )
+        raise MissingPartError(parts, "there is no apt-get here: use this system's own packages of those names")
     elevate = _elevation()
     if elevate is None:
         raise MissingPartError(parts, "--setup needs root, or sudo without a password")
@@ -110,9 +136,7 @@ def install_missing(progress: Progress, machine: str | None = None) -> list[str]
     progress.phase(f"installing {' '.join(packages)}")
     _apt_get([*elevate, "apt-get", "-q", "-y", "--no-install-recommends", "install", *packages], parts)
     if still_missing := missing_parts(machine):
-        raise MissingPartError(
-            still_missing, "apt-get installed the packages, yet the programs are not there"
-        )
+        raise MissingPartError(still_missing, "apt-get installed the packages, yet the programs are not there")
     return packages
 
 
@@ -140,9 +164,7 @@ def _apt_get(command: list[str], parts: Sequence[Part]) -> None:
         env={**os.environ, "PATH": search_path()},
     )
     if result.returncode != 0:
-        lines = [
-            line for line in result.stderr.splitlines() if line.startswith("E:")
-        ] or result.stderr.splitlines()
+        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
         raise MissingPartError(parts, f"apt-get failed: {lines[-1] if lines else result.returncode}")
 
 

@@ -15,14 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-NODES = (
-    ("CMA_HEAP", "/dev/dma_heap/linux,cma"),
-    ("CMA_HEAP", "/dev/dma_heap/reserved"),
-    ("CMA_HEAP", "/dev/dma_heap/default_cma_region"),
-    ("CMA_HEAP", "/dev/dma_heap/default-pool"),
-    ("SYSTEM_HEAP", "/dev/dma_heap/system"),
-    ("UDMABUF", "/dev/udmabuf"),
-)
+from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag
+
 OPTIONS = (
     "CONFIG_UDMABUF",
     "CONFIG_DMABUF_HEAPS",
@@ -33,9 +27,9 @@ OPTIONS = (
 )
 UDMABUF_PARAMETERS = ("list_limit", "size_limit_mb")
 OPTION_OF_FLAG = {
-    "CMA_HEAP": "CONFIG_DMABUF_HEAPS_CMA",
-    "SYSTEM_HEAP": "CONFIG_DMABUF_HEAPS_SYSTEM",
-    "UDMABUF": "CONFIG_UDMABUF",
+    DmaBufAllocatorFlag.CMA_HEAP: "CONFIG_DMABUF_HEAPS_CMA",
+    DmaBufAllocatorFlag.SYSTEM_HEAP: "CONFIG_DMABUF_HEAPS_SYSTEM",
+    DmaBufAllocatorFlag.UDMABUF: "CONFIG_UDMABUF",
 }
 
 
@@ -58,7 +52,7 @@ class Node:
 
 def survey(configuration: Mapping[str, str] | None, root: Path = Path("/")) -> list[Node]:
     """Try each node below *root*; *configuration* is the running kernel's (:func:`running_configuration`) or None."""
-    return [_node(flag, path, configuration, root) for flag, path in NODES]
+    return [_node(flag, path, configuration, root) for flag, path in DEFAULT_PROVIDERS]
 
 
 def limits(root: Path = Path("/")) -> dict[str, int | None]:
@@ -83,14 +77,12 @@ def running_configuration(root: Path = Path("/")) -> tuple[str | None, dict[str,
         path = root / place
         with contextlib.suppress(OSError, EOFError):
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            settings = [
-                line for line in data.decode("utf-8", "replace").splitlines() if line[:7] == "CONFIG_"
-            ]
+            settings = [line for line in data.decode("utf-8", "replace").splitlines() if line[:7] == "CONFIG_"]
             return str(path), dict(line.split("=", 1) for line in settings if "=" in line)
     return None, None
 
 
-def _node(flag: str, path: str, configuration: Mapping[str, str] | None, root: Path) -> Node:
+def _node(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str] | None, root: Path) -> Node:
     real = root / path.lstrip("/")
     mode = owner = group = None
     status = None
@@ -104,11 +96,15 @@ def _node(flag: str, path: str, configuration: Mapping[str, str] | None, root: P
     except OSError as refusal:
         error = errno.errorcode.get(refusal.errno or 0, str(refusal.errno))
     remedy = None if error is None else _remedy(flag, path, error, status, configuration)
-    return Node(flag, path, status is not None, error is None, error, mode, owner, group, remedy)
+    return Node(str(flag.name), path, status is not None, error is None, error, mode, owner, group, remedy)
 
 
 def _remedy(
-    flag: str, path: str, error: str, status: os.stat_result | None, configuration: Mapping[str, str] | None
+    flag: DmaBufAllocatorFlag,
+    path: str,
+    error: str,
+    status: os.stat_result | None,
+    configuration: Mapping[str, str] | None,
 ) -> str:
     if error == "ENOENT":
         return _remedy_for_absence(flag, path, configuration)
@@ -120,7 +116,7 @@ def _remedy(
         if status.st_mode & 0o060 == 0o060 and status.st_gid != 0:
             group, user = _group_name(status.st_gid), _user_name(os.geteuid())
             return f"sudo usermod -aG {shlex.quote(group)} {shlex.quote(user)}  # then log in again"
-        match = 'KERNEL=="udmabuf"' if flag == "UDMABUF" else 'SUBSYSTEM=="dma_heap"'
+        match = 'KERNEL=="udmabuf"' if flag is DmaBufAllocatorFlag.UDMABUF else 'SUBSYSTEM=="dma_heap"'
         rule = f'{match}, GROUP="video", MODE="0660"'
         return (
             f"echo {shlex.quote(rule)} | sudo tee /etc/udev/rules.d/70-dma-buf.rules"
@@ -129,19 +125,19 @@ def _remedy(
     return f"opening {path} failed with {error}"
 
 
-def _remedy_for_absence(flag: str, path: str, configuration: Mapping[str, str] | None) -> str:
+def _remedy_for_absence(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str] | None) -> str:
     option = OPTION_OF_FLAG[flag]
     if configuration is None:
         setting = None
     else:
         setting = configuration.get(option, "n")
     if setting == "m":
-        return f"sudo modprobe {'udmabuf' if flag == 'UDMABUF' else 'cma_heap system_heap'}"
-    if setting == "y" and flag == "CMA_HEAP":
+        return f"sudo modprobe {'udmabuf' if flag is DmaBufAllocatorFlag.UDMABUF else 'cma_heap system_heap'}"
+    if setting == "y" and flag is DmaBufAllocatorFlag.CMA_HEAP:
         return "the kernel has CMA heaps, and no such region: reserve one with the kernel argument cma=64M"
     if setting == "y":
         return f"the kernel has it, this /dev has not: in a container, start it with --device {path}"
-    if flag == "UDMABUF" and setting is None:
+    if flag is DmaBufAllocatorFlag.UDMABUF and setting is None:
         return f"sudo modprobe udmabuf, or a kernel with {option}=y"
     return f"a kernel with {option}=y, or a virtual machine: dmasync vm"
 

@@ -53,10 +53,7 @@ def gather() -> dict[str, object]:
             "release": platform.release(),
             "machine": host_machine(),
             "config_source": place,
-            "config": {
-                name: None if configuration is None else configuration.get(name, "n")
-                for name in nodes.OPTIONS
-            },
+            "config": {name: None if configuration is None else configuration.get(name, "n") for name in nodes.OPTIONS},
         },
         "nodes": [asdict(node) for node in found],
         "udmabuf_limits": nodes.limits(),
@@ -86,8 +83,7 @@ def virtual_machine_facts() -> dict[str, object]:
         "virtme_ng": version,
         "programs": {
             part.program: shutil.which(part.program, path=host_setup.search_path())
-            for part in host_setup.PARTS
-            if part.machine in (None, host_machine())
+            for part in host_setup.needed_parts(host_machine())
         },
         "udev": udevd,
         "kernels_cached": cached,
@@ -107,9 +103,7 @@ def _print_for_people(facts: dict[str, object]) -> None:
     assert isinstance(kernel, dict)
     assert isinstance(machine, dict)
     console.print(f"kernel {kernel['release']} ({kernel['machine']})")
-    settings = " ".join(
-        f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items()
-    )
+    settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
     console.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("node", "provider", "opens", "permissions", "what mends it"):
@@ -130,9 +124,7 @@ def _print_for_people(facts: dict[str, object]) -> None:
     )
     for program, path in machine["programs"].items():
         console.print(f"  {program}: {path or 'missing'}")
-    console.print(
-        f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})"
-    )
+    console.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
     for remedy in machine["remedies"]:
         console.print(f"  mend with: {remedy}", soft_wrap=True)
     console.print(f"dmasync bench would measure on: {facts['rung']}")

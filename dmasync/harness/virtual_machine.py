@@ -26,8 +26,11 @@ from dmasync.harness.kernels import Kernel, index_modules
 from dmasync.harness.progress import Progress, SilentProgress
 
 POLL_SECONDS = 0.05
-EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps")
-"""Where the kernel and a program's memory lie changes how many instructions they execute."""
+EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps", "randomize_kstack_offset=off")
+"""Where the kernel, a program's memory and a system call's stack lie changes how many instructions they execute.
+
+The last is drawn anew at each system call: on arm64 a sync then costs one of four figures that are 13 apart.
+"""
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
 EXACT_MACHINE_ARGUMENTS = {"aarch64": ("-cpu", "cortex-a57,cntfrq=1000000000")}
@@ -127,7 +130,8 @@ class VirtualMachine:
             with (scratch / "console").open("wb") as console:
                 line = self._command_line(runner, scratch, shares, root)
                 process = stack.enter_context(_guarded(line, console, scratch))
-                return self._follow(process, scratch, _Follower(control, stdout, stderr))
+                follower = stack.enter_context(_Follower(control, stdout, stderr))
+                return self._follow(process, scratch, follower)
 
     @property
     def is_native(self) -> bool:
@@ -143,18 +147,14 @@ class VirtualMachine:
         if self.cpus < 1:
             raise CommandError(f"cpus is {self.cpus}, expected at least 1")
         if self.exact and self.cpus != 1:
-            raise CommandError(
-                f"cpus is {self.cpus}: the exact clock counts one CPU's instructions, give cpus=1"
-            )
+            raise CommandError(f"cpus is {self.cpus}: the exact clock counts one CPU's instructions, give cpus=1")
         if self.exact and self.kvm:
             raise CommandError("kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
         if self.timeout <= 0:
             raise CommandError(f"timeout is {self.timeout} s, expected more than 0")
         for argument in self.append:
             if '"' in argument or "\n" in argument or not argument:
-                raise CommandError(
-                    f"append has {argument!r}: a kernel argument holds no quotes and no line ends"
-                )
+                raise CommandError(f"append has {argument!r}: a kernel argument holds no quotes and no line ends")
         if self.output is not None:
             try:
                 self.output.mkdir(parents=True, exist_ok=True)
@@ -182,9 +182,7 @@ class VirtualMachine:
         except FileNotFoundError:  # it was removed while this process was in it
             return Path("/")
 
-    def _write_scripts(
-        self, control: Path, command: Sequence[str] | str, shares: Sequence[guest_script.Share]
-    ) -> None:
+    def _write_scripts(self, control: Path, command: Sequence[str] | str, shares: Sequence[guest_script.Share]) -> None:
         if self.is_native:
             environment = guest_files.environment_on_host_root()
         else:
@@ -278,9 +276,7 @@ class VirtualMachine:
     def _overdue(self, seconds: float, started: bool, scratch: Path) -> VirtualMachineError:
         console = _console(scratch)
         if started:
-            return GuestTimeout(
-                f"the command was still running after {seconds:.0f} s; the machine was killed", console
-            )
+            return GuestTimeout(f"the command was still running after {seconds:.0f} s; the machine was killed", console)
         return BootError(
             f"{self._named()} did not boot within {seconds:.0f} s; the machine was killed{_last_words(console)}",
             console,
@@ -291,9 +287,7 @@ class VirtualMachine:
         failed = scratch / "control" / guest_script.FAILED
         if failed.exists():
             what = failed.read_text(encoding="utf-8", errors="replace").strip()
-            return BootError(
-                f"{self._named()} booted, but could not mount {what}{_last_words(console)}", console
-            )
+            return BootError(f"{self._named()} booted, but could not mount {what}{_last_words(console)}", console)
         if started:
             return GuestDiedError(f"the guest ended before its command did{_last_words(console)}", console)
         return BootError(f"{self._named()} did not boot{_last_words(console)}", console)
@@ -302,13 +296,14 @@ class VirtualMachine:
         return f"kernel {self.kernel.release or self.kernel.source}"
 
 
-class _Follower:
+class _Follower(contextlib.ExitStack):
     """Reads what the guest writes to the control folder, as it comes."""
 
     def __init__(self, control: Path, stdout: BinaryIO | None, stderr: BinaryIO | None) -> None:
+        super().__init__()
         self._control = control
         self._sinks = {
-            name: (sink, (control / name).open("rb"))
+            name: (sink, self.enter_context((control / name).open("rb")))
             for name, sink in ((guest_script.STDOUT, stdout), (guest_script.STDERR, stderr))
             if sink is not None
         }
@@ -366,4 +361,4 @@ def _last_words(console: str) -> str:
     """Pick the line of *console* that says why it ended, as the tail of a sentence: the panic's, else the last."""
     lines = [line.strip() for line in console.replace("\r", "").splitlines() if line.strip()]
     panics = [line for line in lines if "Kernel panic" in line]
-    return f": {(panics or lines)[-1]}" if lines else ""
+    return f": {panics[0] if panics else lines[-1]}" if lines else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -34,12 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="a bzImage, a build tree, or debian:VERSION (default: the newest packaged kernel with udmabuf built in)",
     )
-    parser.add_argument(
-        "--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)"
-    )
-    parser.add_argument(
-        "--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction"
-    )
+    parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
+    parser.add_argument("--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction")
     parser.add_argument(
         "--append",
         metavar="ARG",
@@ -47,9 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="an argument for the kernel; may be repeated",
     )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="a folder that keeps what the guest writes to it"
-    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="a folder that keeps what the guest writes to it")
     parser.add_argument(
         "--share",
         metavar="DIR",
@@ -65,9 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a variable for the command; may be repeated",
     )
-    parser.add_argument(
-        "--memory", default="1G", metavar="SIZE", help="the guest's memory (default: %(default)s)"
-    )
+    parser.add_argument("--memory", default="1G", metavar="SIZE", help="the guest's memory (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=1, help="the guest's CPUs (default: %(default)s)")
     parser.add_argument(
         "--timeout",
@@ -76,9 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for boot and command (default: %(default)g)",
     )
-    parser.add_argument(
-        "--kvm", action="store_true", help="use KVM if it is there; never used unless asked for"
-    )
+    parser.add_argument("--kvm", action="store_true", help="use KVM if it is there; never used unless asked for")
     parser.add_argument(
         "--setup", action="store_true", help="install what this host lacks, with apt, as root or by sudo"
     )
@@ -87,9 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--result", metavar="FILE", type=Path, help="write how it ended to FILE, as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    parser.add_argument(
-        "guest_command", metavar="CMD", nargs=argparse.REMAINDER, help="after --: the command"
-    )
+    parser.add_argument("guest_command", metavar="CMD", nargs=argparse.REMAINDER, help="after --: the command")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -136,6 +125,10 @@ def run(options: argparse.Namespace) -> int:
         except CommandError as error:
             _write_result(options.result, None, error)
             raise
+        except BrokenPipeError:
+            # Nobody reads on. Python would fail again when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
     _write_result(options.result, completed, None)
     return completed.returncode
 

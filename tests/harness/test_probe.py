@@ -1,0 +1,125 @@
+"""What the probe says about nodes, real ones in a folder, and the shape of its JSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from dmasync import cli
+from dmasync.harness import host_setup, nodes
+from tests.harness import fake_host
+
+UDMABUF = "/dev/udmabuf"
+NOBODY = 65534
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "dev/dma_heap").mkdir(parents=True)
+    return tmp_path
+
+
+def node(root, path, configuration=None):
+    return next(found for found in nodes.survey(configuration, root) if found.path == path)
+
+
+def test_a_node_that_opens_needs_no_remedy(root):
+    (root / "dev/udmabuf").touch()
+    found = node(root, UDMABUF)
+    assert (found.present, found.opens, found.error, found.remedy) == (True, True, None, None)
+
+
+def test_a_node_is_judged_by_opening_and_not_by_its_looks(root):
+    (root / "dev/udmabuf").mkdir()
+    found = node(root, UDMABUF)
+    assert (found.present, found.opens, found.error) == (True, False, "EISDIR")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "remedy"),
+    [
+        ({"CONFIG_UDMABUF": "m"}, "sudo modprobe udmabuf"),
+        ({"CONFIG_UDMABUF": "y"}, "--device /dev/udmabuf"),
+        ({}, "CONFIG_UDMABUF=y, or a virtual machine: dmasync vm"),
+        (None, "sudo modprobe udmabuf, or"),
+    ],
+)
+def test_the_remedy_for_an_absent_node_follows_the_kernels_configuration(root, configuration, remedy):
+    found = node(root, UDMABUF, configuration)
+    assert (found.present, found.error) == (False, "ENOENT")
+    assert remedy in found.remedy
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that is refused")
+@pytest.mark.parametrize(
+    ("mode", "group", "remedy"),
+    [(0o660, 44, "usermod -aG"), (0o600, 0, 'KERNEL=="udmabuf", GROUP="video"')],
+)
+def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(root, mode, group, remedy):
+    path = root / "dev/udmabuf"
+    path.touch()
+    os.chown(path, 0, group)
+    path.chmod(mode)
+    for folder in (root, *root.parents):
+        if folder.owner() == "root" and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    program = (
+        "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness import nodes\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "print(json.dumps([asdict(n) for n in nodes.survey(None, pathlib.Path(sys.argv[1]))]))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True
+    ).stdout
+    found = next(entry for entry in json.loads(output) if entry["path"] == UDMABUF)
+    assert (found["opens"], found["error"]) == (False, "EACCES")
+    assert remedy in found["remedy"]
+
+
+def test_limits_are_read_where_the_module_says_them(root):
+    folder = root / "sys/module/udmabuf/parameters"
+    folder.mkdir(parents=True)
+    (folder / "list_limit").write_text("1024\n", encoding="ascii")
+    assert nodes.limits(root) == {"list_limit": 1024, "size_limit_mb": None}
+
+
+def test_the_running_configuration_is_found_compressed_or_plain(root):
+    assert nodes.running_configuration(root) == (None, None)
+    (root / "boot").mkdir()
+    (root / f"boot/config-{platform.release()}").write_text(
+        "CONFIG_UDMABUF=m\n# CONFIG_X is not set\n", encoding="ascii"
+    )
+    assert nodes.running_configuration(root)[1] == {"CONFIG_UDMABUF": "m"}
+    (root / "proc").mkdir()
+    (root / "proc/config.gz").write_bytes(gzip.compress(b"CONFIG_UDMABUF=y\n"))
+    assert nodes.running_configuration(root)[1] == {"CONFIG_UDMABUF": "y"}
+
+
+def test_json_has_a_schema_and_agrees_with_the_exit_status(capsys):
+    status = cli.main(["probe", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["schema"] == 1
+    assert [entry["path"] for entry in facts["nodes"]] == [path for _, path in nodes.DEFAULT_PROVIDERS]
+    usable = any(entry["opens"] for entry in facts["nodes"])
+    assert status == (0 if usable else 4)
+    assert (facts["rung"] == "hardware") == usable
+    assert facts["kernel"]["release"] == platform.release()
+    for entry in facts["nodes"]:
+        assert entry["opens"] == (entry["remedy"] is None)
+
+
+def test_a_host_without_an_emulator_gets_the_line_that_installs_it(tmp_path, monkeypatch, capsys):
+    fake_host.install_virtual_machine(tmp_path)
+    (tmp_path / "qemu-system-x86_64").unlink()
+    (tmp_path / "qemu-system-aarch64").unlink()
+    monkeypatch.setattr(host_setup, "search_path", lambda: str(tmp_path))
+    cli.main(["probe"])
+    shown = capsys.readouterr().out
+    assert "virtual machine: not possible yet" in shown
+    assert "apt-get install -y --no-install-recommends qemu-system-" in shown
