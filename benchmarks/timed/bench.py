@@ -18,8 +18,8 @@ FLAGS = {
 """Providers as the rows name them. The CMA heap has had several node names; it is one provider."""
 
 
-class Unmeasurable(Exception):
-    """This row cannot be had here; the message is the reason."""
+class UnmeasurableError(Exception):
+    """The row cannot be had here; the message is the reason."""
 
 
 class Bench:
@@ -60,7 +60,7 @@ class Bench:
     def importer(self) -> Importer:
         if self._importer is None:
             if self.is_fake:
-                raise Unmeasurable("the fake has no importer to attach a buffer to")
+                raise UnmeasurableError("the fake has no importer to attach a buffer to")
             self._importer = self._stack.enter_context(Importer.find())
         return self._importer
 
@@ -95,6 +95,6 @@ def importers(bench: Bench) -> str:
     """The empty text where an importer is there, else the reason why not."""
     try:
         bench.importer()
-    except (OSError, Unmeasurable) as error:
+    except (OSError, UnmeasurableError) as error:
         return str(error)
     return ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from dmasync import DmaSyncer, DmaSyncerGroup, SyncType, uapi
 from dmasync.harness.bench_measure import Operation
-from timed.bench import Bench
+from timed.bench import Bench, UnmeasurableError
 
 REQUEST = uapi.DMA_BUF_IOCTL_SYNC
 
@@ -163,7 +163,13 @@ class _Flags(enum.IntFlag):
     END = 4
 
 
+def _refuse_fake(bench: Bench) -> None:
+    if bench.is_fake:
+        raise UnmeasurableError("calls the kernel past the seam, where no fake can answer")
+
+
 def _ctypes(bench: Bench, provider: str, size: int, access: SyncType, attached: bool) -> Operation:
+    _refuse_fake(bench)
     fd = bench.buffer(provider, size, attached).fileno()
     flags = access.value
 
@@ -176,6 +182,7 @@ def _ctypes(bench: Bench, provider: str, size: int, access: SyncType, attached: 
 
 
 def _ctypes_flags(bench: Bench, provider: str, size: int, access: SyncType, attached: bool) -> Operation:
+    _refuse_fake(bench)
     fd = bench.buffer(provider, size, attached).fileno()
     flags = _Flags(access.value)
 
@@ -188,6 +195,7 @@ def _ctypes_flags(bench: Bench, provider: str, size: int, access: SyncType, atta
 
 
 def _bytes(bench: Bench, provider: str, size: int, access: SyncType, attached: bool) -> Operation:
+    _refuse_fake(bench)
     fd = bench.buffer(provider, size, attached).fileno()
     flags = access.value
 

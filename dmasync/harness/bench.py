@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmasync.harness.bench_rungs import AUTO, FAKE, HARDWARE, VM, Chosen, choose
 from dmasync.harness.bench_run import Request, run_suites
+from dmasync.harness.bench_rungs import AUTO, FAKE, HARDWARE, VM, Chosen, choose
 from dmasync.harness.bench_table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress

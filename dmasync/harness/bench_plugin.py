@@ -20,6 +20,8 @@ from dmasync.harness.bench_worker import RowImpossibleError, Worker, WorkerError
 from dmasync.harness.rows import INSTRUCTIONS, NANOSECONDS, RUN_BLOCK, RUNGS, NotMeasured, RowFacts, RunFacts
 
 WARM_SIZE = 4096
+_ARGUMENT_FACTS = ("provider", "size", "access", "attached", "api")
+_OWN_FACTS = ("calls",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -119,9 +121,9 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
             kernel=platform.release(),
             python=platform.python_version(),
             exact=suites.exact and _is_exact(measured.rounds),
-            **{name: arguments.get(name) for name in ("provider", "size", "access", "attached") if name in arguments},
             # The operation itself knows best how many system calls it makes.
-            **{**facts, **{name: measured.facts.pop(name) for name in ("calls",) if name in measured.facts}},
+            **{name: arguments[name] for name in _ARGUMENT_FACTS if name in arguments},
+            **{**facts, **{name: measured.facts.pop(name) for name in _OWN_FACTS if name in measured.facts}},
         )
         benchmark.extra_info.update(known.as_extra_info())
         benchmark.extra_info.update(measured.facts, floor=measured.floor, operations=measured.operations)

@@ -182,6 +182,6 @@ def _commit_info() -> dict[str, Any]:
     before = Path.cwd()
     try:
         os.chdir(suites_folder().parent)
-        return dict(get_commit_info("dmasync"))
+        return dict(get_commit_info("dmasync"))  # type: ignore[no-untyped-call]  # it has no types
     finally:
         os.chdir(before)

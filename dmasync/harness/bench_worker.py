@@ -121,7 +121,7 @@ def _in_child(request: dict[str, Any]) -> str:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from timed.bench import Bench, Unmeasurable  # type: ignore[import-not-found]  # lives beside the suites
+    from timed.bench import Bench, UnmeasurableError  # type: ignore[import-not-found]  # lives beside the suites
 
     module, _, name = request["function"].partition(":")
     function = getattr(importlib.import_module(f"timed.{module}"), name)
@@ -137,7 +137,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             cheap = None if warm is None else cast(Operation, function(bench, **warm))
             measured = measure(operation, Plan(**request["plan"]), cheap)
             return {"result": measured.__dict__}
-    except (OSError, Unmeasurable) as error:
+    except (OSError, UnmeasurableError) as error:
         return {"impossible": _reason(error)}
     except Exception:
         return {"failed": traceback.format_exc()}
