@@ -294,22 +294,30 @@ def _pages(begin: int, end: int, every: int) -> Iterator[Span]:
         yield max(begin, page * _PAGE), min(end, (page + 1) * _PAGE)
 
 
+_INNER: Final = bytes([1]) * (LINE // 2 - 1) + bytes([0])
+"""For the odd bytes of a line: whether the byte behind is in the same line."""
+
+
 def _half_fetched(old: bytes, new: bytes) -> bytes:
-    """*new*, except that an odd byte stays *old* where both its neighbours are seen to be new."""
+    """Lines as *new* has them, but an odd byte as *old* where both neighbours, in its line, can be seen to be new.
+
+    So every write of two bytes or more, even of what was there before, changes one of them.
+    """
     length = len(old)
-    differs = (int.from_bytes(old, "little") ^ int.from_bytes(new, "little")).to_bytes(length, "little")
-    marks = differs.translate(_IS_SET)
-    even, odd = marks[0::2], marks[1::2]
-    after = even[1:] + b"\x00"
-    half = len(odd)
-    keep = (int.from_bytes(even, "little") & int.from_bytes(odd, "little") & int.from_bytes(after, "little")).to_bytes(
-        half, "little"
-    )
-    mask = int.from_bytes(keep.translate(_ALL_ONES), "little")
-    theirs = int.from_bytes(new[1::2], "little")
+    half = length // 2
+    marks = (_number(old) ^ _number(new)).to_bytes(length, "little").translate(_IS_SET)
+    before, odd = marks[0::2], marks[1::2]
+    behind = before[1:] + bytes(1)
+    keep = _number(before) & _number(odd) & _number(behind) & _number(_INNER * (length // LINE))
+    mask = _number(keep.to_bytes(half, "little").translate(_ALL_ONES))
+    theirs = _number(new[1::2])
     mixed = bytearray(new)
-    mixed[1::2] = (theirs ^ ((theirs ^ int.from_bytes(old[1::2], "little")) & mask)).to_bytes(half, "little")
+    mixed[1::2] = (theirs ^ (theirs ^ _number(old[1::2])) & mask).to_bytes(half, "little")
     return bytes(mixed)
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
 
 
 __all__ = ["LINE", "NoncoherentMemory"]

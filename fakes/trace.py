@@ -166,7 +166,7 @@ def _bounded(file: IO[str]) -> Iterator[str]:
         if not line:
             return
         if len(line) > MAX_LINE:
-            raise ValueError(f"a line is longer than {MAX_LINE} characters: this is no trace")
+            raise ValueError(f"it is longer than {MAX_LINE} characters")
         yield line
 
 
@@ -175,17 +175,19 @@ def _load(source: Iterator[str]) -> Journal:
     reader = _Reader(journal)
     number = 0
     try:
-        for number, line in enumerate(source, 1):
-            if not line.endswith("\n"):
-                break  # cut off while it was written: everything before it is whole
+        while True:
+            number += 1
+            line = next(source, None)
+            if line is None or not line.endswith("\n"):
+                break  # the end, or cut off while it was written: everything before is whole
             if reader.ended:
                 raise ValueError("it comes after the end")
             reader.read(line, number == 1)
     except UnicodeDecodeError as problem:
-        raise ValueError(f"line {number + 1}: not UTF-8: {problem.reason}") from None
+        raise ValueError(f"line {number}: not UTF-8: {problem.reason}") from None
     except (ValueError, RecursionError) as problem:
-        raise ValueError(f"line {max(number, 1)}: {problem}") from None
-    if not number or not reader.header:
+        raise ValueError(f"line {number}: {problem}") from None
+    if not reader.header:
         raise ValueError("line 1: the header is missing")
     journal.facts["complete"] = reader.ended
     return journal
