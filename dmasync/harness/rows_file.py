@@ -114,9 +114,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         facts = RunFacts.from_block(block) if block else RunFacts()
     except ValueError as error:
         raise RunFileError(path, str(error)) from None
-    return Run(
-        path, rows, facts, machine, _mapping(path, document, "commit_info"), _moment(document.get("datetime"))
-    )
+    return Run(path, rows, facts, machine, _mapping(path, document, "commit_info"), _moment(document.get("datetime")))
 
 
 def printable(text: object) -> str:
@@ -227,9 +225,7 @@ def _completed(facts: RowFacts, machine: Mapping[str, Any]) -> RowFacts:
         "python": machine.get("python_version"),
         "kernel": machine.get("release"),
     }
-    known = {
-        name: text for name, text in texts.items() if getattr(facts, name) is None and isinstance(text, str)
-    }
+    known = {name: text for name, text in texts.items() if getattr(facts, name) is None and isinstance(text, str)}
     return replace(facts, **known)  # type: ignore[arg-type]  # the three are str | None
 
 

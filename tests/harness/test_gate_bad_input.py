@@ -164,17 +164,13 @@ def test_bad_call_ends_in_one_line(
 
 
 @pytest.mark.parametrize("option", ["--json", "--junit", "--markdown", "--html"])
-def test_a_full_disk_is_told_and_is_no_pass(
-    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_told_and_is_no_pass(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     base = exact(tmp_path / "b.json", {PAIR: 5649})
     assert main(["gate", str(base), str(base), option, "/dev/full"]) == 2
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = exact(tmp_path / "b.json", {PAIR: 5649})
     output = tmp_path / "v.json"
     output.write_text("old")
@@ -188,9 +184,7 @@ def test_an_output_that_cannot_be_written_leaves_the_old_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "v.json"]
 
 
-def test_a_file_larger_than_any_run_is_refused_unread(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_larger_than_any_run_is_refused_unread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "large.json"
     with path.open("wb") as file:
         file.truncate(10 * 2**30)

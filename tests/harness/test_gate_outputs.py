@@ -92,9 +92,7 @@ def test_hostile_names_stay_text_in_every_output(tmp_path: Path, capsys: pytest.
     assert json.loads(outputs["json"].read_text())["rows"][0]["fullname"] == HOSTILE
 
 
-def test_markup_of_the_terminal_library_in_a_name_is_text(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_markup_of_the_terminal_library_in_a_name_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = exact(tmp_path / "b.json", {"t.py::[bold]x[/nonsense]": 10})
     assert main(["gate", str(base), str(base)]) == 0
     assert "[bold]x[/nonsense]" in capsys.readouterr().out

@@ -36,9 +36,7 @@ def test_two_quiet_runs_of_the_same_code_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("factor", "verdict", "expected"), [(2.0, "regressed", 1), (0.5, "improved", 0)])
-def test_one_row_that_doubled_or_halved_is_told(
-    tmp_path: Path, factor: float, verdict: str, expected: int
-) -> None:
+def test_one_row_that_doubled_or_halved_is_told(tmp_path: Path, factor: float, verdict: str, expected: int) -> None:
     base = wall(tmp_path / "b.json", ROWS, seed=1)
     candidate = wall(tmp_path / "c.json", {**ROWS, "t.py::a": factor * 1e-3}, seed=2)
     status, found, document = verdicts(tmp_path, base, candidate)
@@ -190,11 +188,7 @@ def simulated(source: numpy.random.Generator, kind: str, effect: float) -> list[
     return [
         WallRow(
             *(
-                [
-                    Timed(place, _row(str(row), seconds[place, row]))
-                    for place, at in enumerate(sides)
-                    if at == side
-                ]
+                [Timed(place, _row(str(row), seconds[place, row])) for place, at in enumerate(sides) if at == side]
                 for side in "AB"
             )
         )
@@ -209,9 +203,7 @@ def _row(name: str, data: NDArray[numpy.float64]) -> Row:
 
 def fixed_threshold_alarms(rows: list[WallRow]) -> list[bool]:
     """What a fixed 10 % on the mean says of each row, all runs of a side together."""
-    means = [
-        [numpy.mean([one.row.data for one in side]) for side in (row.base, row.candidate)] for row in rows
-    ]
+    means = [[numpy.mean([one.row.data for one in side]) for side in (row.base, row.candidate)] for row in rows]
     return [bool(after > 1.1 * before) for before, after in means]
 
 
