@@ -92,9 +92,7 @@ def inside_script(
     lines = ["#!/bin/sh", f"mkdir -p {HOME}"]
     if links:
         lines.append(f"mkdir -p {SITE}")
-    lines += [
-        f"ln -s {shlex.quote(str(target))} {SITE}/{shlex.quote(name)}" for name, target in links.items()
-    ]
+    lines += [f"ln -s {shlex.quote(str(target))} {SITE}/{shlex.quote(name)}" for name, target in links.items()]
     for name, program in programs.items():
         path = f"/usr/local/bin/{name}"
         lines.append(f"""printf '#!/bin/sh\\nexec {program} "$@"\\n' >{path} && chmod +x {path}""")
@@ -104,8 +102,7 @@ def inside_script(
         f": >{CONTROL}/{STARTED}",
         f"cd {shlex.quote(str(working_directory))} || cd /",
         # The init's own variables are not the command's.
-        f"env -i {assignments} /bin/sh {CONTROL}/{COMMAND} "
-        f"</dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
+        f"env -i {assignments} /bin/sh {CONTROL}/{COMMAND} </dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
         # Written under another name first: the host must never read half a number.
         f"echo $? >{CONTROL}/{STATUS}.part && sync && mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
         "",

@@ -161,9 +161,7 @@ def _newest_packaged(machine: str, progress: Progress) -> Kernel:
         try:
             kernel = _fetch(release, machine, progress)
         except AptError as error:
-            usable = [
-                old for old in in_cache if _fetch(old, machine, progress).option("CONFIG_UDMABUF") == "y"
-            ]
+            usable = [old for old in in_cache if _fetch(old, machine, progress).option("CONFIG_UDMABUF") == "y"]
             if not usable:
                 raise
             progress.note(f"{error}; using the cached {usable[-1]}")
@@ -204,9 +202,7 @@ def _packaged(wanted: str, machine: str, progress: Progress) -> Kernel:
     matching = matching or [release for release in in_cache if fits(release)]
     if not matching:
         on_offer = ", ".join(offered(machine, progress)[-OFFERED_IN_MESSAGE:]) or "nothing"
-        raise KernelError(
-            f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}; there is: {on_offer}"
-        )
+        raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}; there is: {on_offer}")
     return _fetch(matching[-1], machine, progress)
 
 
@@ -270,9 +266,7 @@ def index_modules(modules: Path) -> bool:
 def _from_build_tree(tree: Path, machine: str) -> Kernel:
     image = tree / IMAGE_IN_BUILD_TREE[machine]
     if not image.exists():
-        raise KernelError(
-            f"--kernel {tree}: {IMAGE_IN_BUILD_TREE[machine]} is not built; run make there first"
-        )
+        raise KernelError(f"--kernel {tree}: {IMAGE_IN_BUILD_TREE[machine]} is not built; run make there first")
     release = ""
     with contextlib.suppress(OSError):
         release = (tree / "include/config/kernel.release").read_text(encoding="utf-8").strip()
@@ -335,6 +329,4 @@ def _image_release(path: Path, machine: str) -> str:
 
 
 def _version_key(text: str) -> tuple[int, ...]:
-    return tuple(
-        int(number) for number in re.findall(r"\d+", text.removesuffix("amd64").removesuffix("arm64"))
-    )
+    return tuple(int(number) for number in re.findall(r"\d+", text.removesuffix("amd64").removesuffix("arm64")))

@@ -32,6 +32,12 @@ OPTION_OF_FLAG = {
     DmaBufAllocatorFlag.UDMABUF: "CONFIG_UDMABUF",
 }
 
+MODULE_OF_FLAG = {
+    DmaBufAllocatorFlag.CMA_HEAP: "cma_heap",
+    DmaBufAllocatorFlag.SYSTEM_HEAP: "system_heap",
+    DmaBufAllocatorFlag.UDMABUF: "udmabuf",
+}
+
 
 @dataclass(frozen=True)
 class Node:
@@ -127,10 +133,7 @@ def _remedy(
 
 def _remedy_for_absence(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str] | None) -> str:
     option = OPTION_OF_FLAG[flag]
-    if configuration is None:
-        setting = None
-    else:
-        setting = configuration.get(option, "n")
+    setting = None if configuration is None else configuration.get(option, "n")
     if setting == "m":
         return f"sudo modprobe {'udmabuf' if flag is DmaBufAllocatorFlag.UDMABUF else 'cma_heap system_heap'}"
     if setting == "y" and flag is DmaBufAllocatorFlag.CMA_HEAP:

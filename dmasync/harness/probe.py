@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitStatus.GOOD if facts["rung"] == "hardware" else ExitStatus.SKIPPED
 
 
-def gather() -> dict[str, object]:
+def gather() -> dict[str, Any]:
     """Return the facts as ``--json`` writes them; plain values only."""
     place, configuration = nodes.running_configuration()
     found = nodes.survey(configuration)
@@ -61,7 +62,7 @@ def gather() -> dict[str, object]:
     }
 
 
-def virtual_machine_facts() -> dict[str, object]:
+def virtual_machine_facts() -> dict[str, Any]:
     """Return whether ``dmasync vm`` can work here, with what, and the line that installs what is missing."""
     missing = host_setup.missing_parts()
     # The package lists are not asked: they take seconds, and the fetch says what it lacks.
@@ -95,13 +96,11 @@ def virtual_machine_facts() -> dict[str, object]:
     }
 
 
-def _print_for_people(facts: dict[str, object]) -> None:
+def _print_for_people(facts: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=PIPE_WIDTH)
     kernel, machine = facts["kernel"], facts["virtual_machine"]
-    assert isinstance(kernel, dict)
-    assert isinstance(machine, dict)
     console.print(f"kernel {kernel['release']} ({kernel['machine']})")
     settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
     console.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
@@ -109,14 +108,12 @@ def _print_for_people(facts: dict[str, object]) -> None:
     for column in ("node", "provider", "opens", "permissions", "what mends it"):
         table.add_column(column, overflow="fold")
     listed = facts["nodes"]
-    assert isinstance(listed, list)
     for node in listed:
         permissions = f"{node['mode']} {node['owner']}:{node['group']}" if node["present"] else "-"
         opens = "yes" if node["opens"] else node["error"]
         table.add_row(node["path"], node["flag"], opens, permissions, node["remedy"] or "")
     console.print(table)
     bounds = facts["udmabuf_limits"]
-    assert isinstance(bounds, dict)
     console.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
     console.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
     console.print(

@@ -1,6 +1,7 @@
 """Run a command on a kernel in a virtual machine, under software emulation unless KVM is asked for.
 
-virtme-ng boots the kernel on the host's own file system, read-only under throw-away layers; the same Python runs inside.
+virtme-ng boots the kernel on the host's own file system, below a layer that is thrown away. The same Python
+runs inside.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -55,7 +55,7 @@ class GuestDiedError(VirtualMachineError):
     """The guest ended, by a panic or a power-off, before the command did."""
 
 
-class GuestTimeout(VirtualMachineError):
+class GuestTimeoutError(VirtualMachineError):
     """The command was still running when its time was up; the machine was killed."""
 
 
@@ -110,7 +110,7 @@ class VirtualMachine:
         """Boot, run *command* (a list of words, or a line for the shell), power off.
 
         With *stdout* or *stderr* the command's output is written there as it comes, instead of being returned.
-        Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeout` (exit status 3) where the machine
+        Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeoutError` (exit status 3) where the machine
         failed, :class:`MissingPartError <dmasync.harness.host_setup.MissingPartError>` (4) where the host lacks
         something, :class:`CommandError` (2) for arguments that cannot be. Whatever happens, no process is left.
         """
@@ -276,7 +276,9 @@ class VirtualMachine:
     def _overdue(self, seconds: float, started: bool, scratch: Path) -> VirtualMachineError:
         console = _console(scratch)
         if started:
-            return GuestTimeout(f"the command was still running after {seconds:.0f} s; the machine was killed", console)
+            return GuestTimeoutError(
+                f"the command was still running after {seconds:.0f} s; the machine was killed", console
+            )
         return BootError(
             f"{self._named()} did not boot within {seconds:.0f} s; the machine was killed{_last_words(console)}",
             console,

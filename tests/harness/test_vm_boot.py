@@ -20,7 +20,7 @@ def packaged_kernel(machine: str) -> kernels.Kernel:
 
 
 def test_a_guest_on_the_hosts_root_has_its_python_and_keeps_nothing_but_the_output(tmp_path):
-    hidden = Path("/dev/shm/dmasync-test")  # noqa: S108
+    hidden = Path("/dev/shm/dmasync-test")
     hidden.mkdir(exist_ok=True)
     (hidden / "seen").write_text("seen", encoding="ascii")
     output = tmp_path / "out put"
