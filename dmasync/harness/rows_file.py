@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -27,6 +28,9 @@ LARGEST_FILE = 512 * 1024 * 1024
 
 _AGREEMENT = 1e-6
 """How far, relatively, a stored median may lie from that of the stored data (they are the same number)."""
+
+_LONGEST_NAME = 120
+"""Characters of a row's name in an error's one line."""
 
 
 class RunFileError(CommandError):
@@ -107,7 +111,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     for number, benchmark in enumerate(document["benchmarks"], 1):
         row = _row(path, number, benchmark, machine)
         if row.fullname in rows:
-            raise RunFileError(path, f"has two rows named {row.fullname!r}: which one counts is unknown")
+            raise RunFileError(path, f"has two rows named {_shortened(row.fullname)}: which one counts is unknown")
         rows[row.fullname] = row
     block = _mapping(path, document, RUN_BLOCK)
     try:
@@ -120,6 +124,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 def printable(text: object) -> str:
     """*text* on one line: what a file or a caller named may hold newlines and escape sequences."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def _shortened(name: str) -> str:
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 
 
 def _text(path: Path) -> str:
@@ -152,8 +160,8 @@ def _parsed(path: Path, text: str) -> object:
     def no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         mapping = dict(pairs)
         if len(mapping) != len(pairs):
-            repeated = next(key for key in mapping if sum(key == other for other, _ in pairs) > 1)
-            raise RunFileError(path, f"repeats the key {repeated[:60]!r} in one object")
+            repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise RunFileError(path, f"repeats the key {_shortened(repeated)} in one object")
         return mapping
 
     try:
@@ -184,7 +192,7 @@ def _row(path: Path, number: int, benchmark: object, machine: Mapping[str, Any])
         raise RunFileError(path, f"benchmark {number} has no name")
 
     def wrong(what: str) -> RunFileError:
-        return RunFileError(path, f"row {fullname!r}: {what}")
+        return RunFileError(path, f"row {_shortened(fullname)}: {what}")
 
     stats = benchmark.get("stats")
     if not isinstance(stats, dict):
