@@ -33,6 +33,8 @@ def choose(rung: str, *, exact: bool, names_kernel: bool) -> Chosen:
         if names_kernel:
             raise CommandError("--kernel, --append and --arch choose a virtual machine's kernel: use --rung vm")
         return Chosen(HARDWARE, "it was asked for", asked_for=True)
+    if rung == FAKE and exact:
+        raise CommandError("--exact counts instructions in an emulator: there is no exact clock on --rung fake")
     if rung == FAKE and names_kernel:
         raise CommandError("--kernel, --append and --arch choose a virtual machine's kernel: use --rung vm")
     if rung in (VM, FAKE):

@@ -1,0 +1,151 @@
+"""The arithmetic of a measurement, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dmasync.harness import bench_measure
+from dmasync.harness.bench_measure import EXACT, WALL, Operation, measure
+
+CLOCK_COST = 490
+
+
+class Machine:
+    """A clock that moves by what the operation and reading the clock cost."""
+
+    def __init__(self, cost: int, disturbances: Iterator[int] | None = None) -> None:
+        self.now = 0
+        self.coarse = 0
+        self.cost = cost
+        self.blocks: list[int] = []
+        self._disturbances = disturbances
+
+    def read(self) -> int:
+        self.now += CLOCK_COST
+        return self.now
+
+    def read_coarse(self, clock: int) -> int:
+        self.coarse += 1
+        return self.coarse // 3
+
+    def run(self, count: int) -> None:
+        self.blocks.append(count)
+        self.now += count * self.cost
+        if self._disturbances is not None and count:
+            self.now += next(self._disturbances)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def made(cost: int, disturbances: Iterator[int] | None = None) -> Machine:
+        machine = Machine(cost, disturbances)
+        monkeypatch.setattr(bench_measure.time, "perf_counter_ns", machine.read)
+        monkeypatch.setattr(bench_measure.time, "clock_gettime_ns", machine.read_coarse)
+        return machine
+
+    yield made
+    monkeypatch.undo()
+    gc.enable()
+    gc.unfreeze()
+
+
+def test_a_round_is_the_cost_of_one_operation_without_clock_and_loop(machine: Any) -> None:
+    measured = measure(Operation(machine(3_946).run), EXACT)
+    assert set(measured.rounds) == {3_946.0}
+    assert measured.floor == CLOCK_COST
+
+
+def test_exact_rounds_are_whole_instructions(machine: Any) -> None:
+    def a_few() -> Iterator[int]:
+        while True:
+            yield from (0, 3, 7)
+
+    measured = measure(Operation(machine(5_000, a_few()).run), EXACT)
+    assert set(measured.rounds) == {5_000.0}
+
+
+def test_wall_rounds_keep_their_fractions(machine: Any) -> None:
+    def one() -> Iterator[int]:
+        while True:
+            yield 1
+
+    measured = measure(Operation(machine(5_000, one()).run), WALL)
+    assert measured.rounds[0] == 5_000 + 1 / measured.operations
+
+
+def test_a_block_is_a_power_of_two_that_fits_the_plan(machine: Any) -> None:
+    measured = measure(Operation(machine(20_000).run), EXACT)
+    assert measured.operations == 8  # 160 us; 16 would take more than the 300 us of the plan
+
+
+def test_an_operation_that_uses_something_up_is_never_called_for_more(machine: Any) -> None:
+    clock = machine(100)
+    measured = measure(Operation(clock.run, most=4), EXACT)
+    assert measured.operations == 4
+    assert max(clock.blocks) == 4
+
+
+def test_a_dear_operation_gets_the_least_rounds_only(machine: Any) -> None:
+    measured = measure(Operation(machine(100_000_000).run), EXACT)
+    assert len(measured.rounds) == EXACT.least_rounds
+    assert measured.operations == 1
+
+
+def test_a_cheap_operation_gets_all_rounds(machine: Any) -> None:
+    assert len(measure(Operation(machine(1_000).run), EXACT).rounds) == EXACT.rounds
+
+
+def test_long_exact_rounds_begin_just_after_a_timer_tick(machine: Any) -> None:
+    clock = machine(1_000_000)
+    measure(Operation(clock.run), EXACT)
+    assert clock.coarse > 0
+    clock = machine(1_000)
+    measure(Operation(clock.run), EXACT)
+    assert clock.coarse == 0
+
+
+def test_preparing_and_cleaning_are_not_counted_and_go_around_every_block(machine: Any) -> None:
+    clock = machine(2_000)
+    order: list[str] = []
+
+    def prepare(count: int) -> None:
+        order.append("prepare")
+        clock.now += 1_000_000
+
+    def run(count: int) -> None:
+        order.append("run")
+        clock.run(count)
+
+    def clean() -> None:
+        order.append("clean")
+        clock.now += 1_000_000
+
+    assert set(measure(Operation(run, prepare, clean), EXACT).rounds) == {2_000.0}
+    assert order == ["prepare", "run", "clean"] * (len(order) // 3)
+
+
+def test_a_dear_operation_is_warmed_up_by_its_cheap_twin(machine: Any) -> None:
+    clock = machine(50_000_000)
+    warmed: list[int] = []
+    plan = dataclasses.replace(EXACT, warmup_operations=192)
+    measure(Operation(clock.run), plan, Operation(warmed.append))
+    assert sum(warmed) >= 192
+    assert sum(clock.blocks) < 40
+
+
+def test_the_garbage_collector_is_off_while_measuring(machine: Any) -> None:
+    clock = machine(1_000)
+    states: list[bool] = []
+
+    def run(count: int) -> None:
+        states.append(gc.isenabled())
+        clock.run(count)
+
+    gc.enable()
+    measure(Operation(run), EXACT)
+    assert not any(states)

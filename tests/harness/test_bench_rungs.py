@@ -1,0 +1,109 @@
+"""Which rung is chosen, and what happens when it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmasync.harness import bench, bench_rungs
+from dmasync.harness.bench_run import Request
+from dmasync.harness.bench_rungs import Chosen, choose
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.progress import SilentProgress
+
+
+class Notes(SilentProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    return lambda path: monkeypatch.setattr(bench_rungs, "openable_node", lambda: path)
+
+
+def test_auto_takes_hardware_where_a_node_opens(node: Any) -> None:
+    node("/dev/udmabuf")
+    chosen = choose("auto", exact=False, names_kernel=False)
+    assert (chosen.rung, chosen.reason) == ("hardware", "/dev/udmabuf can be opened")
+
+
+def test_auto_takes_a_virtual_machine_where_no_node_opens(node: Any) -> None:
+    node(None)
+    assert choose("auto", exact=False, names_kernel=False).rung == "vm"
+
+
+@pytest.mark.parametrize(("exact", "names_kernel"), [(True, False), (False, True)])
+def test_auto_takes_a_virtual_machine_for_what_only_it_has(node: Any, exact: bool, names_kernel: bool) -> None:
+    node("/dev/udmabuf")
+    chosen = choose("auto", exact=exact, names_kernel=names_kernel)
+    assert chosen.rung == "vm"
+    assert chosen.asked_for
+
+
+@pytest.mark.parametrize("rung", ["hardware", "fake"])
+def test_a_kernel_contradicts_every_rung_but_the_virtual_machine(rung: str) -> None:
+    with pytest.raises(CommandError, match="--kernel") as refused:
+        choose(rung, exact=False, names_kernel=True)
+    assert refused.value.status == ExitStatus.UNUSABLE
+
+
+@pytest.mark.parametrize("rung", ["hardware", "fake"])
+def test_the_exact_clock_contradicts_every_rung_but_the_virtual_machine(rung: str) -> None:
+    with pytest.raises(CommandError, match="--exact"):
+        choose(rung, exact=True, names_kernel=False)
+
+
+def test_a_missing_virtual_machine_gives_way_to_the_fake_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Request] = []
+
+    def suites(request: Request, output: Path, progress: object) -> ExitStatus:
+        asked.append(request)
+        if request.rung == "vm":
+            raise CommandError("missing on this host: qemu-system-x86_64", ExitStatus.SKIPPED)
+        return ExitStatus.GOOD
+
+    monkeypatch.setattr(bench, "run_suites", suites)
+    notes = Notes()
+    status = bench._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", notes)
+    assert status == ExitStatus.GOOD
+    assert [request.rung for request in asked] == ["vm", "fake"]
+    assert asked[0].exact, "wall time of an emulator says nothing"
+    assert any("qemu-system-x86_64" in note and "fake" in note for note in notes.notes)
+
+
+def test_a_virtual_machine_that_was_asked_for_gives_way_to_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def suites(request: Request, output: Path, progress: object) -> ExitStatus:
+        raise CommandError("missing on this host: qemu-system-x86_64", ExitStatus.SKIPPED)
+
+    monkeypatch.setattr(bench, "run_suites", suites)
+    with pytest.raises(CommandError, match="qemu"):
+        bench._measure(
+            Request("vm"), Chosen("vm", "it was asked for", asked_for=True), tmp_path / "run.json", Notes()
+        )
+
+
+def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def suites(request: Request, output: Path, progress: object) -> ExitStatus:
+        raise CommandError("kernel 6.12 did not boot", ExitStatus.CANNOT_JUDGE)
+
+    monkeypatch.setattr(bench, "run_suites", suites)
+    with pytest.raises(CommandError, match="did not boot"):
+        bench._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", Notes())
+
+
+def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="arch is 'vax'"):
+        bench.run_suite(arch="vax", output=tmp_path / "run.json")
