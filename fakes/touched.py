@@ -13,6 +13,7 @@ import mmap
 import os
 import re
 import sys
+import weakref
 from typing import Final
 
 from fakes.kernel import host
@@ -65,7 +66,7 @@ class Touched:
     """The touched pages of one shared mapping of a file."""
 
     def __init__(self, mapping: mmap.mmap) -> None:
-        self._mapping = mapping
+        self._mapping = weakref.ref(mapping)  # to watch a mapping must not keep it
         self.address = host.address_of(mapping)
         self._length = len(mapping)
 
@@ -78,9 +79,11 @@ class Touched:
 
     def forget(self) -> None:
         """Count from now on."""
+        mapping = self._mapping()
         # Locked in memory, or being unmapped: everything will look touched, or nothing can be.
         with contextlib.suppress(OSError, ValueError):
-            self._mapping.madvise(mmap.MADV_DONTNEED)
+            if mapping is not None:
+                mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def can_tell() -> bool:

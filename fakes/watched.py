@@ -7,6 +7,7 @@ from it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +114,7 @@ class WatchedMemory(BufferMemory):
         touched = Touched(mapping)
         with self._lock:
             self._watched[touched.address] = (touched, offset)
-        mapping.before_unmap = lambda: self._unmapping(touched.address)
+        mapping.before_unmap = functools.partial(self._unmapping, touched.address)
         return mapping
 
     def release(self) -> None:

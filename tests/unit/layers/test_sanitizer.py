@@ -277,3 +277,24 @@ def test_every_kind_has_its_sentences():
         for sentence in kind:
             assert sentence.endswith(".")
             assert ". " not in sentence
+
+
+def test_a_mapping_that_was_dropped_is_not_leaked(backend, frames):
+    view = memoryview(frames[0].map())
+    with DmaSyncer(frames[0], READ):
+        assert view[0] == 0
+    del view
+
+
+def test_an_access_through_a_mapping_that_was_dropped_is_found():
+    backend = FakeBackend(coherent=False)
+    with (
+        DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator,
+        allocator.alloc("frame", SIZE) as frame,
+    ):
+        view = memoryview(frame.map())
+        assert view[5000] == 0
+        del view
+    (finding,) = Sanitizer(backend).findings()
+    assert finding.kind == "access-outside-window"
+    assert finding.ranges[0][0] <= 5000 < sum(finding.ranges[0])
