@@ -55,7 +55,7 @@ class GuestDiedError(VirtualMachineError):
     """The guest ended, by a panic or a power-off, before the command did."""
 
 
-class GuestTimeoutError(VirtualMachineError):
+class GuestTimeout(VirtualMachineError):  # noqa: N818  # as DmaSyncTimeout
     """The command was still running when its time was up; the machine was killed."""
 
 
@@ -110,7 +110,7 @@ class VirtualMachine:
         """Boot, run *command* (a list of words, or a line for the shell), power off.
 
         With *stdout* or *stderr* the command's output is written there as it comes, instead of being returned.
-        Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeoutError` (exit status 3) where the machine
+        Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeout` (exit status 3) where the machine
         failed, :class:`MissingPartError <dmasync.harness.host_setup.MissingPartError>` (4) where the host lacks
         something, :class:`CommandError` (2) for arguments that cannot be. Whatever happens, no process is left.
         """
@@ -276,9 +276,7 @@ class VirtualMachine:
     def _overdue(self, seconds: float, started: bool, scratch: Path) -> VirtualMachineError:
         console = _console(scratch)
         if started:
-            return GuestTimeoutError(
-                f"the command was still running after {seconds:.0f} s; the machine was killed", console
-            )
+            return GuestTimeout(f"the command was still running after {seconds:.0f} s; the machine was killed", console)
         return BootError(
             f"{self._named()} did not boot within {seconds:.0f} s; the machine was killed{_last_words(console)}",
             console,

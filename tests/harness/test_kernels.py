@@ -113,7 +113,10 @@ def test_without_the_archive_a_cached_kernel_serves_as_default(offer, tmp_path, 
 
 def test_two_processes_fetch_a_kernel_once_between_them(offer, tmp_path):
     offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
-    program = "from dmasync.harness import kernels; print(kernels.resolve('debian:6.12.9', machine='x86_64').image.stat().st_ino)"
+    program = """
+from dmasync.harness import kernels
+print(kernels.resolve("debian:6.12.9", machine="x86_64").image.stat().st_ino)
+"""
     processes = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=os.environ)
         for _ in range(3)

@@ -18,7 +18,7 @@ from dmasync import cli
 from dmasync.harness import host_setup
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.kernels import Kernel
-from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeoutError, VirtualMachine
+from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeout, VirtualMachine
 from tests.harness import fake_host
 
 DEADLINE_SECONDS = 60.0
@@ -109,7 +109,7 @@ def test_a_guest_that_fails_says_why_in_one_line(programs, kernel, tmp_path, mon
     ("behaviour", "error", "limits"),
     [
         ("hangs-at-boot", BootError, {"boot_timeout": 1.0}),
-        ("hangs", GuestTimeoutError, {"timeout": 1.0}),
+        ("hangs", GuestTimeout, {"timeout": 1.0}),
     ],
 )
 def test_a_guest_that_hangs_is_killed_with_all_it_started(
