@@ -1,0 +1,190 @@
+"""The suites on the fake: rows that say what they are, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmasync import cli
+from dmasync.harness import bench_run
+from dmasync.harness.bench_run import Request, run_suites
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.rows import COMPARED_FACTS
+from dmasync.harness.rows_file import Run, load_run
+
+SUITES = bench_run.suites_folder()
+NAMES = Path(__file__).parent / "bench_row_names.txt"
+SOME = "null_ioctl or 1MiB-READ_WRITE or (allocate_and_release and 4KiB)"
+
+
+def pytest_in_suites(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", str(SUITES), "-p", "no:cacheprovider", *arguments],
+        cwd=SUITES.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Some rows of the suites, measured on the fake."""
+    path = tmp_path_factory.mktemp("suites") / "run.json"
+    done = pytest_in_suites("-q", "-k", SOME, "--dmasync-rung=fake", f"--benchmark-json={path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return load_run(path)
+
+
+def row(run: Run, name: str) -> Any:
+    return run.rows[f"benchmarks/{name}"]
+
+
+def test_every_row_says_where_it_is_from_and_in_which_unit(run: Run) -> None:
+    for found in run.rows.values():
+        assert (found.facts.rung, found.facts.unit, found.facts.exact) == ("fake", "ns", False)
+        assert found.facts.python == run.machine["python_version"]
+        assert found.facts.arch == run.machine["machine"]
+        assert found.facts.kernel
+
+
+def test_a_sync_row_says_what_it_syncs(run: Run) -> None:
+    facts = row(run, "test_sync_pair.py::test_sync_pair[udmabuf-1MiB-READ_WRITE-DmaSyncer-reused]").facts
+    assert (facts.provider, facts.size, facts.access, facts.api) == (
+        "udmabuf",
+        1 << 20,
+        "READ_WRITE",
+        "DmaSyncer-reused",
+    )
+    assert (facts.step, facts.calls, facts.attached) == ("pair", 2, False)
+
+
+def test_a_group_of_four_makes_eight_calls(run: Run) -> None:
+    assert row(run, "test_sync_pair.py::test_sync_pair[system-1MiB-READ_WRITE-group-of-4]").facts.calls == 8
+
+
+def test_an_allocation_counts_the_calls_that_the_library_makes(run: Run) -> None:
+    udmabuf = row(run, "test_allocation.py::test_allocate_and_release[udmabuf-4KiB]").facts
+    heap = row(run, "test_allocation.py::test_allocate_and_release[system-4KiB]").facts
+    assert udmabuf.calls > heap.calls > 1
+
+
+def test_no_two_rows_of_a_run_have_the_same_facts(run: Run) -> None:
+    facts = [tuple(getattr(found.facts, name) for name in COMPARED_FACTS) for found in run.rows.values()]
+    assert len(set(facts)) == len(facts)
+
+
+def test_rows_cost_what_they_should_relative_to_each_other(run: Run) -> None:
+    def cost(name: str) -> float:
+        return float(row(run, name).median)
+
+    pair = "test_sync_pair.py::test_sync_pair[udmabuf-1MiB-READ_WRITE-{}]"
+    storm = "test_interruptions.py::test_interrupted_pair[udmabuf-1MiB-READ_WRITE-{}_EINTR]"
+    assert cost(pair.format("group-of-4")) > 2 * cost(pair.format("DmaSyncer-reused"))
+    assert cost(storm.format(100)) > 3 * cost(storm.format(10)) > 3 * cost(storm.format(0))
+    assert cost("test_floor.py::test_null_ioctl") < cost(pair.format("fcntl"))
+
+
+def test_what_could_not_be_measured_is_in_the_file_with_its_reason(run: Run) -> None:
+    lost = {found.fullname: found.reason for found in run.facts.not_measured}
+    attached = "benchmarks/test_sync_steps.py::test_start[system_attached-1MiB-READ_WRITE]"
+    assert "no importer" in lost[attached]
+    assert attached not in run.rows
+
+
+def test_row_names_are_kept_for_ever() -> None:
+    listed = pytest_in_suites("-q", "--collect-only").stdout.splitlines()
+    names = [line for line in listed if "::" in line]
+    kept = NAMES.read_text(encoding="utf-8").splitlines()
+    assert [name for name in kept if name not in names] == [], "a history has rows of these names"
+    assert [name for name in names if name not in kept] == [], f"add new names to {NAMES.name}"
+
+
+def test_the_short_suite_is_part_of_the_long_one() -> None:
+    listed = pytest_in_suites("-q", "--collect-only", "--dmasync-quick").stdout.splitlines()
+    names = [line for line in listed if "::" in line]
+    assert 40 < len(names) < 150
+    assert set(names) < set(NAMES.read_text(encoding="utf-8").splitlines())
+
+
+def test_a_defect_in_a_row_fails_it_with_the_traceback(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("conftest.py", "grid.py", "timed"):
+        (tmp_path / "benchmarks" / name).symlink_to(SUITES / name)
+    (tmp_path / "benchmarks" / "test_defect.py").write_text(
+        "def test_defect(row):\n    row('sync:pair', {'provider': 'udmabuf'})\n", encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks", "--dmasync-rung=fake", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(SUITES.parent)},
+    )
+    assert done.returncode == 1
+    assert "TypeError: pair() missing" in done.stdout
+
+
+def test_a_run_in_which_nothing_was_measured_leaves_the_old_file_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = tmp_path / "run.json"
+    output.write_text("the run of yesterday", encoding="utf-8")
+    monkeypatch.setattr(bench_run, "_here", lambda request, file, progress: (5, "no tests ran", {}))
+    with pytest.raises(CommandError, match="nothing was measured: no tests ran") as failed:
+        run_suites(Request("fake"), output)
+    assert failed.value.status == ExitStatus.CANNOT_JUDGE
+    assert output.read_text(encoding="utf-8") == "the run of yesterday"
+
+
+def test_a_run_with_failed_rows_is_kept_and_its_status_says_so(
+    monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path
+) -> None:
+    def suites(request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
+        file.write_bytes(run.path.read_bytes())
+        return 1, "E   TypeError: pair() missing", {"kernel_source": "debian:6.12"}
+
+    monkeypatch.setattr(bench_run, "_here", suites)
+    output = tmp_path / "run.json"
+    assert run_suites(Request("fake"), output) == ExitStatus.REGRESSION
+    document = json.loads(output.read_text(encoding="utf-8"))
+    assert document["dmasync"]["kernel_source"] == "debian:6.12"
+    assert document["commit_info"]["project"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_run, "_here", lambda *arguments: pytest.fail("it was measured"))
+    status = cli.main(["bench", "--rung", "fake", "-o", str(tmp_path / "no" / "such" / "run.json")])
+    assert status == ExitStatus.UNUSABLE
+    assert "no directory" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_overhead_and_where_the_file_is(
+    monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def suites(request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
+        file.write_bytes(run.path.read_bytes())
+        return 0, "", {}
+
+    monkeypatch.setattr(bench_run, "_here", suites)
+    output = tmp_path / "run.json"
+    assert cli.main(["bench", "--rung", "fake", "-o", str(output)]) == 0
+    out, err = capsys.readouterr()
+    assert "rung fake: it was asked for" in err
+    assert "the fake kernel" in out
+    assert "in ns per call" in out
+    assert str(output) in out
+    start = row(run, "test_sync_steps.py::test_start[udmabuf-1MiB-READ_WRITE]").median
+    line = next(line for line in out.splitlines() if "udmabuf" in line)
+    assert f"{start * 1e9:,.0f}" in line
+    assert "not measured" in out
