@@ -19,6 +19,7 @@ from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.history.storage import KeptRun, Standing, Storage, default_folder
 from dmasync.harness.rows_file import load_run, printable
+from dmasync.harness.rows_write import made_folder
 
 SCHEMA_VERSION = 1
 _WIDTH_OF_A_FILE = 160
@@ -47,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--good", action="store_true", help="later nights are judged against it (default: it is not judged)"
     )
     night = actions.add_parser("nightly", help="measure, judge against the last good run, keep, report")
-    night.add_argument("--report", metavar="FILE", type=Path, help="the HTML page to write")
+    night.add_argument(
+        "--report", metavar="FILE", type=Path, help="the HTML page to write (default: report.html in the storage)"
+    )
     night.add_argument(
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
     )
@@ -66,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         return ExitStatus.GOOD
     if options.action == "nightly":
         measure = functools.partial(measure_host, arguments=options.bench)
-        return nightly(storage, options.report, measure=measure)
+        report = options.report or made_folder(storage.folder) / "report.html"
+        return nightly(storage, report, measure=measure)
     return _list(storage.kept(), options.json)
 
 
