@@ -107,6 +107,14 @@ def virtme_run() -> str:
     return found
 
 
+def virtme_packages() -> Path:
+    """Return the folder that virtme-ng's package lies in (site-packages, as a rule)."""
+    specification = importlib.util.find_spec("virtme")
+    if specification is None or specification.origin is None:
+        raise CommandError("virtme-ng is not installed for this Python", ExitStatus.SKIPPED)
+    return Path(specification.origin).parents[1]
+
+
 def install_line(parts: Sequence[Part]) -> str:
     """Return the line for a shell that installs *parts*, as the one who types it: with sudo unless root."""
     packages = " ".join(dict.fromkeys(part.package for part in parts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from dmasync.harness.kernels import Kernel, index_modules
 from dmasync.harness.progress import Progress, SilentProgress
 
 POLL_SECONDS = 0.05
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_+ /.-]+")
+"""What virtme-ng takes for a folder's name."""
 EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps", "randomize_kstack_offset=off")
 """Where the kernel, a program's memory and a system call's stack lie changes how many instructions they execute.
 
@@ -123,7 +126,9 @@ class VirtualMachine:
             index_modules(self.kernel.modules)
         shares = self._shares()
         with contextlib.ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-")))
+            scratch = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-", dir=_scratch_parent()))
+            )
             control = scratch / "control"
             control.mkdir()
             self._write_scripts(control, command, shares)
@@ -209,7 +214,7 @@ class VirtualMachine:
         self, runner: str, scratch: Path, shares: Sequence[guest_script.Share], root: Path | None
     ) -> list[str]:
         kernel = self.kernel
-        line = [runner, "--mods", "auto"]
+        line = [*_virtme_run(runner, scratch), "--mods", "auto"]
         line += ["--kdir", str(kernel.build_tree)] if kernel.build_tree else ["--kimg", str(kernel.image)]
         line += ["--cpus", str(self.cpus), "--memory", self.memory, "--name", "dmasync"]
         if root is None:
@@ -351,6 +356,26 @@ def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[s
         assert process.stdin is not None  # noqa: S101  # asked for above
         process.stdin.close()  # the guard's sign to kill everything
         process.wait()
+
+
+def _scratch_parent() -> str | None:
+    """Return a folder for temporary files whose name virtme-ng takes; None where the usual one will do."""
+    return None if PLAIN_PATH.fullmatch(tempfile.gettempdir()) else "/tmp"  # noqa: S108
+
+
+def _virtme_run(runner: str, scratch: Path) -> list[str]:
+    """Return the words that start virtme-ng.
+
+    It names the guest's init, a file among its own, on the kernel's command line, where a blank ends a word. So a
+    Python environment below a folder with such a name is reached through a link.
+    """
+    packages = host_setup.virtme_packages()
+    if PLAIN_PATH.fullmatch(str(packages)) and " " not in str(packages):
+        return [runner]
+    link = scratch / "packages"
+    link.symlink_to(packages)
+    program = f"import sys; sys.path.insert(0, {str(link)!r}); from virtme.commands.run import main; sys.exit(main())"
+    return [sys.executable, "-c", program]
 
 
 def _console(scratch: Path) -> str:
