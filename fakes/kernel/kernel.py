@@ -13,14 +13,14 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dmasync import uapi
 from dmasync.interrupts import guarded
 from fakes.kernel.descriptors import Descriptors
 from fakes.kernel.dmabuf import DmaBuf
-from fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
+from fakes.kernel.errors import bad_descriptor, os_error
 from fakes.kernel.fence import Fence, signaled_stub
-from fakes.kernel.file import File, is_shared
-from fakes.kernel.memfd import HugeMemfd, Memfd, memfd_create
+from fakes.kernel.file import File
+from fakes.kernel.mapping import MAP_TYPE, check_mmap, length_in_file, may_write
+from fakes.kernel.memfd import Memfd, memfd_create
 from fakes.kernel.memory import BufferMemory, FakeMapping, Run
 from fakes.kernel.nodes import Nodes
 from fakes.kernel.profile import PROFILES, Profile
@@ -31,16 +31,6 @@ from fakes.kernel.waiting import Deadline, Waker
 
 _O_CLOEXEC = os.O_CLOEXEC
 _REQUEST = 0xFFFF_FFFF
-_TASK_SIZE = (1 << 47) - 4096
-_MAP_TYPE = 0x0F
-_MAP_SHARED_VALIDATE = 0x03
-_MAP_FIXED = 0x10 | 0x100000
-_MAP_GROWSDOWN = 0x100
-_MAP_LOCKED = 0x2000
-_MAP_HUGETLB = 0x40000
-# What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
-_LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
-_LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
 _SEEK_MAX = 4
 
 
@@ -157,13 +147,13 @@ class FakeKernel:
             raise OverflowError("memory mapped offset must be positive")
         file = self.descriptors.files.get(fd)
         if isinstance(file, Memfd):
-            length = _length_in_file(file, length, offset)
+            length = length_in_file(file, length, offset)
         if offset % self.page_size:
             raise os_error(errno.EINVAL)
         file = self.descriptors.file(fd)
-        self._check_mmap(file, length, prot, flags)
-        mapping = file.map(length, prot, flags & _MAP_TYPE, offset)
-        self._track(mapping, file, _may_write(file, flags))
+        check_mmap(file, length, prot, flags)
+        mapping = file.map(length, prot, flags & MAP_TYPE, offset)
+        self._track(mapping, file, may_write(file, flags))
         return mapping
 
     def lseek(self, fd: int, offset: int, whence: int) -> int:
@@ -274,29 +264,6 @@ class FakeKernel:
             return bytes(copy)
         return file.ioctl(fd, request, arg)
 
-    def _check_mmap(self, file: File, length: int, prot: int, flags: int) -> None:
-        """``do_mmap()`` up to the driver, in its order."""
-        if flags & (mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_LOCKED):
-            raise UnmodelledCallError(f"mmap() with flags {flags:#x}: the fake maps files, where the host likes")
-        if (flags & _MAP_HUGETLB and not isinstance(file, HugeMemfd)) or not length:
-            raise os_error(errno.EINVAL)
-        if length > _TASK_SIZE:
-            raise os_error(errno.ENOMEM)
-        kind = flags & _MAP_TYPE
-        if kind == _MAP_SHARED_VALIDATE and flags & ~_LEGACY_FLAGS:
-            raise os_error(errno.EOPNOTSUPP)
-        if kind not in (mmap.MAP_SHARED, mmap.MAP_PRIVATE, _MAP_SHARED_VALIDATE):
-            raise os_error(errno.EINVAL)
-        if is_shared(flags) and prot & mmap.PROT_WRITE and not file.writable:
-            raise os_error(errno.EACCES)
-        if not file.readable:
-            raise os_error(errno.EACCES)
-        if not file.can_map:
-            raise os_error(errno.ENODEV)
-        if flags & _MAP_GROWSDOWN:
-            raise os_error(errno.EINVAL)
-        file.check_map(prot, is_shared(flags))
-
     def _track(self, mapping: FakeMapping, file: File, writable: bool) -> None:
         key = id(mapping)
         file.get()
@@ -320,25 +287,3 @@ def _memory_class(coherent: bool) -> Callable[[Sequence[Run]], BufferMemory]:
     from fakes.noncoherent import NoncoherentMemory
 
     return NoncoherentMemory
-
-
-def _length_in_file(file: Memfd, length: int, offset: int) -> int:
-    # mmap.mmap looks at a regular file's size before it asks the kernel, and takes length 0 for "to the end".
-    if not length:
-        if not file.size:
-            raise ValueError("cannot mmap an empty file")
-        if offset >= file.size:
-            raise ValueError("mmap offset is greater than file size")
-        return file.size - offset
-    if offset > file.size or file.size - offset < length:
-        raise ValueError("mmap length is greater than file size")
-    return length
-
-
-def _may_write(file: File, flags: int) -> bool:
-    """Whether a mapping counts against F_SEAL_WRITE: shared, of a file opened for writing, not yet
-    write-sealed.
-    """
-    if not isinstance(file, Memfd) or not is_shared(flags) or not file.writable:
-        return False
-    return not file.seals & (uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE)
