@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from dmasync import DmaSyncer, SyncType
@@ -12,6 +13,8 @@ from timed.bench import Bench
 def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) -> Operation:
     """An operation is one pair in every thread; a block ends when the last thread has done its pairs."""
     syncers = [DmaSyncer(bench.buffer(provider, size), SyncType[access]) for _ in range(threads)]
+    # A switch that is forced by time would come at another place each time.
+    sys.setswitchinterval(1000.0)
     go, done = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
     share = 0
 
@@ -32,4 +35,5 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
         go.wait()
         done.wait()
 
-    return Operation(run, facts={"calls": 2 * threads})
+    # Waking the threads costs more than a pair: many pairs must share it.
+    return Operation(run, least=64, facts={"calls": 2 * threads})

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import gc
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
+
+
+TICK_NS = 4_000_000
+"""A timer tick's length at 250 Hz, Debian's choice; only the number of rounds depends on it."""
+LEAST_FOR_SLOPE = 8
+FLOOR_ROUNDS = 15
 
 
 def _nothing(count: int) -> None:
@@ -19,14 +26,15 @@ def _nothing(count: int) -> None:
 class Operation(NamedTuple):
     """What a row times. ``run(n)`` does it n times in a plain loop; with n = 0 it does all but the operation.
 
-    ``prepare(n)`` goes before each block of n and ``clean()`` after it, neither of them timed. ``most`` limits a
-    block, for operations that use something up. ``facts`` are added to the row's (the number of system calls where
+    ``prepare(n)`` goes before each block of n and ``clean()`` after it, neither of them timed. A block has ``least``
+    operations at least, and never more than ``most``, for operations that use something up. ``facts`` are added to the row's (the number of system calls where
     only the operation knows it).
     """
 
     run: Callable[[int], object]
     prepare: Callable[[int], object] = _nothing
     clean: Callable[[], object] = lambda: None
+    least: int = 1
     most: int = 1 << 20
     facts: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
@@ -35,9 +43,9 @@ class Operation(NamedTuple):
 class Plan:
     """How often to measure; block times in nanoseconds, which on the exact clock are instructions.
 
-    A block takes about ``block_ns`` and at most ``most_operations`` operations. Rounds go on until ``rounds`` are
-    there, or from ``least_rounds`` on until ``budget_ns`` is spent. ``exact`` counts instructions: whole numbers, and
-    rounds that would take a good part of a timer tick begin just after one.
+    A block takes at most ``block_ns`` and ``most_operations`` operations (one operation at least). There are ``rounds``
+    of them, fewer where they would take more than ``budget_ns``, but at least ``least_rounds``. ``exact`` counts
+    instructions: whole numbers, and blocks longer than ``block_ns`` begin just after a timer tick.
     """
 
     exact: bool
@@ -57,7 +65,7 @@ EXACT = Plan(
     rounds=31,
     least_rounds=9,
     warmup_operations=192,
-    block_ns=300_000,
+    block_ns=150_000,
     most_operations=32,
     budget_ns=60_000_000,
 )
@@ -94,26 +102,36 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     gc.freeze()
     gc.disable()
     _warm_up(warm or operation, plan)
-    pilot = min(_block(operation, 1)[0] for _ in range(3))
+    pilot = min(_blocks(operation, 1, 3))
     operations = _operations(pilot, plan, operation)
     _warm_up(operation, plan, operations, budget_ns=plan.budget_ns // 8)
-    floors = sorted(_block(operation, 0)[0] for _ in range(max(plan.least_rounds, 21)))
-    floor = floors[len(floors) // 2]
-    aligned = plan.exact and pilot * operations > plan.block_ns // 2
-    rounds: list[float] = []
-    spent = 0
-    while len(rounds) < plan.rounds and (len(rounds) < plan.least_rounds or spent < plan.budget_ns):
-        took, count = _block(operation, operations, aligned)
-        spent += took
-        net = max(0.0, (took - floor) / count)
-        rounds.append(float(round(net)) if plan.exact else net)
-    return Measured(rounds, operations, float(floor), dict(operation.facts))
+    aligned = plan.exact and pilot * operations > plan.block_ns
+    length = max(pilot * operations, TICK_NS if aligned else 1)
+    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // length))
+    floor = _floor(operation, operations)
+    nets = [max(0.0, (took - floor) / operations) for took in _blocks(operation, operations, rounds, aligned)]
+    if plan.exact:
+        nets = [float(round(net)) for net in nets]
+    return Measured(nets, operations, float(floor), dict(operation.facts))
+
+
+def _floor(operation: Operation, operations: int) -> int:
+    """What a block costs beside its operations.
+
+    The longer block of two tells it best: where a loop begins, its first round and its end are then left out. A block
+    of nothing tells it where operations are dear enough to make no difference.
+    """
+    if operations >= LEAST_FOR_SLOPE and 2 * operations <= operation.most:
+        single = sorted(_blocks(operation, operations, FLOOR_ROUNDS))
+        double = sorted(_blocks(operation, 2 * operations, FLOOR_ROUNDS))
+        return max(0, 2 * single[FLOOR_ROUNDS // 2] - double[FLOOR_ROUNDS // 2])
+    return sorted(_blocks(operation, 0, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
 
 
 def _operations(pilot: int, plan: Plan, operation: Operation) -> int:
     """A power of two, so that a small difference between two machines seldom changes it."""
     most = max(1, min(plan.most_operations, operation.most))
-    operations = 1
+    operations = operation.least
     while operations * 2 <= most and operations * 2 * pilot <= plan.block_ns:
         operations *= 2
     return operations
@@ -125,21 +143,30 @@ def _warm_up(operation: Operation, plan: Plan, operations: int = 8, budget_ns: i
     budget_ns = plan.budget_ns if budget_ns is None else budget_ns
     operations = min(operations, operation.most)
     while done < plan.warmup_operations and (spent < budget_ns or done < 3 * operations):
-        spent += _block(operation, operations)[0]
+        spent += _blocks(operation, operations, 1)[0]
         done += operations
 
 
-def _block(operation: Operation, count: int, aligned: bool = False) -> tuple[int, int]:
-    clock = time.perf_counter_ns
-    operation.prepare(count)
-    if aligned:
-        _await_tick()
-    run = operation.run
+def _blocks(operation: Operation, count: int, rounds: int, aligned: bool = False) -> array[int]:
+    """Nanoseconds of each of *rounds* blocks of *count* operations.
+
+    The numbers go into memory that is there beforehand: an object more that lives on after a block is a different
+    path through the allocator for the next one.
+    """
+    taken = array("q", bytes(8 * rounds))
+    for index in range(rounds):
+        operation.prepare(count)
+        if aligned:
+            _await_tick()
+        taken[index] = _timed(operation.run, count, time.perf_counter_ns)
+        operation.clean()
+    return taken
+
+
+def _timed(run: Callable[[int], object], count: int, clock: Callable[[], int]) -> int:
     began = clock()
     run(count)
-    took = clock() - began
-    operation.clean()
-    return took, count
+    return clock() - began
 
 
 _CLOCK_MONOTONIC_COARSE = 6

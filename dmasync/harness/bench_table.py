@@ -16,6 +16,7 @@ from dmasync.harness.rows_file import Row, Run, printable
 TABLE_SIZE = 1 << 20
 """The table's buffers; the file has the other sizes."""
 _STEPS = ("start", "end", PAIR, FIRST_START)
+_PROVIDERS = ("udmabuf", "system", "cma")
 _WIDTH_OF_A_FILE = 120
 
 Key = tuple[str, bool, str]
@@ -55,7 +56,7 @@ def _overhead(rows: Iterable[Row]) -> Table:
         table.add_column(column, justify="right")
     rows = list(rows)
     null = next((row for row in rows if row.facts.step == NULL_STEP), None)
-    for (provider, attached, access), cells in _by_buffer(rows).items():
+    for (provider, attached, access), cells in sorted(_by_buffer(rows).items(), key=lambda item: _order(item[0])):
         if not any(step in cells for step in _STEPS):
             continue
         pair = cells.get(PAIR)
@@ -69,6 +70,11 @@ def _overhead(rows: Iterable[Row]) -> Table:
             _shown(cells["DmaSyncer"].median) if "DmaSyncer" in cells else "",
         )
     return table
+
+
+def _order(key: Key) -> tuple[object, ...]:
+    provider, attached, access = key
+    return (_PROVIDERS.index(provider) if provider in _PROVIDERS else len(_PROVIDERS), provider, attached, len(access))
 
 
 def _by_buffer(rows: Iterable[Row]) -> Mapping[Key, dict[str, Row]]:

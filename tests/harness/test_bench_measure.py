@@ -13,6 +13,7 @@ from dmasync.harness import bench_measure
 from dmasync.harness.bench_measure import EXACT, WALL, Operation, measure
 
 CLOCK_COST = 490
+CALL_COST = 210
 
 
 class Machine:
@@ -35,7 +36,7 @@ class Machine:
 
     def run(self, count: int) -> None:
         self.blocks.append(count)
-        self.now += count * self.cost
+        self.now += CALL_COST + count * self.cost
         if self._disturbances is not None and count:
             self.now += next(self._disturbances)
 
@@ -57,7 +58,26 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_round_is_the_cost_of_one_operation_without_clock_and_loop(machine: Any) -> None:
     measured = measure(Operation(machine(3_946).run), EXACT)
     assert set(measured.rounds) == {3_946.0}
-    assert measured.floor == CLOCK_COST
+    assert measured.floor == CLOCK_COST + CALL_COST
+
+
+def test_a_dear_operations_floor_is_a_block_of_nothing(machine: Any) -> None:
+    clock = machine(1_000_000)
+    measured = measure(Operation(clock.run), EXACT)
+    assert set(measured.rounds) == {1_000_000.0}
+    assert 0 in clock.blocks
+
+
+def test_a_cheap_operations_floor_leaves_out_what_the_first_round_costs_more(machine: Any) -> None:
+    clock = machine(1_000)
+
+    def run(count: int) -> None:
+        clock.run(count)
+        clock.now += 64 if count else 0
+
+    measured = measure(Operation(run), EXACT)
+    assert set(measured.rounds) == {1_000.0}
+    assert measured.floor == CLOCK_COST + CALL_COST + 64
 
 
 def test_exact_rounds_are_whole_instructions(machine: Any) -> None:
@@ -74,13 +94,13 @@ def test_wall_rounds_keep_their_fractions(machine: Any) -> None:
         while True:
             yield 1
 
-    measured = measure(Operation(machine(5_000, one()).run), WALL)
+    measured = measure(Operation(machine(5_000, one()).run, most=4), WALL)
     assert measured.rounds[0] == 5_000 + 1 / measured.operations
 
 
 def test_a_block_is_a_power_of_two_that_fits_the_plan(machine: Any) -> None:
     measured = measure(Operation(machine(20_000).run), EXACT)
-    assert measured.operations == 8  # 160 us; 16 would take more than the 300 us of the plan
+    assert measured.operations == 4  # 80 us; 8 would take more than the plan's 150
 
 
 def test_an_operation_that_uses_something_up_is_never_called_for_more(machine: Any) -> None:
