@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-
 TICK_NS = 4_000_000
 """A timer tick's length at 250 Hz, Debian's choice; only the number of rounds depends on it."""
 LEAST_FOR_SLOPE = 8
@@ -27,8 +26,8 @@ class Operation(NamedTuple):
     """What a row times. ``run(n)`` does it n times in a plain loop; with n = 0 it does all but the operation.
 
     ``prepare(n)`` goes before each block of n and ``clean()`` after it, neither of them timed. A block has ``least``
-    operations at least, and never more than ``most``, for operations that use something up. ``facts`` are added to the row's (the number of system calls where
-    only the operation knows it).
+    operations at least, and never more than ``most``, for operations that use something up. ``facts`` are added to the
+    row's (the number of system calls where only the operation knows it).
     """
 
     run: Callable[[int], object]
