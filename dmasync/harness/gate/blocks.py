@@ -33,6 +33,8 @@ class SideEstimate:
     error: float
     freedom: float
     segments: NDArray[numpy.float64]
+    swing: float
+    """From the slow segments to the fast ones (the outer twentieths left out), as a log."""
 
 
 def interleaved(base: Sequence[Timed], candidate: Sequence[Timed]) -> NDArray[numpy.float64] | None:
@@ -69,7 +71,13 @@ def few_runs(side: Sequence[Timed]) -> SideEstimate | None:
     within = math.sqrt(sum(single.error**2 for single in singles)) / len(singles)
     between = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else 0.0
     segments = numpy.concatenate([single.segments for single in singles]) / math.sqrt(len(singles))
-    return SideEstimate(float(logs.mean()), max(within, between), sum(single.freedom for single in singles), segments)
+    return SideEstimate(
+        float(logs.mean()),
+        max(within, between),
+        sum(single.freedom for single in singles),
+        segments,
+        max(single.swing for single in singles),
+    )
 
 
 def _single(row: Row) -> SideEstimate | None:
@@ -79,7 +87,7 @@ def _single(row: Row) -> SideEstimate | None:
         # Saved without its rounds: their order is lost, and with it what would tell drift from noise.
         count = min(row.rounds, _SEGMENTS)
         sigma = _IQR_TO_SIGMA * row.iqr / row.median
-        return SideEstimate(math.log(row.median), 1.25 * sigma / math.sqrt(count), count - 1, numpy.zeros(1))
+        return SideEstimate(math.log(row.median), 1.25 * sigma / math.sqrt(count), count - 1, numpy.zeros(1), 0.0)
     count = min(_SEGMENTS, row.rounds)
     medians = numpy.array([numpy.median(part) for part in numpy.array_split(numpy.array(row.data), count)])
     if medians.min() <= 0:
@@ -90,4 +98,5 @@ def _single(row: Row) -> SideEstimate | None:
     # averages out over the segments, drift does not: the whole run has one draw of it.
     noise = min(total, float(numpy.mean(numpy.diff(segments) ** 2)) / 2)
     error = math.sqrt(noise / count + (total - noise))
-    return SideEstimate(math.log(row.median), error, count - 1, segments - segments.mean())
+    slow, fast = numpy.quantile(segments, (0.95, 0.05))
+    return SideEstimate(math.log(row.median), error, count - 1, segments - segments.mean(), float(slow - fast))

@@ -30,6 +30,8 @@ from dmasync.harness.gate.verdict import JudgedRow, Verdict
 
 _NEIGHBOURS = 3
 """Other rows needed before their movement can stand for the machine's drift."""
+_MOST_ROWS = 0.9
+"""Share of the rows whose swing within a run stays below the drift that is assumed between runs."""
 _MAD_TO_SIGMA = 1.4826
 
 
@@ -54,6 +56,8 @@ class Estimate:
     freedom: float
     draws: NDArray[numpy.float64]
     drift_cancels: bool
+    swing: float = 0.0
+    """How far the row moved within its runs, as a log: the larger of both sides."""
 
     def chance(self) -> float:
         """The probability of a ratio this far from 1 where nothing changed; the larger of both methods'."""
@@ -78,13 +82,14 @@ def judge_wall(rows: Sequence[WallRow], settings: GateSettings) -> list[JudgedRo
     """Judge all wall rows of one comparison together; in their order."""
     estimates = [estimate(row) for row in rows]
     levels = holm([one.chance() if one else 1.0 for one in estimates], settings.false_alarms)
+    assumed = _assumed_drift([one.swing for one in estimates if one], settings)
     judged = []
     for index, (row, one) in enumerate(zip(rows, estimates, strict=True)):
         if one is None:
             judged.append(_unjudged(row, settings))
             continue
         others = [other.log_ratio for at, other in enumerate(estimates) if other and at != index]
-        drift = (0.0, 0.0) if one.drift_cancels else _drift(others, levels[index], settings)
+        drift = (0.0, 0.0) if one.drift_cancels else _drift(others, levels[index], max(assumed, one.swing))
         judged.append(_judged(row, one, levels[index], drift, settings))
     return judged
 
@@ -102,7 +107,7 @@ def estimate(row: WallRow) -> Estimate | None:
     log_ratio = b.log_median - a.log_median
     error = math.hypot(a.error, b.error)
     draws = log_ratio + _draws_of_means(b.segments) - _draws_of_means(a.segments)
-    return Estimate(log_ratio, error, a.freedom + b.freedom, draws, drift_cancels=False)
+    return Estimate(log_ratio, error, a.freedom + b.freedom, draws, drift_cancels=False, swing=max(a.swing, b.swing))
 
 
 def holm(chances: Sequence[float], false_alarms: float) -> list[float]:
@@ -143,9 +148,17 @@ def _draws_of_means(sample: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     return numpy.asarray(result.bootstrap_distribution, dtype=numpy.float64)
 
 
-def _drift(others: Sequence[float], level: float, settings: GateSettings) -> tuple[float, float]:
-    """How far drift between the runs may have moved a row, as logs: (to be sure it changed, it did not)."""
+def _assumed_drift(swings: Sequence[float], settings: GateSettings) -> float:
+    """The log of how far the machine may have moved between two runs: what is assumed, more where it is seen.
+
+    A machine that changes its speed by half within the rows' runs does so between them too.
+    """
     assumed = -math.log1p(-settings.drift_percent / 100)  # slowed by it and not, either way round
+    return max(assumed, float(numpy.quantile(swings, _MOST_ROWS))) if swings else assumed
+
+
+def _drift(others: Sequence[float], level: float, assumed: float) -> tuple[float, float]:
+    """How far drift between the runs may have moved a row, as logs: (to be sure it changed, it did not)."""
     if len(others) < _NEIGHBOURS:
         return assumed, 0.0
     common = float(numpy.median(others))
