@@ -503,12 +503,12 @@ def test_what_the_callers_clock_or_backoff_raises_comes_after_end(backend, buffe
 
 
 def test_the_first_of_many_interrupts_is_the_one_that_is_raised(backend, buffer):
-    class Second(Exception):
+    class SecondError(Exception):
         pass
 
     class Both(Interrupting):
         def ioctl(self, fd, request, argument):
-            self._exception = KeyboardInterrupt if self.count == 1 else Second
+            self._exception = KeyboardInterrupt if self.count == 1 else SecondError
             return super().ioctl(fd, request, argument)
 
     with pytest.raises(KeyboardInterrupt), DmaSyncer(buffer, backend=Both(backend, [2, 3, 4])):
