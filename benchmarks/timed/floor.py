@@ -33,4 +33,4 @@ def empty_loop(bench: Bench) -> Operation:
         for _ in range(count):
             pass
 
-    return Operation(run)
+    return Operation(run, counts_loop=True)

@@ -16,6 +16,8 @@ TICK_NS = 4_000_000
 """A timer tick's length at 250 Hz, Debian's choice; only the number of rounds depends on it."""
 LEAST_FOR_SLOPE = 8
 FLOOR_ROUNDS = 15
+LOOP_STEPS = 64
+"""Twice as many are still small integers, which CPython keeps ready."""
 
 
 def _nothing(count: int) -> None:
@@ -36,6 +38,8 @@ class Operation(NamedTuple):
     least: int = 1
     most: int = 1 << 20
     facts: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    counts_loop: bool = False
+    """Whether the loop's own step is part of the operation; else it is taken off."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,14 @@ WALL = Plan(
 class Measured:
     """The rounds of one row: nanoseconds (instructions) per operation, ``operations`` of them in each block.
 
-    ``floor`` is what a block of no operations took, already subtracted: the clock, the call, the loop's set-up.
+    What is not the operation was taken off: of each block ``floor`` (the clock, the call, the loop's set-up), of each
+    operation ``loop`` (the loop's own step).
     """
 
     rounds: list[float]
     operations: int
     floor: float
+    loop: float
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,6 +106,7 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     gc.collect()
     gc.freeze()
     gc.disable()
+    loop = 0.0 if operation.counts_loop else _loop_cost(plan)
     _warm_up(warm or operation, plan)
     pilot = min(_blocks(operation, 1, 3))
     operations = _operations(pilot, plan, operation)
@@ -108,10 +115,25 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     length = max(pilot * operations, TICK_NS if aligned else 1)
     rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // length))
     floor = _floor(operation, operations)
-    nets = [max(0.0, (took - floor) / operations) for took in _blocks(operation, operations, rounds, aligned)]
+    taken = _blocks(operation, operations, rounds, aligned)
+    nets = [max(0.0, (took - floor) / operations - loop) for took in taken]
     if plan.exact:
         nets = [float(round(net)) for net in nets]
-    return Measured(nets, operations, float(floor), dict(operation.facts))
+    return Measured(nets, operations, float(floor), loop, dict(operation.facts))
+
+
+def _empty_loop(count: int) -> None:
+    for _ in range(count):
+        pass
+
+
+def _loop_cost(plan: Plan) -> float:
+    """What a step of an empty loop costs: with it taken off, a pair costs what its START and its END cost."""
+    empty = Operation(_empty_loop)
+    _warm_up(empty, plan)
+    single = sorted(_blocks(empty, LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+    double = sorted(_blocks(empty, 2 * LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+    return max(0.0, (double - single) / LOOP_STEPS)
 
 
 def _floor(operation: Operation, operations: int) -> int:

@@ -126,7 +126,9 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
             **{**facts, **{name: measured.facts.pop(name) for name in _OWN_FACTS if name in measured.facts}},
         )
         benchmark.extra_info.update(known.as_extra_info())
-        benchmark.extra_info.update(measured.facts, floor=measured.floor, operations=measured.operations)
+        benchmark.extra_info.update(
+            measured.facts, operations=measured.operations, floor=measured.floor, loop=measured.loop
+        )
         PLAYBACK.load(measured)
         benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
 

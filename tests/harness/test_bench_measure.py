@@ -61,6 +61,19 @@ def test_a_round_is_the_cost_of_one_operation_without_clock_and_loop(machine: An
     assert measured.floor == CLOCK_COST + CALL_COST
 
 
+def test_the_loops_own_step_is_taken_off(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = machine(3_946)
+
+    def empty(count: int) -> None:
+        clock.now += CALL_COST + 107 * count
+
+    monkeypatch.setattr(bench_measure, "_empty_loop", empty)
+    measured = measure(Operation(clock.run), EXACT)
+    assert measured.loop == 107.0
+    assert set(measured.rounds) == {3_946.0 - 107.0}
+    assert set(measure(Operation(clock.run, counts_loop=True), EXACT).rounds) == {3_946.0}
+
+
 def test_a_dear_operations_floor_is_a_block_of_nothing(machine: Any) -> None:
     clock = machine(1_000_000)
     measured = measure(Operation(clock.run), EXACT)

@@ -70,7 +70,7 @@ def test_the_fit_finds_the_line(run: Path) -> None:
 
 def test_a_residual_tells_where_the_line_is_off(tmp_path: Path) -> None:
     bent = rows()
-    bent[2]["stats"].update({key: 0.006 for key in ("min", "max", "mean", "median", "q1", "q3")}, data=[0.006] * 9)
+    bent[2]["stats"].update(dict.fromkeys(("min", "max", "mean", "median", "q1", "q3"), 0.006), data=[0.006] * 9)
     run = run_files.write(tmp_path / "run.json", run_files.document(bent, not_measured={}))
     line = fit(load_run(run).rows.values())[0][0]
     assert max(line.residuals, key=lambda size: abs(line.residuals[size])) == MIB
