@@ -98,3 +98,18 @@ def importers(bench: Bench) -> str:
     except (OSError, UnmeasurableError) as error:
         return str(error)
     return ""
+
+
+def process(bench: Bench) -> int:
+    """The number of the process that a row is measured in."""
+    return os.getpid()
+
+
+def server(bench: Bench) -> int:
+    """The number of the process that forks it."""
+    return os.getppid()
+
+
+def die(bench: Bench, *, status: int) -> None:
+    """End that process without an answer."""
+    os._exit(status)

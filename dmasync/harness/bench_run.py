@@ -24,6 +24,8 @@ from dmasync.harness.rows_write import write_atomically
 from dmasync.harness.virtual_machine import VirtualMachine
 
 GUEST_TIMEOUT_SECONDS = 1800.0
+ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""What else this Python has of pytest's plugins costs seconds to load under emulation, and could change the run."""
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
@@ -80,7 +82,7 @@ def suites_folder() -> Path:
 def _arguments(request: Request, file: Path) -> list[str]:
     folder = suites_folder()
     line = ["-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
-    line += ["-q", "-rN", "-p", "no:cacheprovider", "--assert=plain", "--benchmark-quiet"]
+    line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain", "--benchmark-quiet"]
     line += [f"--benchmark-json={file}", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
     return line
@@ -94,7 +96,7 @@ def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, d
             stdout=printed,
             stderr=subprocess.PIPE,
             cwd=suites_folder().parent,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, **ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1"},
         )
         sink = _Rows(progress)
         assert process.stderr is not None  # noqa: S101 - asked for above
@@ -119,6 +121,7 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         output=file.parent,
         share=(folder.parent,),
         working_directory=folder.parent,
+        environment=ENVIRONMENT,
         timeout=request.timeout,
         progress=progress,
     )
