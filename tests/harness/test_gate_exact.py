@@ -172,14 +172,37 @@ def test_counts_of_several_iterations_are_compared_an_operation(tmp_path: Path) 
     assert verdicts(tmp_path, base, more)[2]["rows"][0]["difference"] == 6.5
 
 
-def test_a_row_that_is_not_exact_cannot_tell_a_change_within_its_spread(tmp_path: Path) -> None:
-    loose = [count * 1e-9 for count in (5600, 5620, 5649, 5680, 5700)]
-    base = write(tmp_path / "b.json", document([benchmark(PAIR, loose, facts(exact=False))]))
-    near = exact(tmp_path / "n.json", {PAIR: 5660})
-    far = exact(tmp_path / "f.json", {PAIR: 5900})
-    assert verdicts(tmp_path, base, near)[1] == {PAIR: "cannot tell"}
-    assert verdicts(tmp_path, base, near)[0] == 3
+def spreading(path: Path, *counts: int) -> Path:
+    row = benchmark(PAIR, [count * 1e-9 for count in counts], facts(exact=False))
+    return write(path, document([row]))
+
+
+def test_a_row_that_is_not_exact_is_judged_within_its_own_spread(tmp_path: Path) -> None:
+    base = spreading(tmp_path / "b.json", 5600, 5620, 5649, 5680, 5700)
+    near, far = exact(tmp_path / "n.json", {PAIR: 5660}), exact(tmp_path / "f.json", {PAIR: 5900})
+    status, found, judged = verdicts(tmp_path, base, near)
+    assert (status, found) == (0, {PAIR: "same"})
+    assert "not exact, spread 60 and 0 instructions: less than that stays unseen" in judged["rows"][0]["reason"]
     assert verdicts(tmp_path, base, far)[:2] == (1, {PAIR: "regressed"})
+    assert verdicts(tmp_path, far, base)[:2] == (0, {PAIR: "improved"})
+
+
+def test_a_candidate_that_spreads_where_the_base_did_not_is_no_pass(tmp_path: Path) -> None:
+    base = exact(tmp_path / "b.json", {PAIR: 5649})
+    candidate = spreading(tmp_path / "c.json", 5600, 5620, 5649, 7000, 9000)
+    assert verdicts(tmp_path, base, candidate)[:2] == (3, {PAIR: "cannot tell"})
+
+
+def test_a_base_that_spreads_widely_cannot_tell(tmp_path: Path) -> None:
+    base = spreading(tmp_path / "b.json", 4000, 5000, 5649, 6000, 7000)
+    assert verdicts(tmp_path, base, base)[:2] == (3, {PAIR: "cannot tell"})
+
+
+def test_one_instruction_more_or_less_in_some_rounds_is_the_same(tmp_path: Path) -> None:
+    base = spreading(tmp_path / "b.json", 106, 106, 107, 107, 107)
+    candidate = spreading(tmp_path / "c.json", 106, 106, 106, 107, 107)
+    status, _, judged = verdicts(tmp_path, base, candidate)
+    assert (status, judged["rows"][0]["reason"]) == (0, "")
 
 
 def test_self_check_lets_an_exact_base_pass(tmp_path: Path, base: Path) -> None:
@@ -189,7 +212,7 @@ def test_self_check_lets_an_exact_base_pass(tmp_path: Path, base: Path) -> None:
 
 
 def test_self_check_judges_nothing_when_the_base_does_not_equal_itself(tmp_path: Path) -> None:
-    wandering = [5649e-9] * 10 + [5700e-9] * 10
+    wandering = [5649e-9] * 10 + [5900e-9] * 10
     base = write(tmp_path / "b.json", document([benchmark(PAIR, wandering, facts(exact=False))]))
     candidate = exact(tmp_path / "c.json", {PAIR: 99999})
     status, found, judged = verdicts(tmp_path, base, candidate, "--self-check")
@@ -198,7 +221,7 @@ def test_self_check_judges_nothing_when_the_base_does_not_equal_itself(tmp_path:
 
 
 def test_several_runs_of_a_side_must_agree_to_be_exact(tmp_path: Path, base: Path) -> None:
-    for folder, counts in (("base", (5649, 5649)), ("drifting", (5649, 5700))):
+    for folder, counts in (("base", (5649, 5649)), ("drifting", (5000, 6000))):
         (tmp_path / folder).mkdir()
         for index, count in enumerate(counts):
             exact(tmp_path / folder / f"{index}.json", {PAIR: count}, minutes=index)

@@ -1,7 +1,9 @@
 """Judge a row of the exact clock: integers are compared, no statistics.
 
-A row whose rounds differ has no exact number. Its quartiles then stand for what it may be, and the verdict is
-``cannot tell`` where they leave both answers open.
+A row whose rounds differ has no exact number. Its quartiles then stand for what it may be: it has changed when they
+are apart, and is the same when the middle stayed within the spread that the base has itself. That is said with the
+verdict, since smaller changes stay unseen. Where the base spreads widely, or the candidate much more than the base,
+the verdict is ``cannot tell``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from fractions import Fraction
 from dmasync.harness.gate.settings import Allowance
 from dmasync.harness.gate.verdict import JudgedRow, Verdict
 from dmasync.harness.rows_file import Row
+
+_USUAL_SPREAD = 3
+"""How much more than the base a candidate may spread without being a change of its own."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,14 @@ def counted(rows: Sequence[Row]) -> Counted:
     )
 
 
-def judge_exact(base: Sequence[Row], candidate: Sequence[Row], allowance: Allowance) -> JudgedRow:
-    """Compare instructions per operation; the rows are one row's runs on either side."""
+def judge_exact(base: Sequence[Row], candidate: Sequence[Row], allowance: Allowance, noisy: float = 0.0) -> JudgedRow:
+    """Compare instructions per operation; the rows are one row's runs on either side.
+
+    *noisy* is how much of its cost, in percent, a row may spread and still be judged by its middle.
+    """
     a, b = counted(base), counted(candidate)
     allowed = max(a.middle * Fraction(allowance.percent) / 100, Fraction(allowance.instructions))
-    least, most = b.least - a.most, b.most - a.least
-    if a.middle <= 0 or b.middle <= 0:
-        verdict, reason = Verdict.CANNOT_TELL, "nothing was counted"
-    elif least > allowed:
-        verdict, reason = Verdict.REGRESSED, ""
-    elif most < -allowed:
-        verdict, reason = Verdict.IMPROVED, ""
-    elif -allowed <= least and most <= allowed:
-        verdict, reason = Verdict.SAME, ""
-    else:
-        verdict = Verdict.CANNOT_TELL
-        reason = f"not exact: spread {float(a.spread):g} and {float(b.spread):g} instructions"
+    verdict, reason = _verdict(a, b, allowed, a.middle * Fraction(noisy) / 100)
     return JudgedRow(
         base[0].fullname,
         base[0].facts,
@@ -68,6 +65,24 @@ def judge_exact(base: Sequence[Row], candidate: Sequence[Row], allowance: Allowa
         float(a.spread),
         float(b.spread),
     )
+
+
+def _verdict(a: Counted, b: Counted, allowed: Fraction, noisy: Fraction) -> tuple[Verdict, str]:
+    least, most = b.least - a.most, b.most - a.least
+    if a.middle <= 0 or b.middle <= 0:
+        return Verdict.CANNOT_TELL, "nothing was counted"
+    if least > allowed:
+        return Verdict.REGRESSED, ""
+    if most < -allowed:
+        return Verdict.IMPROVED, ""
+    if -allowed <= least and most <= allowed:
+        return Verdict.SAME, ""
+    spreads = f"not exact, spread {float(a.spread):,.6g} and {float(b.spread):,.6g} instructions"
+    # The base's own spread is what the row is known to do. A candidate that spreads more is a change of its own.
+    usual = a.spread <= noisy and b.spread <= allowed + _USUAL_SPREAD * a.spread
+    if usual and abs(b.middle - a.middle) <= allowed + a.spread:
+        return Verdict.SAME, f"{spreads}: less than that stays unseen"
+    return Verdict.CANNOT_TELL, spreads
 
 
 def _ratio(numerator: Fraction, denominator: Fraction) -> float:

@@ -61,7 +61,9 @@ def _judged(
 ) -> list[JudgedRow]:
     places = _places(base, candidate)
     exact = [
-        judge_exact(row.base, row.candidate, settings.exact(row.fullname)) for row in rows if row.base[0].is_exact_clock
+        judge_exact(row.base, row.candidate, settings.exact(row.fullname), settings.noisy_percent)
+        for row in rows
+        if row.base[0].is_exact_clock
     ]
     wall = [
         WallRow(

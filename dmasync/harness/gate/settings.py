@@ -43,12 +43,14 @@ class RowRule:
 class GateSettings:
     """Allowances in percent and instructions, and what the statistics of wall rows assume.
 
+    ``noisy_percent`` is how much a row of the exact clock that is not exact may spread and still be judged.
     ``false_alarms`` is the probability of any false regression or improvement in one comparison;
     ``drift_percent`` is how much a machine may change its speed between two runs that are not interleaved.
     """
 
     exact_percent: float = 0.1
     exact_instructions: float = 2
+    noisy_percent: float = 5.0
     wall_percent: float = 5.0
     false_alarms: float = 0.01
     drift_percent: float = 20.0
@@ -77,6 +79,7 @@ class GateSettings:
 _NUMBERS = {
     "exact-percent": "exact_percent",
     "exact-instructions": "exact_instructions",
+    "noisy-percent": "noisy_percent",
     "wall-percent": "wall_percent",
     "false-alarms": "false_alarms",
     "drift-percent": "drift_percent",
