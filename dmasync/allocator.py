@@ -14,10 +14,11 @@ from dmasync import uapi
 from dmasync.acquire import Acquired, retried
 from dmasync.backend import LINUX, Backend
 from dmasync.buffer import DmaBuf
-from dmasync.descriptor import Descriptor
+from dmasync.descriptor import Descriptor, ioctl_of
 from dmasync.errors import AllocationError, NoProviderError
 from dmasync.frame import FrameBuffer, Plane, close_all
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice
+from dmasync.source import listed
 from dmasync.sync_file import warn_unclosed
 from dmasync.udmabuf import size_limit
 
@@ -48,7 +49,7 @@ class DmaBufAllocator:
             raise TypeError(f"flags must be DmaBufAllocatorFlag members, not {flags!r}")
         if not flags.value:
             raise ValueError("flags must name at least one kind of provider, not an empty DmaBufAllocatorFlag")
-        rows = tuple(providers)
+        rows = listed(providers, "providers", "an iterable of Provider objects")
         for row in rows:
             if not isinstance(row, Provider):
                 raise TypeError(f"providers must hold Provider objects, not {row!r}")
@@ -56,6 +57,7 @@ class DmaBufAllocator:
             raise ValueError(f"page_size must be a power of two in bytes, not {page_size!r}")
         self._page_size = page_size
         backend = LINUX if backend is None else backend
+        ioctl_of(backend)  # refuses what is no backend
         acquired = Acquired(backend)
         try:
             self._provider, fd = _first_that_opens(backend, acquired, rows, flags)
@@ -112,7 +114,10 @@ class DmaBufAllocator:
         count = _integer(count, "count")
         if count < 0:
             raise ValueError(f"count must not be negative, it is {count}")
-        sizes = [_checked_size(size, f"plane_sizes[{i}]", self._page_size) for i, size in enumerate(plane_sizes)]
+        sizes = [
+            _checked_size(size, f"plane_sizes[{i}]", self._page_size)
+            for i, size in enumerate(listed(plane_sizes, "plane_sizes", "a sequence of numbers of bytes"))
+        ]
         if not sizes:
             raise ValueError("plane_sizes must name at least one plane")
         total = _checked_size(sum(sizes), "the sum of plane_sizes", self._page_size)

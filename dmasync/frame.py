@@ -10,6 +10,7 @@ from dmasync.access import SyncType
 from dmasync.buffer import DmaBuf
 from dmasync.group import DmaSyncerGroup
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
+from dmasync.source import listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class FrameBuffer:
     """The planes of one frame. Closing it closes their buffers; a context manager that does."""
 
     def __init__(self, planes: Iterable[Plane]) -> None:
-        self.planes = tuple(planes)
+        self.planes = listed(planes, "planes", "an iterable of Plane objects")
         if not self.planes:
             raise ValueError("planes must not be empty")
         for plane in self.planes:

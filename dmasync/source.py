@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
 
 from dmasync.backend import LINUX, Backend
 from dmasync.descriptor import Descriptor
+
+Item = TypeVar("Item")
 
 
 class HasDescriptor(Protocol):
@@ -45,3 +48,11 @@ def file_number(source: Any, argument: str) -> int:
     if number > 0x7FFFFFFF:
         raise ValueError(f"{argument} must be a file descriptor, a C int, not {number}")
     return number
+
+
+def listed(values: Iterable[Item], argument: str, what: str) -> tuple[Item, ...]:
+    """*values* as a tuple; TypeError that names *argument* for what cannot be iterated over."""
+    try:
+        return tuple(values)
+    except TypeError:
+        raise TypeError(f"{argument} must be {what}, not {values!r}") from None

@@ -23,7 +23,7 @@ from dmasync.descriptor import Descriptor
 
 pytestmark = pytest.mark.timeout(method="thread")
 
-ROUNDS = 4000
+ROUNDS = 1500
 CMA, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.UDMABUF
 
 
@@ -231,7 +231,7 @@ def test_a_buffer_that_is_closed_while_a_window_is_open_is_closed_by_its_end(sto
         windows.check_shut()
         assert open_files() == before
 
-    storm(1000, step, check)
+    storm(500, step, check)
     os.close(memfd)
 
 
@@ -247,7 +247,7 @@ def test_the_allocator_loses_no_device(storm, open_files):
     def check() -> None:
         assert open_files() == before
 
-    storm(1000, step, check)
+    storm(500, step, check)
     backend.shut_down()
 
 
@@ -265,7 +265,7 @@ def test_alloc_loses_no_buffer_and_closes_none_twice(storm, open_files, flag):
     def check() -> None:
         assert open_files() == before
 
-    storm(1500, step, check)
+    storm(700, step, check)
     allocator.close()
     backend.shut_down()
 
@@ -283,7 +283,7 @@ def test_export_buffers_gives_all_or_loses_none(storm, open_files):
     def check() -> None:
         assert open_files() == before
 
-    storm(1000, step, check)
+    storm(500, step, check)
     allocator.close()
     backend.shut_down()
 
@@ -307,4 +307,4 @@ def test_acquired_gives_every_descriptor_one_owner(storm, open_files):
     def check() -> None:
         assert open_files() == before
 
-    storm(1500, step, check)
+    storm(700, step, check)
