@@ -114,7 +114,7 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     aligned = plan.exact and pilot * operations > plan.block_ns
     length = max(pilot * operations, TICK_NS if aligned else 1)
     rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // length))
-    floor = _floor(operation, operations)
+    floor = _floor(operation, operations, plan)
     taken = _blocks(operation, operations, rounds, aligned)
     nets = [max(0.0, (took - floor) / operations - loop) for took in taken]
     if plan.exact:
@@ -131,18 +131,19 @@ def _loop_cost(plan: Plan) -> float:
     """What a step of an empty loop costs: with it taken off, a pair costs what its START and its END cost."""
     empty = Operation(_empty_loop)
     _warm_up(empty, plan)
-    single = sorted(_blocks(empty, LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
-    double = sorted(_blocks(empty, 2 * LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
-    return max(0.0, (double - single) / LOOP_STEPS)
+    floor = _floor(empty, LOOP_STEPS, plan)
+    taken = sorted(_blocks(empty, LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+    return max(0.0, (taken - floor) / LOOP_STEPS)
 
 
-def _floor(operation: Operation, operations: int) -> int:
+def _floor(operation: Operation, operations: int, plan: Plan) -> int:
     """What a block costs beside its operations.
 
-    The longer block of two tells it best: where a loop begins, its first round and its end are then left out. A block
-    of nothing tells it where operations are dear enough to make no difference.
+    The longer block of two tells it best: where a loop begins, its first step and its end are then left out. A block
+    of nothing tells it where operations are dear enough to make no difference, and where the clock is noisy: the
+    difference of two long blocks would be noise.
     """
-    if operations >= LEAST_FOR_SLOPE and 2 * operations <= operation.most:
+    if plan.exact and operations >= LEAST_FOR_SLOPE and 2 * operations <= operation.most:
         single = sorted(_blocks(operation, operations, FLOOR_ROUNDS))
         double = sorted(_blocks(operation, 2 * operations, FLOOR_ROUNDS))
         return max(0, 2 * single[FLOOR_ROUNDS // 2] - double[FLOOR_ROUNDS // 2])

@@ -82,8 +82,8 @@ def suites_folder() -> Path:
 def _arguments(request: Request, file: Path) -> list[str]:
     folder = suites_folder()
     line = ["-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
-    line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain", "--benchmark-quiet"]
-    line += [f"--benchmark-json={file}", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
+    line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain"]
+    line += ["--benchmark-quiet", f"--benchmark-json={file}", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
     return line
 

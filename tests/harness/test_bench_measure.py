@@ -93,6 +93,13 @@ def test_a_cheap_operations_floor_leaves_out_what_the_first_round_costs_more(mac
     assert measured.floor == CLOCK_COST + CALL_COST + 64
 
 
+def test_the_wall_clocks_floor_is_a_block_of_nothing(machine: Any) -> None:
+    clock = machine(1_000)
+    measured = measure(Operation(clock.run), WALL)
+    assert measured.floor == CLOCK_COST + CALL_COST
+    assert max(clock.blocks) == measured.operations
+
+
 def test_exact_rounds_are_whole_instructions(machine: Any) -> None:
     def a_few() -> Iterator[int]:
         while True:
