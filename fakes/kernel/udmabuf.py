@@ -7,13 +7,14 @@ import struct
 
 from dmasync import uapi
 from fakes.kernel.dmabuf import UdmabufBuffer
-from fakes.kernel.errors import os_error
+from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File
 from fakes.kernel.memfd import Memfd
 from fakes.kernel.memory import Run
 from fakes.kernel.usermem import Argument, copy_from
 
 _ITEM = struct.Struct("=IIQQ")
+_KMALLOC_MAX = 4 << 20  # KMALLOC_MAX_SIZE; memdup_user() of more is ENOMEM before anything is read
 _SEALS_WANTED = uapi.F_SEAL_SHRINK
 _SEALS_DENIED = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 
@@ -37,6 +38,10 @@ class UdmabufDevice(File):
             if count > self.kernel.list_limit & 0xFFFF_FFFF:
                 raise os_error(errno.EINVAL)
             length = _ITEM.size * count & 0xFFFF_FFFF
+            if length > _KMALLOC_MAX:
+                raise os_error(errno.ENOMEM)
+            if length < _ITEM.size * count:
+                raise UnmodelledCallError(f"a list of {count} items: Linux reads beyond what it allocated for it")
             data = copy_from(arg, length, uapi.udmabuf_create_list.size)
             items = [(memfd, offset, size) for memfd, _, offset, size in _ITEM.iter_unpack(data)]
             return self._create(uapi.udmabuf_create_list.get(head, "flags"), items)

@@ -1,0 +1,498 @@
+"""Random programs: mostly sensible, so that they get deep, with one thing wrong every so often.
+
+A program depends on its seed and on what the kernel answered, nothing else.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import select
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from dmasync import uapi
+from tests.conformance.search_world import SYSTEM_HEAP, UDMABUF, Op, World
+
+T = TypeVar("T")
+PAGE = mmap.PAGESIZE
+RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
+SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
+O_PATH = 0o10000000
+MEMFD_SEALABLE = uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC
+FIO = {"FIOCLEX": 0x5451, "FIONCLEX": 0x5450, "FIONBIO": 0x5421, "FIOASYNC": 0x5452, "FIOQSIZE": 0x5460}
+FIO |= {"FIONREAD": 0x541B, "FIGETBSZ": 2, "FS_IOC_FIEMAP": 0xC020660B}
+REQUESTS = {
+    "SYNC": uapi.DMA_BUF_IOCTL_SYNC,
+    "SET_NAME_A": uapi.DMA_BUF_SET_NAME_A,
+    "SET_NAME_B": uapi.DMA_BUF_SET_NAME_B,
+    "EXPORT": uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE,
+    "IMPORT": uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE,
+    "ALLOC": uapi.DMA_HEAP_IOCTL_ALLOC,
+    "CREATE": uapi.UDMABUF_CREATE,
+    "CREATE_LIST": uapi.UDMABUF_CREATE_LIST,
+    "MERGE": uapi.SYNC_IOC_MERGE,
+    "FILE_INFO": uapi.SYNC_IOC_FILE_INFO,
+    "SET_DEADLINE": uapi.SYNC_IOC_SET_DEADLINE,
+    **FIO,
+}
+REQUEST_NUMBERS = tuple(REQUESTS.values())
+SIZES = (0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE, 3 * PAGE + 7, 4 * PAGE, 8 * PAGE, 16 * PAGE)
+FAR = (1 << 31, 1 << 32, (1 << 47) - PAGE, 1 << 47, (1 << 62), (1 << 63) - PAGE, (1 << 63) - 1)
+SEALS = (0, 1, 2, 2, 2, 4, 6, 6, 7, 8, 10, 16, 18, 32, 34, 63, 64, 0x82, 1 << 30)
+EVENTS = (
+    select.POLLIN,
+    select.POLLOUT,
+    select.POLLIN | select.POLLOUT,
+    select.POLLIN | select.POLLOUT | select.POLLPRI,
+    select.POLLPRI,
+    0,
+    0x7FFF,
+    select.POLLRDNORM | select.POLLWRNORM,
+)
+_SYNC_BITS = (*range(16), 1 << 4, 1 << 31, 1 << 32 | 1, 1 << 63 | 3)
+_INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF)
+_BUFFER_ROOM = 64
+_OPEN_FLAGS = (
+    os.O_CREAT, os.O_EXCL, os.O_NOCTTY, os.O_TRUNC, os.O_APPEND, os.O_NONBLOCK, os.O_DSYNC, 0o20000, os.O_DIRECT,
+    0o100000, os.O_DIRECTORY, os.O_NOFOLLOW, os.O_NOATIME, os.O_CLOEXEC, 0o4010000, O_PATH, 1 << 26, 1 << 30,
+)  # fmt: skip
+_PATHS = (
+    UDMABUF + "x", UDMABUF + "/", UDMABUF + "/x", "/dev/dma_heap/nosuch", "/dev/nosuch/system", "/dev/dma_heap",
+    "", "/dev/../dev/udmabuf", "/dev//dma_heap/system", SYSTEM_HEAP + "/", "/dev/dma_heap/" + "x" * 256, "/" * 4096,
+)  # fmt: skip
+
+
+class Generator:
+    """Operations for *world*, which runs each of them before the next one is asked for."""
+
+    def __init__(self, seed: str, world: World) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - no secret
+        self.world = world
+        self._next = 1
+        choices: tuple[tuple[int, Callable[[], Iterator[Op]]], ...] = (
+            (9, self._udmabuf),
+            (5, self._udmabuf_of_a_list),
+            (5, self._bad_create),
+            (6, self._allocate),
+            (5, self._odd_allocate),
+            (4, self._memfd),
+            (5, self._ftruncate),
+            (6, self._add_seals),
+            (1, self._get_seals),
+            (9, self._mmap),
+            (4, self._unmap),
+            (10, self._write),
+            (16, self._sync),
+            (5, self._set_name),
+            (7, self._export),
+            (7, self._import),
+            (6, self._merge),
+            (7, self._info),
+            (2, self._deadline),
+            (4, self._fence),
+            (3, self._signal),
+            (6, self._poll),
+            (8, self._lseek),
+            (4, self._dup),
+            (7, self._close),
+            (4, self._open),
+            (7, self._odd_request),
+            (6, self._wrong_kind),
+            (5, self._fio),
+        )
+        self._productions = [production for weight, production in choices for _ in range(weight)]
+
+    def ops(self) -> Iterator[Op]:
+        """Without end."""
+        if self.one_in(3):
+            yield ("limits", self.pick((1024, 1024, 0, 1, 2, 4, 4, -1)), self.pick((64, 64, 1, 1, 1, 0, 2047)))
+        yield ("open", self.out(), UDMABUF, os.O_RDWR)
+        yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
+        while True:
+            for op in self.pick(self._productions)():
+                if self.one_in(25) and op[0] in ("open", "memfd", "dup", "ioctl"):
+                    yield ("nofd", op)
+                else:
+                    yield op
+            if len(self.world.held) > 36:
+                yield from self._close_something()
+
+    # Choosing
+
+    def pick(self, values: Sequence[T]) -> T:
+        return values[int(self._random.random() * len(values))]
+
+    def one_in(self, n: int) -> bool:
+        return self._random.random() * n < 1
+
+    def below(self, n: int) -> int:
+        return int(self._random.random() * n)
+
+    def out(self) -> int:
+        self._next += 1
+        return self._next
+
+    def var(self, *kinds: str, wrong: int = 14) -> int:
+        """A variable of one of *kinds*; one time in *wrong* of any kind, 0 when there is none."""
+        if self.one_in(wrong):
+            return self.any_var()
+        vars_ = [var for kind in kinds for var in self.world.by_kind.get(kind, ())]
+        if not vars_:
+            return self.any_var()
+        # Late ones more often: they have not been closed, cut or sealed yet.
+        return vars_[-1 - self.below(min(4, len(vars_)))] if self.one_in(2) else self.pick(vars_)
+
+    def any_var(self) -> int:
+        held = [var for var, thing in self.world.held.items() if thing.kind not in ("map", "fence")]
+        return self.pick(held) if held and not self.one_in(5) else 0
+
+    # Arguments
+
+    def ioctl(
+        self, var: int, request: int, payload: bytes, patches: Sequence[tuple[int, int, Any]] = ()
+    ) -> tuple[Any, ...]:
+        """A call, its argument now and then where it can only be read, or not to its end."""
+        out = self.out()
+        size = request >> 16 & 0x3FFF
+        if self.one_in(8):
+            roll = self.below(8)
+            if roll < 3 and len(payload) < PAGE:
+                return ("ioctl", out, var, request, "m", payload, 0, list(patches))
+            if roll < 6 and len(payload) < PAGE:
+                cut = 1 + self.below(len(payload))
+                return ("ioctl", out, var, request, "m", payload, cut, list(patches))
+            if roll < 7 and len(payload) < PAGE:
+                return ("ioctl", out, var, request, "r", payload, 0, list(patches))
+            return ("ioctl", out, var, request, "i", self.pick(_INT_ARGUMENTS), 0, [])
+        room = max(size, _BUFFER_ROOM)
+        if len(payload) < room and request not in (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B):
+            payload = payload.ljust(room, b"\0")
+        return ("ioctl", out, var, request, "b", payload, 0, list(patches))
+
+    # Productions
+
+    def _open(self) -> Iterator[Op]:
+        path = self.pick((UDMABUF, SYSTEM_HEAP))
+        flags = self.pick((os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_WRONLY, 3))
+        if self.one_in(2):
+            for _ in range(1 + self.below(3)):
+                flags |= self.pick(_OPEN_FLAGS)
+        if self.one_in(4):
+            path = self.pick(_PATHS)
+            flags &= ~(os.O_CREAT | os.O_DIRECTORY | O_PATH)
+            if path == "/dev/dma_heap":
+                flags |= os.O_RDWR
+        yield ("open", self.out(), path, flags)
+
+    def _memfd(self) -> Iterator[Op]:
+        flags = self.pick((MEMFD_SEALABLE, MEMFD_SEALABLE, 0, 1, 2, 3, 8, 9, 0x0A, 0x10, 0x12, 0x18, 4, 6, 0x20, 0x100))
+        if self.one_in(12):
+            flags |= self.below(64) << 26
+            if flags >> 26 & 0x3F == 30:
+                flags ^= 1 << 26
+        name = "a" * self.pick((1, 3, 8, 8, 0, 248, 249, 250, 251)) if self.one_in(3) else "search"
+        out = self.out()
+        yield ("memfd", out, name, flags)
+        if out in self.world.held and not self.one_in(4):
+            yield ("ftruncate", out, self.pick(SIZES))
+
+    def _sealed(self, pages: int) -> Iterator[Op]:
+        """A memfd that a udmabuf can be made of, most of the time."""
+        out = self.out()
+        yield ("memfd", out, "search", MEMFD_SEALABLE)
+        size = pages * PAGE
+        yield ("ftruncate", out, size - 1 - self.below(PAGE) if self.one_in(16) else size)
+        if not self.one_in(16):
+            yield ("add_seals", out, self.pick((2, 2, 2, 6, 7)))
+
+    def _udmabuf(self) -> Iterator[Op]:
+        if self.one_in(2):
+            pages = 257 if self.one_in(60) else self.pick((1, 1, 2, 3, 4, 8))
+            yield from self._sealed(pages)
+        memfd = self.var("memfd", "huge memfd", wrong=20)
+        held = self.world.held.get(memfd)
+        size = held.file.size if held is not None and held.file.size <= 300 * PAGE else PAGE
+        whole = max(PAGE, size // PAGE * PAGE)
+        offset = 0 if self.one_in(2) else self.below(whole // PAGE) * PAGE
+        length = whole - offset if self.one_in(2) else (1 + self.below((whole - offset) // PAGE)) * PAGE
+        yield self._create(memfd, self.pick((0, 1)), offset, length)
+        if not self.one_in(3):
+            yield from self._use_new_buffer()
+
+    def _create(self, memfd: int, flags: int, offset: int, size: int) -> Op:
+        mask = (1 << 64) - 1
+        payload = struct.pack("=IIQQ", 0, flags, offset & mask, size & mask)
+        return self.ioctl(self.var("udmabuf device"), uapi.UDMABUF_CREATE, payload, [(0, 4, memfd)])
+
+    def _bad_create(self) -> Iterator[Op]:
+        memfd = self.var("memfd", "huge memfd", wrong=5)
+        held = self.world.held.get(memfd)
+        end = held.file.size // PAGE * PAGE if held is not None else PAGE
+        far = (1 << 64) - PAGE
+        offset = self.pick((0, 0, 0, PAGE, 1, PAGE - 1, end, end + PAGE, far, far - PAGE, 1 << 63, (1 << 63) - PAGE))
+        # Sizes that the kernel would pin are kept small: the guest's memory is too.
+        limit = (64 << 20) + PAGE
+        size = self.pick((0, 0, 1, PAGE, PAGE, PAGE - 1, min(end + PAGE, 8 * PAGE), limit, far, far - offset, 1 << 63))
+        if size == 0 and end > 64 * PAGE:
+            size = PAGE
+        if self.one_in(3):
+            count = self.pick((0, 1, 1, 2, 3))
+            first = (memfd, offset & far | offset & 1, size)
+            yield self._list([first] * min(count, 1) + [(memfd, 0, PAGE)] * max(0, count - 1))
+        else:
+            yield self._create(memfd, self.below(4), offset, size)
+
+    def _list(self, items: Sequence[tuple[int, int, int]], count: int | None = None) -> Op:
+        mask = (1 << 64) - 1
+        count = len(items) if count is None else count
+        payload = struct.pack("=II", self.below(4), count & 0xFFFF_FFFF)
+        patches = []
+        for index, (memfd, offset, size) in enumerate(items):
+            payload += struct.pack("=IIQQ", 0, 0, offset & mask, size & mask)
+            patches.append((8 + 24 * index, 4, memfd))
+        # The kernel reads as many items as the head says, if there may be so many.
+        payload = payload.ljust(8 + 24 * min(count & 0xFFFF_FFFF, 1025), b"\0")
+        return self.ioctl(self.var("udmabuf device"), uapi.UDMABUF_CREATE_LIST, payload, patches)
+
+    def _udmabuf_of_a_list(self) -> Iterator[Op]:
+        if self.one_in(2):
+            yield from self._sealed(self.pick((1, 2, 4)))
+        items = []
+        for _ in range(1 + self.below(5)):
+            memfd = self.var("memfd", wrong=40)
+            held = self.world.held.get(memfd)
+            pages = min(300, held.file.size // PAGE) if held is not None else 1
+            offset = self.below(max(1, pages))
+            items.append((memfd, offset * PAGE, (1 + self.below(max(1, min(4, pages - offset)))) * PAGE))
+        if self.one_in(10):
+            at = self.below(len(items))
+            memfd, offset, size = items[at]
+            wrong = ((memfd, offset + 1, size), (memfd, offset, size + 1), (memfd, offset, 0), (0, offset, size))
+            items[at] = self.pick(wrong)
+        count = self.pick((None, None, None, None, None, None, 0, len(items) - 1, 1024, 1025, 0xFFFF_FFFF))
+        if count in (1024, 1025) and not self.one_in(4):
+            count = None
+        yield self._list(items, count)
+        if self.one_in(2):
+            yield from self._use_new_buffer()
+
+    def _use_new_buffer(self) -> Iterator[Op]:
+        buffers = self.world.by_kind.get("dmabuf")
+        if not buffers:
+            return
+        buffer = buffers[-1]
+        held = self.world.held[buffer]
+        size = max(PAGE, min(held.file.size, 8 * PAGE))
+        yield ("mmap", self.out(), buffer, size, RW, SHARED, 0)
+        maps = [var for var in self.world.by_kind.get("memfd", ()) if not self.world.held[var].file.maps]
+        if maps and self.one_in(2):
+            size = min(self.world.held[maps[-1]].file.size, 8 * PAGE)
+            yield ("mmap", self.out(), maps[-1], size, RW, SHARED, 0)
+        yield from self._write()
+
+    def _allocate(self) -> Iterator[Op]:
+        length = self.pick((1, PAGE - 1, PAGE, PAGE, 2 * PAGE, 2 * PAGE, PAGE + 1, 4 * PAGE, 16 * PAGE))
+        flags = self.pick((os.O_RDWR | os.O_CLOEXEC, os.O_RDWR, os.O_RDONLY, os.O_WRONLY, 3, os.O_RDWR | os.O_CLOEXEC))
+        yield self._alloc(length, 0, flags, 0)
+        if self.one_in(2):
+            yield from self._use_new_buffer()
+
+    def _alloc(self, length: int, fd: int, flags: int, heap_flags: int, request: int = uapi.DMA_HEAP_IOCTL_ALLOC) -> Op:
+        payload = bytes(uapi.dma_heap_allocation_data.pack(length, fd, flags, heap_flags))
+        return self.ioctl(self.var("heap device"), request, payload)
+
+    def _odd_allocate(self) -> Iterator[Op]:
+        length, fd, flags, heap_flags, request = PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 0, uapi.DMA_HEAP_IOCTL_ALLOC
+        roll = self.below(6)
+        if roll == 0:
+            length = self.pick((0, (1 << 64) - 1, (1 << 64) - PAGE + 1, 0))
+        elif roll == 1:
+            fd = self.pick((1, 3, 0xFFFF_FFFF))
+        elif roll == 2:
+            flags = 1 << self.below(32) | self.below(4)
+        elif roll == 3:
+            heap_flags = 1 << self.below(64)
+        else:
+            size = self.pick((0, 1, 4, 7, 8, 9, 11, 12, 15, 16, 17, 20, 23, 24, 25, 32, 40, 64, 128, 129, 1000))
+            request = self.below(4) << 30 | size << 16 | self.pick((0x48, 0x48, 0x62, 0)) << 8 | self.pick((0, 0, 0, 1))
+        yield self._alloc(length, fd, flags, heap_flags, request)
+
+    def _ftruncate(self) -> Iterator[Op]:
+        length = self.pick(SIZES)
+        if self.one_in(6):
+            length = self.pick((*FAR, -1, -(1 << 63), PAGE * 100, 2 << 20, 4 << 20))
+        yield ("ftruncate", self.var("memfd", "memfd", "huge memfd"), length)
+
+    def _add_seals(self) -> Iterator[Op]:
+        yield ("add_seals", self.var("memfd", "memfd", "memfd", "huge memfd", wrong=10), self.pick(SEALS))
+
+    def _get_seals(self) -> Iterator[Op]:
+        yield ("get_seals", self.var("memfd", "huge memfd", "dmabuf", "sync_file"))
+
+    def _mmap(self) -> Iterator[Op]:
+        var = self.var("memfd", "dmabuf", "dmabuf", wrong=10)
+        held = self.world.held.get(var)
+        size = min(held.file.size, 16 * PAGE) if held is not None else PAGE
+        length, prot, flags, offset = size, self.pick((RW, RW, RW, RO, 0, 2)), SHARED, 0
+        roll = self.below(8)
+        if roll == 0:
+            length = self.pick((0, 1, PAGE - 1, PAGE, size + 1, size + PAGE, size - 1, 1 << 47, (1 << 62)))
+        elif roll == 1:
+            offset = self.pick((1, PAGE, PAGE, size, size + PAGE, PAGE - 1, 1 << 40, (1 << 63) - PAGE))
+            length = self.pick((1, PAGE, max(1, size - PAGE)))
+        elif roll == 2:
+            flags = self.pick((0, PRIVATE, PRIVATE, 3, 4, 0x0F, SHARED | 0x4000, SHARED | 0x100, 3 | 1 << 24))
+        elif roll == 3:
+            flags = self.pick((SHARED | 0x40000, PRIVATE | 0x40000, 3 | 0x80000, SHARED | 0x80000, SHARED | 0x800))
+        elif roll == 4:
+            flags, length = PRIVATE, PAGE
+        if length < 0:
+            length = 0
+        # A large mapping costs the fake real pages tables, and overcommitment decides: neither is what is asked.
+        if held is not None and held.kind in ("memfd", "huge memfd") and 16 * PAGE < length <= 1 << 46:
+            length = PAGE
+        if length == 0 and held is not None and held.kind in ("memfd", "huge memfd") and held.file.size > 64 * PAGE:
+            length = PAGE
+        if len(self.world.by_kind.get("map", ())) > 8:
+            yield ("unmap", self.pick(self.world.by_kind["map"]))
+        yield ("mmap", self.out(), var, length, prot, flags, offset)
+
+    def _unmap(self) -> Iterator[Op]:
+        maps = self.world.by_kind.get("map")
+        if maps:
+            yield ("unmap", self.pick(maps))
+
+    def _write(self) -> Iterator[Op]:
+        maps = [var for var in self.world.by_kind.get("map", ()) if self.world.held[var].prot & mmap.PROT_WRITE]
+        if maps:
+            at = self.below(4) * PAGE + self.pick((0, 0, 1, 100, PAGE - 8, PAGE - 1))
+            data = self._random.getrandbits(64).to_bytes(8, "little")[: self.pick((1, 2, 8, 8))]
+            yield ("write", self.pick(maps), at, data)
+
+    def _sync(self) -> Iterator[Op]:
+        buffer = self.var("dmabuf", wrong=30)
+        if self.one_in(3):
+            yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_SYNC, struct.pack("=Q", self.pick(_SYNC_BITS)))
+            return
+        access = 1 + self.below(3)
+        steps = (0, 4) if not self.one_in(4) else (self.pick((0, 4)),)
+        for step in steps:
+            yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_SYNC, struct.pack("=Q", access | step))
+
+    def _set_name(self) -> Iterator[Op]:
+        name = bytes(97 + self.below(26) for _ in range(self.pick((0, 1, 5, 5, 30, 31, 32, 33, 40))))
+        request = self.pick((uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B))
+        # Memory that ends where the name does must hold its NUL, or not: both are asked.
+        yield self.ioctl(self.var("dmabuf"), request, name + b"\0" if self.one_in(2) or not name else name)
+
+    def _export(self) -> Iterator[Op]:
+        flags = self.pick((1, 2, 3, 3)) if not self.one_in(6) else self.pick((0, 4, 5, 7, 8, 1 << 31, 9))
+        yield self.ioctl(self.var("dmabuf"), uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, struct.pack("=Ii", flags, -1))
+
+    def _import(self) -> Iterator[Op]:
+        flags = self.pick((1, 2, 3)) if not self.one_in(6) else self.pick((0, 4, 5, 7, 8, 1 << 31))
+        source = self.var("sync_file", wrong=7)
+        payload = struct.pack("=Ii", flags, -1)
+        patches = [] if self.one_in(30) else [(4, 4, source)]
+        yield self.ioctl(self.var("dmabuf"), uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, payload, patches)
+
+    def _merge(self) -> Iterator[Op]:
+        name = self.pick((b"", b"", b"both", b"x" * 31, b"y" * 32))
+        flags, pad = (0, 0) if not self.one_in(8) else self.pick(((1, 0), (0, 1), (1 << 31, 5)))
+        payload = bytes(uapi.sync_merge_data.pack(name, -1, self.pick((0, -1)), flags, pad))
+        patches = [(32, 4, self.var("sync_file", wrong=8))]
+        yield self.ioctl(self.var("sync_file"), uapi.SYNC_IOC_MERGE, payload, patches)
+
+    def _info(self) -> Iterator[Op]:
+        flags, pad = (0, 0) if not self.one_in(10) else self.pick(((1, 0), (0, 1), (1 << 31, 0)))
+        room = self.pick((0, 0, 1, 2, 3, 8, 40))
+        name = self.pick((b"", b"", b"z" * 32))
+        payload = bytes(uapi.sync_file_info.pack(name, self.pick((0, 5)), flags, room, pad, self.pick((0, 8))))
+        where = self.pick(("table", "table", "table", "table", "edge", None))
+        patches = [(48, 8, where)] if where else []
+        yield self.ioctl(self.var("sync_file"), uapi.SYNC_IOC_FILE_INFO, payload, patches)
+
+    def _deadline(self) -> Iterator[Op]:
+        payload = struct.pack("=QQ", self.pick((0, 1, 1 << 62, (1 << 64) - 1)), self.pick((0, 0, 0, 1, 1 << 63)))
+        yield self.ioctl(self.var("sync_file"), uapi.SYNC_IOC_SET_DEADLINE, payload)
+
+    def _fence(self) -> Iterator[Op]:
+        if len(self.world.by_kind.get("fence", ())) > 6:
+            yield from self._signal()
+        sync_file = self.out()
+        yield ("fence", self.out(), sync_file)
+        for _ in range(self.below(3)):
+            buffers = self.world.by_kind.get("dmabuf")
+            if buffers:
+                payload = struct.pack("=Ii", self.pick((1, 2, 3)), -1)
+                yield self.ioctl(self.pick(buffers), uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, payload, [(4, 4, sync_file)])
+
+    def _signal(self) -> Iterator[Op]:
+        fences = self.world.by_kind.get("fence")
+        if fences:
+            yield ("signal", self.pick(fences))
+
+    def _poll(self) -> Iterator[Op]:
+        yield ("poll", self.var("dmabuf", "dmabuf", "sync_file", "memfd", wrong=6), self.pick(EVENTS))
+
+    def _lseek(self) -> Iterator[Op]:
+        var = self.var("dmabuf", "memfd", "huge memfd", "sync_file", wrong=6)
+        held = self.world.held.get(var)
+        size = held.file.size if held is not None and held.file.size < 1 << 62 else 0
+        near = (0, 0, 0, 1, -1, PAGE, size, size - 1, size + 1, -size, -size - 1)
+        offset = self.pick((*near, 1 << 40, (1 << 63) - 1, -(1 << 63)))
+        yield ("lseek", var, offset, self.pick((0, 1, 2, 2, 3, 4, 5, -1, 77)))
+
+    def _dup(self) -> Iterator[Op]:
+        yield ("dup", self.out(), self.any_var())
+
+    def _close(self) -> Iterator[Op]:
+        if self.one_in(3):
+            yield from self._close_something()
+        else:
+            yield ("close", self.var("dmabuf", "sync_file", "sync_file", "path"))
+
+    def _close_something(self) -> Iterator[Op]:
+        var = self.any_var()
+        held = self.world.held.get(var)
+        # The last descriptor of a node is opened again: nothing deep can be reached without.
+        yield ("close", var)
+        if held is not None and held.kind.endswith("device") and len(self.world.by_kind[held.kind]) < 1:
+            yield ("open", self.out(), UDMABUF if held.kind.startswith("udmabuf") else SYSTEM_HEAP, os.O_RDWR)
+
+    def _fio(self) -> Iterator[Op]:
+        request = self.pick(tuple(FIO.values())[:7])
+        yield self.ioctl(self.any_var(), request, struct.pack("=i", self.pick((0, 1, -5, 0))).ljust(32, b"\0"))
+
+    def _odd_request(self) -> Iterator[Op]:
+        request = self.pick(REQUEST_NUMBERS)
+        roll = self.below(5)
+        if roll == 0:
+            request ^= 1 << 30 + self.below(2)
+        elif roll == 1:
+            request ^= 1 << 16 + self.below(6)
+        elif roll == 2:
+            request ^= 1 << self.below(8)
+        elif roll == 3:
+            request = request & ~0xFF00 | ord(self.pick("bHu>Td")) << 8
+        else:
+            request = request & ~0xFF | self.below(8)
+        payload = self._random.getrandbits(64 * 8).to_bytes(64, "little") if self.one_in(3) else bytes(64)
+        # Small values mean something more often than random ones; and no heap may be asked for much.
+        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, PAGE)), 0, 2, 0) + payload[24:]
+        yield self.ioctl(self.any_var(), request, payload)
+
+    def _wrong_kind(self) -> Iterator[Op]:
+        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, PAGE)), 0, 2, 0).ljust(64, b"\0")
+        yield self.ioctl(self.any_var(), self.pick(REQUEST_NUMBERS), payload)
+
+
+def name_of(request: int) -> str:
+    """A request's short name, its number where it has none."""
+    return _NAMES.get(request, "odd request")
+
+
+_NAMES = {number: name for name, number in REQUESTS.items()}

@@ -1,0 +1,590 @@
+"""One kernel as a random program sees it: runs one operation, tells all that can be observed of it.
+
+Nothing in an observation depends on which kernel it was, where its memory lies or which numbers it gave out:
+descriptors are told by the variable that holds them, inodes and fence contexts by the order in which they were seen,
+times by whether they are set. Two kernels that are alike give equal observations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import re
+import resource
+import select
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dmasync import uapi
+from dmasync.backend import LINUX
+from fakes.kernel import FakeFence, FakeKernel
+from tests.conformance.search_memory import Arena
+from tests.conformance.vgem import Vgem
+
+Op = tuple[Any, ...]
+"""A name and arguments, all of them plain values; ``search_program`` tells which."""
+Observation = tuple[Any, ...]
+
+CLOSED = 99_999
+"""A descriptor that is never open: what a variable stands for that holds none."""
+SYSTEM_HEAP, UDMABUF = "/dev/dma_heap/system", "/dev/udmabuf"
+DEFAULT_LIMITS = {"list_limit": 1024, "size_limit_mb": 64}
+_TICK = 0.002
+_MERGED_AT = uapi.sync_merge_data.offsets["fence"]
+_EXPORTED_AT = uapi.dma_buf_export_sync_file.offsets["fd"]
+_ALLOCATED_AT = uapi.dma_heap_allocation_data.offsets["fd"]
+_POINTER_AT = uapi.sync_file_info.offsets["sync_fence_info"]
+_INFO = uapi.sync_fence_info
+_NUMBERED = re.compile(rb"(.*-unbound)(\d+)(-\d+)\Z")
+_READABLE = mmap.PROT_READ | mmap.PROT_WRITE
+# mmap.mmap keeps a duplicate of its descriptor, a reference more than the mapping itself has, before Python 3.13.
+_MMAP_KEEPS_A_DUPLICATE = sys.version_info < (3, 13)
+_SAMPLE = 48
+_MOST_OF_A_HEAP = 4 << 20
+
+
+class File:
+    """What descriptors and mappings share."""
+
+    def __init__(self, kind: str, size: int = 0) -> None:
+        self.kind = kind
+        self.size = size
+        self.maps: set[int] = set()
+        self.sealed = False
+
+
+class Held:
+    """What a variable holds: a descriptor, a mapping or a fence."""
+
+    __slots__ = ("fd", "fence", "file", "kind", "length", "mapping", "offset", "prot")
+
+    def __init__(self, kind: str, fd: int, file: File) -> None:
+        self.kind, self.fd, self.file = kind, fd, file
+
+
+class World:
+    """Variables over one kernel. Subclasses know the kernel."""
+
+    backend: Any
+
+    def __init__(self) -> None:
+        self.held: dict[int, Held] = {}
+        self.by_kind: dict[str, list[int]] = {}
+        self.pending = 0
+        self.arena = Arena()
+        self._table_address = ctypes.addressof(self.arena.table)
+        self._ids: dict[str, dict[Any, int]] = {"ino": {}, "context": {}}
+        self._touched: list[int] = []
+        self._run: dict[str, Callable[..., Any]] = {
+            name[3:]: getattr(self, name) for name in dir(self) if name.startswith("do_")
+        }
+
+    def step(self, op: Op) -> Observation:
+        """Run *op*: its outcome (a value or an errno's name), then what is seen of all that it touched."""
+        touched = self._touched
+        touched.clear()
+        try:
+            outcome = self._run[op[0]](*op[1:])
+        except OSError as failure:
+            self.note(failure)
+            outcome = errno.errorcode.get(failure.errno or 0, str(failure.errno))
+        except (ValueError, OverflowError) as failure:
+            outcome = type(failure).__name__
+        return (outcome, *[self.look(var) for var in touched])
+
+    def checkpoint(self) -> Observation:
+        """Everything, also what no operation touched, and all bytes of all mappings."""
+        seen: list[Any] = []
+        for var in sorted(self.held):
+            held = self.held[var]
+            if held.kind == "map":
+                seen.append((var, bytes(held.mapping) if self._may_read(held) else b""))
+            elif held.kind != "fence":
+                # Not polled while work is pending: that would leave a callback, and hide what later polls do.
+                events = select.POLLIN | select.POLLOUT
+                ready = -1 if self.pending else self.backend.poll(held.fd, events, 0)
+                seen.append((var, self.look(var), ready))
+        return tuple(seen)
+
+    def look(self, var: int) -> Any:
+        """What fdinfo shows of a descriptor, and a memfd's seals."""
+        held = self.held.get(var)
+        if held is None or held.kind in ("map", "fence"):
+            return None
+        if held.kind in ("memfd", "huge memfd"):
+            return (*self.fdinfo(held), self.backend.get_seals(held.fd))
+        return self.fdinfo(held)
+
+    # What differs between kernels
+
+    def note(self, failure: OSError) -> None:
+        """An operation failed."""
+
+    def fdinfo(self, held: Held) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def without_descriptors(self) -> Any:
+        """A context in which every new descriptor is one too many."""
+        raise NotImplementedError
+
+    def set_limits(self, list_limit: int, size_limit_mb: int) -> None:
+        raise NotImplementedError
+
+    def new_fence(self) -> tuple[Any, int]:
+        """A pending fence, and a descriptor of a sync file that holds it."""
+        raise NotImplementedError
+
+    def signal_fence(self, fence: Any) -> None:
+        raise NotImplementedError
+
+    def unknown_descriptor(self) -> int | None:
+        """A descriptor that the kernel gave out without telling."""
+        raise NotImplementedError
+
+    # Variables
+
+    def fd(self, var: int) -> int:
+        held = self.held.get(var)
+        if held is None or held.kind in ("map", "fence"):
+            return CLOSED
+        self._touched.append(var)
+        return held.fd
+
+    def keep(self, var: int, held: Held) -> Held:
+        self.held[var] = held
+        self.by_kind.setdefault(held.kind, []).append(var)
+        self._touched.append(var)
+        return held
+
+    def drop(self, var: int) -> Held:
+        held = self.held.pop(var)
+        self.by_kind[held.kind].remove(var)
+        return held
+
+    def known(self, what: str, value: Any) -> int:
+        ids = self._ids[what]
+        return ids.setdefault(value, len(ids))
+
+    # Operations
+
+    def do_nofd(self, op: list[Any] | Op) -> Any:
+        with self.without_descriptors():
+            return self._run[op[0]](*op[1:])
+
+    def do_limits(self, list_limit: int, size_limit_mb: int) -> None:
+        self.set_limits(list_limit, size_limit_mb)
+
+    def do_open(self, out: int, path: str, flags: int) -> int:
+        fd = self.backend.open(path, flags)
+        kind = "path" if flags & 0o10000000 else "udmabuf device" if "udmabuf" in path else "heap device"
+        self.keep(out, Held(kind, fd, File(kind)))
+        return out
+
+    def do_memfd(self, out: int, name: str, flags: int) -> int:
+        fd = self.backend.memfd_create(name, flags)
+        kind = "huge memfd" if flags & uapi.MFD_HUGETLB else "memfd"
+        self.keep(out, Held(kind, fd, File(kind)))
+        return out
+
+    def do_dup(self, out: int, var: int) -> int:
+        fd = self.backend.dup(self.fd(var))
+        held = self.held[var]
+        self.keep(out, Held(held.kind, fd, held.file))
+        return out
+
+    def do_close(self, var: int) -> None:
+        held = self.held.get(var)
+        if held is None or held.kind in ("map", "fence"):
+            self.backend.close(CLOSED)
+        else:
+            self.backend.close(held.fd)
+            self.drop(var)
+
+    def do_ftruncate(self, var: int, length: int) -> str | None:
+        fd = self.fd(var)
+        held = self.held.get(var)
+        if held is not None and self._would_cut(held.file, length):
+            return "not run: would cut pages off a mapping"
+        self.backend.ftruncate(fd, length)
+        if held is not None:
+            held.file.size = length
+        return None
+
+    def do_add_seals(self, var: int, seals: int) -> None:
+        self.backend.add_seals(self.fd(var), seals)
+        self.held[var].file.sealed = bool(self.backend.get_seals(self.fd(var)) & uapi.F_SEAL_SHRINK)
+
+    def do_get_seals(self, var: int) -> int:
+        return int(self.backend.get_seals(self.fd(var)))
+
+    def do_lseek(self, var: int, offset: int, whence: int) -> int:
+        return int(self.backend.lseek(self.fd(var), offset, whence))
+
+    def do_poll(self, var: int, events: int) -> int:
+        return int(self.backend.poll(self.fd(var), events, 0))
+
+    def do_mmap(self, out: int, var: int, length: int, prot: int, flags: int, offset: int) -> int:
+        mapping = self.backend.mmap(self.fd(var), length, prot, flags, offset)
+        file = self.held[var].file
+        held = self.keep(out, Held("map", -1, file))
+        held.mapping, held.length, held.prot, held.offset = mapping, len(mapping), prot, offset
+        file.maps.add(out)
+        return len(mapping)
+
+    def do_unmap(self, var: int) -> None:
+        held = self.held.get(var)
+        if held is None or held.kind != "map":
+            return
+        self.drop(var)
+        held.file.maps.discard(var)
+        held.mapping.close()
+
+    def do_write(self, var: int, at: int, data: bytes) -> Any:
+        """Bytes into a mapping; then what every mapping shows around that place."""
+        held = self.held.get(var)
+        if held is None or held.kind != "map" or not held.prot & mmap.PROT_WRITE or not self._may_read(held):
+            return None
+        at = min(at, held.length - len(data))
+        if at < 0:
+            return None
+        held.mapping[at : at + len(data)] = data
+        maps = self.by_kind["map"]
+        views = [(other, self.held[other]) for other in maps]
+        return tuple(
+            (other, other_held.mapping[at : at + _SAMPLE]) for other, other_held in views if self._may_read(other_held)
+        )
+
+    def do_fence(self, out: int, out_file: int) -> int:
+        fence, sync_file = self.new_fence()
+        held = self.keep(out, Held("fence", -1, File("fence")))
+        held.fence = fence
+        self.keep(out_file, Held("sync_file", sync_file, File("sync_file")))
+        self.pending += 1
+        return out
+
+    def do_signal(self, var: int) -> None:
+        held = self.held.get(var)
+        if held is None or held.kind != "fence":
+            return
+        self.drop(var)
+        self.pending -= 1
+        self.signal_fence(held.fence)
+
+    def do_ioctl(
+        self, out: int, var: int, request: int, kind: str, payload: bytes | int, cut: int, patches: list[Any]
+    ) -> Any:
+        """*kind*: b(uffer), m(emory of which *cut* bytes lie in a hole), r(ead-only memory), i(nt).
+
+        *patches* are (offset, size, value): a variable's descriptor, or an address of this world by name.
+        """
+        fd = self.fd(var)
+        held = self.held.get(var)
+        file_kind = held.kind if held is not None and fd != CLOSED else ""
+        if isinstance(payload, int):
+            argument: Any = payload
+            before = b""
+        else:
+            filled = bytearray(payload)
+            for at, size, value in patches:
+                filled[at : at + size] = self._value(value).to_bytes(size, "little")
+            before = bytes(filled)
+            argument = filled
+            if kind == "m":
+                argument = self.arena.put(before, cut)
+                before = before[: len(before) - cut]
+            elif kind == "r":
+                argument = self.arena.put_read_only(before)
+        if file_kind == "heap device" and not request & 0xFF and _asks_for_too_much(request, before):
+            return "not run: would wake the out-of-memory killer"
+        may_block = self.pending and request == uapi.DMA_BUF_IOCTL_SYNC and file_kind == "dmabuf"
+        if may_block:
+            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        try:
+            result = self.backend.ioctl(fd, request, argument)
+            outcome = ""
+        except OSError as failure:
+            self.note(failure)
+            result, outcome = -1, errno.errorcode.get(failure.errno or 0, str(failure.errno))
+        finally:
+            if may_block:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        after = b"" if isinstance(payload, int) else self.arena.get(argument) if kind in "mr" else bytes(argument)
+        if after == before and outcome:
+            return outcome  # refused and untouched: nearly always
+        after = bytearray(after)
+        if not outcome:
+            result = self._take_new(out, file_kind, request, result, after)
+        for at, size, _ in patches:
+            if after[at : at + size] == before[at : at + size]:
+                after[at : at + size] = bytes(len(after[at : at + size]))
+        table: tuple[Any, ...] = ()
+        if not outcome and file_kind == "sync_file" and request == uapi.SYNC_IOC_FILE_INFO:
+            after[:32] = self._name(bytes(after[:32]))
+            room, pointer = struct.unpack_from("=I", before, 40)[0], struct.unpack_from("=Q", before, _POINTER_AT)[0]
+            fences = struct.unpack_from("=I", after, 40)[0]
+            table = self._table(pointer, fences) if room else ()
+        return (outcome, result, bytes(after), table)
+
+    # Insides
+
+    def _value(self, value: int | str) -> int:
+        if value == "table":
+            return self._table_address
+        if value == "edge":
+            return self.arena.end - _INFO.size
+        held = self.held.get(value) if isinstance(value, int) else None
+        return CLOSED if held is None or held.kind in ("map", "fence") else held.fd
+
+    def _table(self, pointer: int, fences: int) -> tuple[Any, ...]:
+        if pointer != self._table_address:
+            return ()
+        entries = []
+        for index in range(fences):
+            *names, status, flags, timestamp = _INFO.unpack(self.arena.table.raw, index * _INFO.size)
+            entries.append((*names, status, flags, timestamp != 0))
+        return tuple(entries)
+
+    def _name(self, field: bytes) -> bytes:
+        """A sync file's name with its context as this world knows it; what follows the NUL may not be compared then."""
+        text = field.partition(b"\0")[0]
+        match = _NUMBERED.match(text)
+        if match is None:
+            return field
+        made = b"%s %d%s" % (match[1], self.known("context", match[2]), match[3])
+        return made[:32].ljust(32, b"\0")
+
+    def _take_new(self, out: int, kind: str, request: int, result: int, after: bytearray) -> Any:
+        """Keep a descriptor that an ioctl brought; its number is taken out of what is compared."""
+        new_kind = "dmabuf"
+        if kind == "udmabuf device" and request in (uapi.UDMABUF_CREATE, uapi.UDMABUF_CREATE_LIST):
+            fd, result = result, 0
+        elif kind == "heap device" and not request & 0xFF:
+            fd = self._fd_at(after, _ALLOCATED_AT, request)
+        elif kind == "dmabuf" and request == uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE:
+            fd, new_kind = self._fd_at(after, _EXPORTED_AT, request), "sync_file"
+        elif kind == "sync_file" and request == uapi.SYNC_IOC_MERGE:
+            fd, new_kind = self._fd_at(after, _MERGED_AT, request), "sync_file"
+        else:
+            return result
+        file = File(new_kind)
+        if new_kind == "dmabuf":
+            file.size = int(self.backend.lseek(fd, 0, os.SEEK_END))
+        self.keep(out, Held(new_kind, fd, file))
+        return (result, out)
+
+    def _fd_at(self, after: bytearray, at: int, request: int) -> int:
+        # An argument that is too small for the field, or is not written back, leaves the number untold.
+        size = uapi_size(request)
+        told = request >> 30 & 2 and len(after) >= at + 4 and size >= at + 4
+        if told:
+            fd = int.from_bytes(after[at : at + 4], "little")
+            after[at : at + 4] = bytes(4)
+            return fd
+        found = self.unknown_descriptor()
+        if found is None:
+            raise AssertionError("an ioctl succeeded, but no new descriptor can be found")
+        after[at : at + 4] = bytes(len(after[at : at + 4]))
+        return found
+
+    @staticmethod
+    def _would_cut(file: File, length: int) -> bool:
+        return bool(file.maps) and not file.sealed and length < file.size
+
+    def _may_read(self, held: Held) -> bool:
+        return bool(held.prot & _READABLE)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for var in list(self.by_kind.get("fence", ())):
+            self.do_signal(var)
+        for var in list(self.held):
+            if self.held[var].kind == "map":
+                self.do_unmap(var)
+        for var in list(self.held):
+            self.backend.close(self.drop(var).fd)
+        self.arena.close()
+
+
+def uapi_size(request: int) -> int:
+    """``_IOC_SIZE()``."""
+    return request >> 16 & 0x3FFF
+
+
+def _asks_for_too_much(request: int, argument: bytes) -> bool:
+    length = int.from_bytes(argument[: min(8, uapi_size(request))], "little") if request >> 30 & 1 else 0
+    return _MOST_OF_A_HEAP < length <= (1 << 64) - mmap.PAGESIZE
+
+
+class FakeWorld(World):
+    """The fake; counts at which places in its source it refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = self.backend = FakeKernel()
+        self.refusals: dict[tuple[Any, int], int] = {}
+
+    def note(self, failure: OSError) -> None:
+        trace = failure.__traceback__
+        if trace is None:
+            return
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        place = (trace.tb_frame.f_code, trace.tb_lineno)
+        self.refusals[place] = self.refusals.get(place, 0) + 1
+
+    def fdinfo(self, held: Held) -> tuple[Any, ...]:
+        info = self.kernel.fdinfo(held.fd)
+        first = (b"%d" % info["pos"], b"0%o" % info["flags"])
+        if held.kind != "dmabuf":
+            return first
+        name = info.get("name")
+        return (
+            *first,
+            self.known("ino", info["ino"]),
+            b"%d" % info["size"],
+            int(info["count"]),
+            str(info["exp_name"]).encode(),
+            None if name is None else os.fsencode(str(name)),
+        )
+
+    def without_descriptors(self) -> Any:
+        return _NoneLeft(self.kernel)
+
+    def set_limits(self, list_limit: int, size_limit_mb: int) -> None:
+        self.kernel.list_limit, self.kernel.size_limit_mb = list_limit, size_limit_mb
+
+    def new_fence(self) -> tuple[Any, int]:
+        fence = FakeFence()
+        argument = uapi.dma_heap_allocation_data.pack(mmap.PAGESIZE, 0, os.O_RDWR | os.O_CLOEXEC, 0)
+        heap = self.kernel.open(SYSTEM_HEAP, os.O_RDWR)
+        self.kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC, argument)
+        carrier = uapi.dma_heap_allocation_data.get(argument, "fd")
+        self.kernel.attach_fence(carrier, fence)
+        export = uapi.dma_buf_export_sync_file.pack(uapi.DMA_BUF_SYNC_RW, -1)
+        self.kernel.ioctl(carrier, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, export)
+        for fd in (carrier, heap):
+            self.kernel.close(fd)
+        return fence, uapi.dma_buf_export_sync_file.get(export, "fd")
+
+    def signal_fence(self, fence: Any) -> None:
+        fence.signal()
+
+    def unknown_descriptor(self) -> int | None:
+        known = {held.fd for held in self.held.values()}
+        unknown = [fd for fd in self.kernel.open_fds() if fd not in known]
+        return unknown[0] if unknown else None
+
+
+class _NoneLeft:
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def __enter__(self) -> None:
+        self._kernel.descriptors.limit = len(self._kernel.open_fds())
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._kernel.descriptors.limit = None
+
+
+class RealWorld(World):
+    """The kernel that runs; one object for all programs keeps vgem's card and the fdinfo files open."""
+
+    def __init__(self, machine: RealMachine) -> None:
+        super().__init__()
+        self.backend = LINUX
+        self._machine = machine
+        self._limits_set = False
+
+    def fdinfo(self, held: Held) -> tuple[Any, ...]:
+        lines = self._machine.read_fdinfo(held.fd).split(b"\n")
+        first = (lines[0][5:], lines[1][7:])
+        if held.kind != "dmabuf":
+            return first
+        count = int(lines[5][7:])
+        if _MMAP_KEEPS_A_DUPLICATE:
+            count -= len(held.file.maps)
+        name = lines[7][6:] if lines[7].startswith(b"name:\t") else None
+        return (*first, self.known("ino", lines[3]), lines[4][6:], count, lines[6][10:], name)
+
+    def without_descriptors(self) -> Any:
+        return self._machine.no_descriptors
+
+    def set_limits(self, list_limit: int, size_limit_mb: int) -> None:
+        self._limits_set = True
+        self._machine.set_limits(list_limit, size_limit_mb)
+
+    def new_fence(self) -> tuple[Any, int]:
+        return self._machine.vgem.sync_file()
+
+    def signal_fence(self, fence: Any) -> None:
+        self._machine.vgem.signal(fence)
+
+    def unknown_descriptor(self) -> int | None:
+        known = {held.fd for held in self.held.values()}
+        for fd in range(3, 512):
+            if fd in known or fd in self._machine.own:
+                continue
+            try:
+                fcntl.fcntl(fd, fcntl.F_GETFD)
+            except OSError:
+                continue
+            if any(os.readlink(f"/proc/self/fd/{fd}") == target for target in ("/dmabuf:",)):
+                return fd
+        return None
+
+    def close(self) -> None:
+        super().close()
+        if self._limits_set:
+            self._machine.set_limits(**DEFAULT_LIMITS)
+
+
+class RealMachine:
+    """What all programs on the real kernel share."""
+
+    def __init__(self) -> None:
+        self.vgem = Vgem()
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        self.no_descriptors = _RealNoneLeft(wanted, hard)
+        self._fdinfo: dict[int, int] = {}
+        self.own: set[int] = {self.vgem.fd or 0}
+
+    def read_fdinfo(self, fd: int) -> bytes:
+        """``/proc/self/fdinfo/<fd>``; the files stay open, high up: each read tells of what *fd* is by then."""
+        info = self._fdinfo.get(fd)
+        if info is None:
+            low = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            info = self._fdinfo[fd] = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)
+            os.close(low)
+        return os.pread(info, 4096, 0)
+
+    def set_limits(self, list_limit: int, size_limit_mb: int) -> None:
+        """Set udmabuf's module parameters."""
+        for name, value in (("list_limit", list_limit), ("size_limit_mb", size_limit_mb)):
+            fd = os.open(f"/sys/module/udmabuf/parameters/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, b"%d" % value)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Give the card and the files back."""
+        for info in self._fdinfo.values():
+            os.close(info)
+        self.vgem.close()
+
+
+class _RealNoneLeft:
+    def __init__(self, soft: int, hard: int) -> None:
+        self._soft, self._hard = soft, hard
+
+    def __enter__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, self._hard))
+
+    def __exit__(self, *exc_info: object) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))

@@ -1,0 +1,35 @@
+"""Windows under real signals, on a real kernel in a virtual machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmasync.harness import kernels
+from dmasync.harness.virtual_machine import VirtualMachine
+
+ROOT = Path(__file__).parents[2]
+WANTED = 10_000
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.mark.timeout(900)
+def test_windows_balance_under_ten_thousand_real_interruptions(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = VirtualMachine(kernel=kernels.resolve(None), working_directory=ROOT, timeout=800)
+    command = [sys.executable, "-m", "tests.vm.interruption_storm", "--interruptions", str(WANTED)]
+    completed = machine.run(command)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    seen = json.loads(completed.stdout.splitlines()[-1])
+    with capsys.disabled():
+        sys.stdout.write(f"\n{json.dumps(seen, indent=1)}\n")
+    assert seen["interruptions"] >= WANTED
+    assert seen["unlimited"]["bodies"] == seen["unlimited"]["windows"]
+    assert seen["deadline"]["timeouts"] == 20
+    places = seen["keyboard_interrupt"]
+    assert min(places["start"], places["window"], places["end"]) >= 20
+    assert (seen["open_windows"], seen["unmatched_ends"]) == (0, 0)
+    assert seen["starts"] == seen["ends"]
