@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-TICK_NS = 4_000_000
-"""A timer tick's length at 250 Hz, Debian's choice; only the number of rounds depends on it."""
 LEAST_FOR_SLOPE = 8
 FLOOR_ROUNDS = 15
 LOOP_STEPS = 64
@@ -66,7 +64,7 @@ class Plan:
 EXACT = Plan(
     exact=True,
     rounds=31,
-    least_rounds=9,
+    least_rounds=7,
     warmup_operations=192,
     block_ns=150_000,
     most_operations=32,
@@ -112,8 +110,7 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     operations = _operations(pilot, plan, operation)
     _warm_up(operation, plan, operations, budget_ns=plan.budget_ns // 8)
     aligned = plan.exact and pilot * operations > plan.block_ns
-    length = max(pilot * operations, TICK_NS if aligned else 1)
-    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // length))
+    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // _whole_block(operation, operations, aligned)))
     floor = _floor(operation, operations, plan)
     taken = _blocks(operation, operations, rounds, aligned)
     nets = [max(0.0, (took - floor) / operations - loop) for took in taken]
@@ -165,7 +162,7 @@ def _warm_up(operation: Operation, plan: Plan, operations: int = 8, budget_ns: i
     budget_ns = plan.budget_ns if budget_ns is None else budget_ns
     operations = min(operations, operation.most)
     while done < plan.warmup_operations and (spent < budget_ns or done < 3 * operations):
-        spent += _blocks(operation, operations, 1)[0]
+        spent += _whole_block(operation, operations, aligned=False)
         done += operations
 
 
@@ -183,6 +180,13 @@ def _blocks(operation: Operation, count: int, rounds: int, aligned: bool = False
         taken[index] = _timed(operation.run, count, time.perf_counter_ns)
         operation.clean()
     return taken
+
+
+def _whole_block(operation: Operation, count: int, aligned: bool) -> int:
+    """Nanoseconds of a block with what goes around it."""
+    began = time.perf_counter_ns()
+    _blocks(operation, count, 1, aligned)
+    return max(1, time.perf_counter_ns() - began)
 
 
 def _timed(run: Callable[[int], object], count: int, clock: Callable[[], int]) -> int:
