@@ -42,6 +42,7 @@ _O_LARGEFILE = 0o100000  # which the kernel adds to every open of a 64-bit proce
 _O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _VALID_FLAGS = 0o37777703  # VALID_OPEN_FLAGS
 _NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
+_O_TMPFILE = 0o20000000  # without the O_DIRECTORY that os.O_TMPFILE has in it
 _PATH_MAX = 4096
 _NAME_MAX = 255
 
@@ -84,25 +85,31 @@ class Nodes:
         encoded = os.fsencode(path)
         if len(encoded) >= _PATH_MAX or any(len(part) > _NAME_MAX for part in encoded.split(b"/")):
             raise os_error(errno.ENAMETOOLONG)
-        if flags & os.O_CREAT and flags & os.O_DIRECTORY and not flags & _O_PATH:
+        if flags & _O_PATH:
+            flags &= _O_PATH_FLAGS
+        if flags & os.O_CREAT and flags & os.O_DIRECTORY:
+            raise os_error(errno.EINVAL)
+        if flags & _O_TMPFILE and not (flags & os.O_DIRECTORY and flags & os.O_ACCMODE):
             raise os_error(errno.EINVAL)
         opener = self._find(path, flags)
         if flags & _O_PATH:
-            return PathFile(kernel, flags & _O_PATH_FLAGS)
+            return PathFile(kernel, flags)
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
         return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | _O_LARGEFILE)
 
     def _find(self, path: str, flags: int) -> Opener:
         node = posixpath.normpath(path)
+        if flags & os.O_CREAT and path.endswith("/") and self._is_directory(posixpath.dirname(node)):
+            raise os_error(errno.EISDIR)
         opener = self._openers.get(node)
         seen = self._stat(node)
         if seen is None and (opener is None or (not self._listed and _file_system_is_fake())):
             if any(node.startswith(known + "/") for known in self._openers):
                 raise os_error(errno.ENOTDIR)
-            if any(known.startswith(node.rstrip("/") + "/") for known in self._openers):
+            if self._is_directory(node):
                 self._refuse_directory(node, flags)
-            if flags & os.O_CREAT:
+            if flags & os.O_CREAT and self._is_directory(posixpath.dirname(node)):
                 raise UnmodelledCallError(f"open({path!r}, O_CREAT): the fake has device nodes only")
             raise os_error(errno.ENOENT)
         if seen is not None and stat.S_ISDIR(seen.st_mode):
@@ -113,11 +120,17 @@ class Nodes:
             opener = opener_for(node)
         if path.endswith("/") or flags & os.O_DIRECTORY:
             raise os_error(errno.ENOTDIR)
-        if flags & os.O_CREAT and flags & os.O_EXCL and not flags & _O_PATH:
+        if flags & os.O_CREAT and flags & os.O_EXCL:
             raise os_error(errno.EEXIST)
         if seen is not None and not flags & _O_PATH and not os.access(node, _wanted(flags)):
             raise os_error(errno.EACCES)
         return opener
+
+    def _is_directory(self, node: str) -> bool:
+        seen = self._stat(node)
+        if seen is not None:
+            return stat.S_ISDIR(seen.st_mode)
+        return any(known.startswith(node.rstrip("/") + "/") for known in self._openers)
 
     @staticmethod
     def _stat(node: str) -> os.stat_result | None:
@@ -132,7 +145,9 @@ class Nodes:
 
     @staticmethod
     def _refuse_directory(path: str, flags: int) -> None:
-        if flags & (os.O_ACCMODE | os.O_CREAT):
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            raise os_error(errno.EEXIST)
+        if flags & (os.O_ACCMODE | os.O_CREAT) and not flags & _O_TMPFILE:
             raise os_error(errno.EISDIR)
         raise UnmodelledCallError(f"open({path!r}): the fake has device nodes only, no directories")
 
