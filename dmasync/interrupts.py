@@ -31,9 +31,20 @@ def guarded(function: Function) -> Function:
     """
     if isinstance(function, FunctionType):
         table = getattr(function.__code__, "co_exceptiontable", b"")
-        if table:
+        if table and _is_of_a_try(table):
             function.__code__ = function.__code__.replace(co_exceptiontable=_from_zero(table))  # type: ignore[call-arg,unused-ignore]  # not in 3.10
     return function
+
+
+def _is_of_a_try(table: bytes) -> bool:
+    """Whether the first entry is that of a try outside of any other, with nothing on the stack.
+
+    It is not where the body of that try cannot raise: then the compiler makes no entry for it, and the first is that
+    of its handler.
+    """
+    values = _varints(table)
+    _start, _length, _target, (depth_and_lasti, _) = (next(values) for _ in range(4))
+    return depth_and_lasti == 0
 
 
 def _from_zero(table: bytes) -> bytes:

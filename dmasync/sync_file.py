@@ -16,6 +16,9 @@ from dmasync.backend import LINUX, Backend
 from dmasync.descriptor import Descriptor
 from dmasync.source import file_number
 
+_FOR_EVER = 1e9
+"""Seconds, thirty years: a longer time-out is none, and no arithmetic on it can overflow."""
+
 
 class SyncFile:
     """Owns the descriptor of a sync file; a context manager that closes it.
@@ -55,7 +58,7 @@ class SyncFile:
                 raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
             if not timeout >= 0:
                 raise ValueError(f"timeout must not be negative, it is {timeout} seconds")
-        until = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
+        until = None if timeout is None or timeout > _FOR_EVER else time.monotonic() + timeout
         while True:
             left = None if until is None else min(max(0, math.ceil((until - time.monotonic()) * 1000)), 0x7FFFFFFF)
             try:
