@@ -163,9 +163,11 @@ class FenceArray(FakeFence):
             self.signal(self._pending_error)
 
     def _member_signaled(self, fence: Fence) -> None:
-        self._note_error(fence)
-        self._left -= 1
-        if self._left <= 0:
+        with _LOCK:
+            self._note_error(fence)
+            self._left -= 1
+            last = self._left <= 0
+        if last:
             self.signal(self._pending_error)
 
     def _note_error(self, fence: Fence) -> None:

@@ -20,7 +20,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._reader, self._writer = host.pipe()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may wake the sleeper that its thread is
         self._open = True
         self._woken = False
 
