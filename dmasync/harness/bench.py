@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from dmasync.harness.bench_run import Request, run_suites
+from dmasync.harness.bench_run import GUEST_TIMEOUT_SECONDS, Request, run_suites
 from dmasync.harness.bench_rungs import AUTO, FAKE, HARDWARE, VM, Chosen, choose
 from dmasync.harness.bench_table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -38,12 +41,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, default=DEFAULT_OUTPUT, help="the run (default: %(default)s)"
     )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=GUEST_TIMEOUT_SECONDS,
+        metavar="S",
+        help="seconds for a virtual machine's boot and suites (default: %(default)g)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the table, say where the file is."""
     refuse_unwritable([options.output], [])
+    signal.signal(signal.SIGTERM, _leave)
     chosen = choose(
         options.rung,
         exact=options.exact,
@@ -59,10 +70,16 @@ def run(options: argparse.Namespace) -> int:
             append=tuple(options.append),
             machine=ARCHITECTURES[options.arch] if options.arch else None,
             setup=options.setup,
+            timeout=options.timeout,
         )
         status = _measure(request, chosen, options.output, progress)
     print_summary(load_run(options.output))
     return status
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind on SIGTERM, so that what was started is ended first."""
+    raise SystemExit(128 + number)
 
 
 def _measure(request: Request, chosen: Chosen, output: Path, progress: Progress) -> ExitStatus:

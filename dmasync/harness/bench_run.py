@@ -23,7 +23,7 @@ from dmasync.harness.rows import RUN_BLOCK
 from dmasync.harness.rows_write import write_atomically
 from dmasync.harness.virtual_machine import VirtualMachine
 
-GUEST_TIMEOUT_SECONDS = 1800.0
+GUEST_TIMEOUT_SECONDS = 1200.0
 ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """What else this Python has of pytest's plugins costs seconds to load under emulation, and could change the run."""
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
@@ -101,8 +101,11 @@ def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, d
         sink = _Rows(progress)
         assert process.stderr is not None  # noqa: S101 - asked for above
         with process, process.stderr as stderr:
-            for line in stderr:
-                sink.write(line)
+            try:
+                for line in stderr:
+                    sink.write(line)
+            finally:
+                process.terminate()  # at its end it is gone already; else this one is being ended
         progress.done()
         printed.seek(0)
         return process.returncode, printed.read().decode(errors="replace") + sink.text, {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +190,30 @@ def test_the_command_prints_the_overhead_and_where_the_file_is(
     line = next(line for line in out.splitlines() if "udmabuf" in line)
     assert f"{start * 1e9:,.0f}" in line
     assert "not measured" in out
+
+
+def test_a_bench_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    output = tmp_path / "run.json"
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "dmasync", "bench", "--rung", "fake", "-o", str(output)],
+        cwd=SUITES.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert bench.stderr is not None
+    with bench, bench.stderr as progress:
+        assert any("measuring row" in line for line in progress)
+        bench.terminate()
+    assert bench.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert [line for line in _command_lines() if str(tmp_path) in line] == []
+
+
+def _command_lines() -> list[str]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().decode(errors="replace"))
+    return lines
