@@ -62,9 +62,10 @@ class Search:
         self.programs = 0
         self.unmodelled = 0
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
-        self.refusals: collections.Counter[tuple[Any, int]] = collections.Counter()
+        self.refusals: collections.Counter[tuple[Any, int, int]] = collections.Counter()
         self.found: list[str] = []
         self.recorder: TextIO | None = None
+        self._reported: set[str] = set()
 
     def random_program(self, seed: str, steps: int) -> None:
         """One program of *steps* operations."""
@@ -126,7 +127,11 @@ class Search:
         return None
 
     def report(self, divergence: DivergenceError, origin: str) -> None:
-        """Shrink, print, save."""
+        """Shrink, print, save; one of a kind that was reported before is only counted."""
+        if str(divergence) in self._reported:
+            self.found.append(f"{origin}: {divergence} (again)")
+            return
+        self._reported.add(str(divergence))
         where = divergence.program[-1][0]
         recorder, self.recorder = self.recorder, None
 

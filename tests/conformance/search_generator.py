@@ -94,9 +94,12 @@ class Generator:
             (2, self._deadline),
             (4, self._fence),
             (3, self._signal),
+            (2, self._several_fences),
             (6, self._poll),
             (8, self._lseek),
             (4, self._dup),
+            (2, self._path),
+            (2, self._huge),
             (7, self._close),
             (4, self._open),
             (7, self._odd_request),
@@ -108,7 +111,7 @@ class Generator:
     def ops(self) -> Iterator[Op]:
         """Without end."""
         if self.one_in(3):
-            yield ("limits", self.pick((1024, 1024, 0, 1, 2, 4, 4, -1)), self.pick((64, 64, 1, 1, 1, 0, 2047)))
+            yield ("limits", self.pick((1024, 1024, 0, 1, 2, 4, -1, -1)), self.pick((64, 64, 1, 1, 1, 0, 2047)))
         yield ("open", self.out(), UDMABUF, os.O_RDWR)
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
         while True:
@@ -186,6 +189,49 @@ class Generator:
             if path == "/dev/dma_heap":
                 flags |= os.O_RDWR
         yield ("open", self.out(), path, flags)
+
+    def _path(self) -> Iterator[Op]:
+        """A descriptor that is only a place, and something that it cannot do; opens that cannot be."""
+        node = self.pick((UDMABUF, SYSTEM_HEAP))
+        if self.one_in(2):
+            wrong = (os.O_CREAT | os.O_EXCL, os.O_CREAT | os.O_DIRECTORY, os.O_DIRECTORY, os.O_DIRECT)
+            yield ("open", self.out(), node, os.O_RDWR | self.pick(wrong))
+            return
+        out = self.out()
+        yield ("open", out, node, O_PATH | self.pick((0, os.O_RDWR, os.O_NOFOLLOW)))
+        for _ in range(2):
+            yield self.pick(
+                (
+                    ("lseek", out, 0, 2),
+                    ("ftruncate", out, PAGE),
+                    ("add_seals", out, 2),
+                    ("get_seals", out),
+                    ("mmap", self.out(), out, PAGE, RO, SHARED, 0),
+                    ("dup", self.out(), out),
+                    ("poll", out, select.POLLIN),
+                    self.ioctl(out, self.pick(REQUEST_NUMBERS), bytes(64)),
+                )
+            )
+        yield self._create(out, 1, 0, PAGE)
+        yield ("close", out)
+
+    def _huge(self) -> Iterator[Op]:
+        """A memfd of huge pages, of which there are none."""
+        out, huge = self.out(), 2 << 20
+        log = self.pick((0, 0, 21 << 26, 21 << 26, 16 << 26, 22 << 26, 63 << 26))
+        yield ("memfd", out, "huge", MEMFD_SEALABLE | uapi.MFD_HUGETLB | log)
+        yield ("ftruncate", out, self.pick((huge, huge, 2 * huge, PAGE, 0)))
+        yield ("add_seals", out, self.pick((2, 2, 6)))
+        yield self.pick(
+            (
+                ("lseek", out, self.pick((0, 1, huge, 2 * huge, -1)), self.pick((0, 2, 3, 4))),
+                ("mmap", self.out(), out, PAGE, RW, SHARED, self.pick((0, 0, PAGE))),
+                self._create(out, 1, 0, PAGE),
+                self._create(out, 1, 0, huge),
+                ("ftruncate", out, self.pick((0, huge, 4 * huge))),
+            )
+        )
+        yield ("close", out)
 
     def _memfd(self) -> Iterator[Op]:
         flags = self.pick((MEMFD_SEALABLE, MEMFD_SEALABLE, 0, 1, 2, 3, 8, 9, 0x0A, 0x10, 0x12, 0x18, 4, 6, 0x20, 0x100))
@@ -272,7 +318,7 @@ class Generator:
             memfd, offset, size = items[at]
             wrong = ((memfd, offset + 1, size), (memfd, offset, size + 1), (memfd, offset, 0), (0, offset, size))
             items[at] = self.pick(wrong)
-        count = self.pick((None, None, None, None, None, None, 0, len(items) - 1, 1024, 1025, 0xFFFF_FFFF))
+        count = self.pick((*[None] * 5, 0, len(items) - 1, 1024, 1025, 0xFFFF_FFFF, 1 << 20))
         if count in (1024, 1025) and not self.one_in(4):
             count = None
         yield self._list(items, count)
@@ -430,6 +476,25 @@ class Generator:
                 payload = struct.pack("=Ii", self.pick((1, 2, 3)), -1)
                 yield self.ioctl(self.pick(buffers), uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, payload, [(4, 4, sync_file)])
 
+    def _several_fences(self) -> Iterator[Op]:
+        """A buffer that waits for more than one, what it exports, and too little room to be told of them."""
+        buffer = self.var("dmabuf", wrong=40)
+        count = 2 + self.below(2)
+        for _ in range(count):
+            fences = self.world.by_kind.get("fence", ())
+            if len(fences) > 6:
+                yield ("signal", self.pick(fences))
+            sync_file = self.out()
+            yield ("fence", self.out(), sync_file)
+            payload = struct.pack("=Ii", self.pick((1, 2, 2, 3)), -1)
+            yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, payload, [(4, 4, sync_file)])
+            yield ("close", sync_file)
+        yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, struct.pack("=Ii", self.pick((1, 2, 3)), -1))
+        newest = self.world.by_kind.get("sync_file", (0,))[-1:] or (0,)
+        for room in (1, 2, self.pick((0, 3, 8))):
+            payload = bytes(uapi.sync_file_info.pack(b"", 0, 0, room, 0, 0))
+            yield self.ioctl(newest[0], uapi.SYNC_IOC_FILE_INFO, payload, [(48, 8, "table")])
+
     def _signal(self) -> Iterator[Op]:
         fences = self.world.by_kind.get("fence")
         if fences:
@@ -465,7 +530,9 @@ class Generator:
 
     def _fio(self) -> Iterator[Op]:
         request = self.pick(tuple(FIO.values())[:7])
-        yield self.ioctl(self.any_var(), request, struct.pack("=i", self.pick((0, 1, -5, 0))).ljust(32, b"\0"))
+        if self.one_in(8):
+            yield ("ioctl", self.out(), self.any_var(), request, "i", self.pick((0, 1)), 0, [])
+        yield self.ioctl(self.any_var(), request, struct.pack("=q", self.pick((0, 1, -5, 0))))
 
     def _odd_request(self) -> Iterator[Op]:
         request = self.pick(REQUEST_NUMBERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
 from pathlib import Path
 from types import CodeType
@@ -9,12 +10,12 @@ from types import CodeType
 _QUESTIONS = ("if ", "elif ", "else:", "except ", "while ", "for ", "def ")
 
 
-def place_name(code: CodeType, line: int) -> str:
-    """For instance ``udmabuf.py _create: if not pages``; the file's own line where nothing is asked above it."""
+def place_name(code: CodeType, line: int, error: int) -> str:
+    """For instance ``EINVAL udmabuf.py _create: if not pages``; the line itself where nothing is asked above it."""
     text = linecache.getline(code.co_filename, line).strip()
     for above in range(line - 1, code.co_firstlineno, -1):
         before = linecache.getline(code.co_filename, above).strip()
         if before.startswith(_QUESTIONS):
-            text = f"{before.rstrip(':')} -> {text}" if text.startswith("raise") else text
+            text = before.rstrip(":") if text.startswith("raise") else text
             break
-    return f"{Path(code.co_filename).name} {code.co_name}: {text}"
+    return f"{errno.errorcode[error]} {Path(code.co_filename).name} {code.co_name}: {text}"

@@ -31,7 +31,7 @@ def digest(observation: Observation) -> int:
 
 
 def outcome_of(observation: Observation) -> str:
-    """ "ok" or the errno's name."""
+    """The errno's name, or ok."""
     first = observation[0] if observation else None
     if isinstance(first, tuple):
         first = first[0] if first else None

@@ -36,6 +36,9 @@ CLOSED = 99_999
 SYSTEM_HEAP, UDMABUF = "/dev/dma_heap/system", "/dev/udmabuf"
 DEFAULT_LIMITS = {"list_limit": 1024, "size_limit_mb": 64}
 _TICK = 0.002
+_PLUMBING = tuple(
+    f"fakes/kernel/{name}.py" for name in ("host", "usermem", "descriptors", "errors", "waiting", "fence")
+)
 _MERGED_AT = uapi.sync_merge_data.offsets["fence"]
 _EXPORTED_AT = uapi.dma_buf_export_sync_file.offsets["fd"]
 _ALLOCATED_AT = uapi.dma_heap_allocation_data.offsets["fd"]
@@ -427,15 +430,19 @@ class FakeWorld(World):
     def __init__(self) -> None:
         super().__init__()
         self.kernel = self.backend = FakeKernel()
-        self.refusals: dict[tuple[Any, int], int] = {}
+        self.refusals: dict[tuple[Any, int, int], int] = {}
 
     def note(self, failure: OSError) -> None:
         trace = failure.__traceback__
         if trace is None:
             return
-        while trace.tb_next is not None:
+        here = trace
+        while trace is not None:
+            # What carries data or hands numbers out is asked by many: who asked is the place.
+            if not trace.tb_frame.f_code.co_filename.endswith(_PLUMBING):
+                here = trace
             trace = trace.tb_next
-        place = (trace.tb_frame.f_code, trace.tb_lineno)
+        place = (here.tb_frame.f_code, here.tb_lineno, failure.errno or 0)
         self.refusals[place] = self.refusals.get(place, 0) + 1
 
     def fdinfo(self, held: Held) -> tuple[Any, ...]:
