@@ -37,6 +37,10 @@ _METHODS: Final = (
 )
 
 
+_kept: Final[dict[str, Any]] = {}
+"""The program's globals, which without a recorder would outlive its atexit functions too."""
+
+
 class TracingRecorder(Recorder):
     """A recorder whose journal goes to a file as it grows."""
 
@@ -125,11 +129,11 @@ def main(arguments: Sequence[str]) -> None:
         sys.argv = program[1:]
         sys.path.insert(0, os.getcwd())
         install(recorder_path)
-        runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+        _kept.update(runpy.run_module(program[1], run_name="__main__", alter_sys=True))
     else:
         sys.path.insert(0, os.path.dirname(os.path.abspath(program[0])))
         install(recorder_path)
-        runpy.run_path(program[0], run_name="__main__")
+        _kept.update(runpy.run_path(program[0], run_name="__main__"))
 
 
 if __name__ == "__main__":

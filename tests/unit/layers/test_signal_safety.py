@@ -28,13 +28,16 @@ class Tick(BaseException):
     pass
 
 
-# A process of its own sends the signals: the interval timers belong to whoever runs the tests.
+# A process of its own sends the signals, one for each request: the interval timers belong to whoever runs the tests,
+# and a signal every few microseconds would leave a slow interpreter no time for anything but their handler.
 SENDER = """
-import os, signal, sys, time
+import os, random, signal, sys, time
 parent = int(sys.argv[1])
-while os.getppid() == parent:
+while os.read(0, 1):
+    until = time.perf_counter() + random.random() * 0.0001
+    while time.perf_counter() < until:
+        pass
     os.kill(parent, signal.SIGUSR1)
-    time.sleep(0.00003)
 """
 
 
@@ -42,33 +45,38 @@ while os.getppid() == parent:
 def storm_of_ticks() -> Iterator[Callable[[int, Callable[[], None]], None]]:
     """Calls a function again and again until Ticks, raised wherever handlers run in it, have ended it so often."""
     inside: CodeType | None = None
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid())], stdin=subprocess.PIPE)
+    assert sender.stdin is not None
+    requests = sender.stdin.fileno()
 
     def handler(_: int, frame: FrameType | None) -> None:
         while frame is not None:
             if frame.f_code is inside:
                 raise Tick
             frame = frame.f_back
+        if inside is not None:
+            os.write(requests, b"!")  # it came between two calls: once more
 
     def storm(rounds: int, step: Callable[[], None]) -> None:
         nonlocal inside
         inside = step.__code__
         for _ in range(rounds):
+            os.write(requests, b"!")
             try:
                 while True:
                     step()
             except Tick:
                 pass
+        inside = None
 
     previous = signal.signal(signal.SIGUSR1, handler)
-    sender = subprocess.Popen([sys.executable, "-c", SENDER, str(os.getpid())])
     # A finalizer swallows what is raised in it, and those of earlier tests may run in any later one.
     gc.collect()
     gc.disable()
     yield storm
     gc.enable()
     inside = None
-    sender.kill()
-    sender.wait()
+    sender.communicate()
     signal.signal(signal.SIGUSR1, previous)
 
 
