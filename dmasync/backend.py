@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from dmasync import uapi
-
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer
 else:

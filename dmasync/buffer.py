@@ -220,11 +220,10 @@ class DmaBuf:
 class CpuAccess(DmaSyncer):
     """A window whose ``with`` block gets the bytes; see :meth:`DmaBuf.cpu_access`."""
 
-    __slots__ = ("_buffer", "_view")
+    __slots__ = ("_view",)
 
     def __init__(self, buffer: DmaBuf, sync_type: SyncType, *, retry: RetryPolicy, on_error: OnError) -> None:
         super().__init__(buffer, sync_type, retry=retry, on_error=on_error)
-        self._buffer = buffer
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:  # type: ignore[override]  # the whole point: the bytes, not the syncer
@@ -232,7 +231,7 @@ class CpuAccess(DmaSyncer):
             self._refuse()
         try:
             # Mapped before START, so that nothing that can fail stands between START and the body.
-            view = self._buffer._view(self.sync_type)
+            view: memoryview = self._buffer._view(self.sync_type)
             self._view = view
             DmaSyncer.__enter__(self)
             return view

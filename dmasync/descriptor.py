@@ -159,19 +159,27 @@ class Descriptor:
             self._groups = weakref.WeakSet()
         self._groups.add(group)
 
+    @guarded
     def close(self) -> None:
         """The owner lets go: closes the number, or leaves that to the END of the last window that is open.
 
         Harmless when called again.
         """
-        share, self.share = self.share, None
-        if share is None:
-            return
-        for lane in (*self.lanes, *(self._others or ())):
-            if lane is not None:
-                lane.grip = None
-        for group in self._groups or ():
-            group._buffer_closed(share)
+        try:
+            share = self.share
+            if share is None:
+                return
+            for lane in (*self.lanes, *(self._others or ())):
+                if lane is not None:
+                    lane.grip = None
+            for group in self._groups or ():
+                group._buffer_closed(share)
+            self.share = None
+        except BaseException:
+            share = None  # the traceback will hold this frame, and must not keep the descriptor open
+            if self.share is not None:
+                self.close()
+            raise
         if sys.getrefcount(share) == _ALONE:
             # Now rather than when the reference goes, so that an error of close() reaches the caller.
             share.close()

@@ -165,6 +165,8 @@ class DmaSyncerGroup:
                 warn_dropped(self)
         except DmaSyncError:
             warn_dropped(self)  # the error was logged, and nobody is there to catch it
+        except AttributeError:
+            pass  # never got through __init__
         except BaseException:
             self._dropped()
             raise

@@ -30,7 +30,7 @@ class DmaSyncer:
     error of END: that one becomes a note of it, and the end of its ``__context__`` chain.
     """
 
-    __slots__ = ("_lane", "_open")
+    __slots__ = ("_buffer", "_lane", "_open")
 
     if TYPE_CHECKING:
 
@@ -67,7 +67,9 @@ class DmaSyncer:
             if lane.grip is None:
                 raise ValueError("buffer_or_fd was closed: allocate or import it again")
             self._lane = lane
+            self._buffer = buffer_or_fd  # kept: a buffer that nobody else holds would be closed
 
+    _buffer: Any
     _lane: Lane
     _open: Grip | None
     """Held while the window is open: the descriptor cannot be closed before END."""
@@ -140,11 +142,13 @@ class DmaSyncer:
         """A new syncer that has taken over everything, the open window too. This one does nothing from now on."""
         heir = object.__new__(DmaSyncer)
         heir._open = None
+        heir._buffer = self._buffer
         heir._lane = self._lane
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
         heir._open = self._open
         self._open = None
         self._lane = _MOVED
+        self._buffer = None
         return heir
 
     @guarded
@@ -192,6 +196,8 @@ class DmaSyncer:
                 warn_dropped(self)
         except DmaSyncError:
             warn_dropped(self)  # the error was logged, and nobody is there to catch it
+        except AttributeError:
+            pass  # never got through __init__
         except BaseException:
             self._dropped()
             raise

@@ -153,14 +153,20 @@ class _Ending:
         for failure in self.failures:
             logger.error("%s", failure)
         failures = self.failures if on_error == "raise" else []
-        if self.interrupt is not None:
-            attach(self.interrupt, failures)
-            raise self.interrupt
-        if body is not None:
+        chosen = self.interrupt
+        if chosen is None and body is not None:
             attach(body, failures)
-        elif failures:
-            attach(failures[0], failures[1:])
-            raise failures[0]
+            return
+        if chosen is None:
+            if not failures:
+                return
+            chosen, *failures = failures
+        try:
+            raise chosen
+        except BaseException:
+            # Only now: raising has just given it the exception being handled for its context.
+            attach(chosen, failures)
+            raise
 
 
 def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
