@@ -39,14 +39,14 @@ def host_machine() -> str:
 class Apt:
     """The packages of one architecture (the kernel's name for it: ``x86_64``, ``aarch64``)."""
 
-    def __init__(self, machine: str, progress: Progress | None = None, *, empty_system: bool = False) -> None:
-        """*empty_system*: answer as on a system with no package installed, for building one from nothing."""
+    def __init__(self, machine: str, progress: Progress | None = None, *, own_lists: bool = False) -> None:
+        """*own_lists*: use lists of our own even where the host's would do. Then no package counts as installed."""
         if machine not in DEBIAN_ARCHITECTURE:
             raise CommandError(f"no packaged kernels are known for {machine}; give --kernel PATH", ExitStatus.SKIPPED)
         self.machine = machine
         self.architecture = DEBIAN_ARCHITECTURE[machine]
         self._progress = progress or SilentProgress()
-        self._private = empty_system or machine != host_machine()
+        self._private = own_lists or machine != host_machine()
 
     @property
     def _options(self) -> list[str]:

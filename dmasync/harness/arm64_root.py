@@ -7,12 +7,14 @@ by another recipe is never taken for this one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from dmasync.harness import cache
@@ -56,6 +58,8 @@ LINKS = {
     "usr/bin/which": "which.debianutils",
 }
 BUSYBOX = "bin/busybox"
+STALE_SECONDS = 3600.0
+"""No boot takes as long as this."""
 
 
 def foreign_root(machine: str, progress: Progress | None = None) -> Path:
@@ -70,6 +74,7 @@ def foreign_root(machine: str, progress: Progress | None = None) -> Path:
 
     path = cache.entry(roots_folder() / f"{machine}-{recipe_digest(machine)}", build)
     _remove_other_recipes(path, machine)
+    _remove_stale_scripts(path / "root")
     return path / "root"
 
 
@@ -85,7 +90,7 @@ def recipe_digest(machine: str) -> str:
 
 
 def _build(folder: Path, machine: str, progress: Progress) -> list[str]:
-    apt = Apt(machine, progress, empty_system=True)
+    apt = Apt(machine, progress, own_lists=True)
     wanted = apt.simulate_install(PACKAGES)
     archives = folder / "archives"
     archives.mkdir()
@@ -140,6 +145,14 @@ def _compile(root: Path, version: str) -> None:
         library = f"usr/lib/python{version}"
         command = [python, "-I", "-m", "compileall", "-q", "-s", str(root), "-p", "/", str(root / library)]
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _remove_stale_scripts(root: Path) -> None:
+    """Remove what virtme-ng writes into a root folder for one boot, and leaves there when the machine is killed."""
+    for script in root.glob("virtme-init-*"):
+        with contextlib.suppress(FileNotFoundError):  # another process is as tidy
+            if time.time() - script.stat().st_mtime > STALE_SECONDS:
+                script.unlink()
 
 
 def _remove_other_recipes(path: Path, machine: str) -> None:

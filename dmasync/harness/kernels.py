@@ -127,10 +127,10 @@ def from_path(path: Path, machine: str) -> Kernel:
     )
 
 
-def offered(machine: str, progress: Progress | None = None) -> list[str]:
+def offered(machine: str, progress: Progress | None = None, *, own_lists: bool = False) -> list[str]:
     """Return the releases that the package manager offers for *machine*, oldest first."""
     architecture = DEBIAN_ARCHITECTURE.get(machine, machine)
-    names = Apt(machine, progress).names(rf"^linux-image-[0-9].*[0-9]-{architecture}$")
+    names = Apt(machine, progress, own_lists=own_lists).names(rf"^linux-image-[0-9].*[0-9]-{architecture}$")
     # Cloud and real-time flavours are other names; what remains is "linux-image-6.12.117+deb12-amd64".
     releases = [name.removeprefix("linux-image-") for name in names]
     # "6.12-amd64" is a package that only points at one of them.
@@ -148,34 +148,36 @@ def cached(machine: str) -> list[str]:
 
 
 def _newest_packaged(machine: str, progress: Progress) -> Kernel:
-    in_cache = cached(machine)
-    try:
-        releases = offered(machine, progress)
-    except AptError:
-        if not in_cache:
-            raise
-        releases = []
-    for release in reversed(releases):
-        if release not in in_cache and not _may_have_udmabuf(release):
-            continue
+    """Try the host's package lists, then fresh ones of our own (the host's may be old), then the cache."""
+    failure: AptError | None = None
+    for own_lists in (False, True):
         try:
-            kernel = _fetch(release, machine, progress)
+            if kernel := _newest_offered(machine, progress, own_lists):
+                return kernel
+            break
         except AptError as error:
-            usable = [old for old in in_cache if _fetch(old, machine, progress).option("CONFIG_UDMABUF") == "y"]
-            if not usable:
-                raise
-            progress.note(f"{error}; using the cached {usable[-1]}")
-            return _fetch(usable[-1], machine, progress)
-        if kernel.option("CONFIG_UDMABUF") == "y":
-            return kernel
-    for release in reversed(in_cache):
+            failure = failure or error
+    for release in reversed(cached(machine)):
         kernel = _fetch(release, machine, progress)
         if kernel.option("CONFIG_UDMABUF") == "y":
+            if failure is not None:
+                progress.note(f"{failure}; using {release} from the cache")
             return kernel
-    raise KernelError(
+    raise failure or KernelError(
         f"no packaged {machine} kernel with udmabuf built in is offered here; give --kernel PATH",
         ExitStatus.SKIPPED,
     )
+
+
+def _newest_offered(machine: str, progress: Progress, own_lists: bool) -> Kernel | None:
+    in_cache = cached(machine)
+    for release in reversed(offered(machine, progress, own_lists=own_lists)):
+        if release not in in_cache and not _may_have_udmabuf(release):
+            continue
+        kernel = _fetch(release, machine, progress, own_lists=own_lists)
+        if kernel.option("CONFIG_UDMABUF") == "y":
+            return kernel
+    return None
 
 
 def _may_have_udmabuf(release: str) -> bool:
@@ -210,11 +212,11 @@ def _cache_folder(machine: str) -> Path:
     return cache.cache_directory() / "kernels" / machine
 
 
-def _fetch(release: str, machine: str, progress: Progress) -> Kernel:
+def _fetch(release: str, machine: str, progress: Progress, *, own_lists: bool = False) -> Kernel:
     """Return the packaged kernel *release* from the cache, downloading and unpacking it first if need be."""
 
     def build(folder: Path) -> list[str]:
-        apt = Apt(machine, progress)
+        apt = Apt(machine, progress, own_lists=own_lists)
         progress.phase(f"fetching the packaged kernel {release} into the cache")
         # Where the lists hold nothing at all, names() turns to lists of its own.
         package = f"linux-image-{release}"

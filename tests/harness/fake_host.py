@@ -57,6 +57,9 @@ with open(os.environ["FAKE_APT_LOG"], "a") as log:
 if failure := os.environ.get("FAKE_APT_FAILURE"):
     print(f"E: {failure}", file=sys.stderr)
     sys.exit(100)
+if "download" in words and os.environ.get("FAKE_STALE_LISTS") and not any("Dir::State=" in w for w in words):
+    print("E: Failed to fetch it  404  Not Found", file=sys.stderr)
+    sys.exit(100)
 if "download" in words:
     for package in words[words.index("download") + 1:]:
         name = package.partition(":")[0]

@@ -111,6 +111,14 @@ def test_without_the_archive_a_cached_kernel_serves_as_default(offer, tmp_path, 
     assert kernels.resolve(machine="x86_64").release == "6.12.9+deb12-amd64"
 
 
+def test_package_lists_that_point_at_what_is_gone_are_replaced_by_fresh_ones(offer, tmp_path, monkeypatch):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    monkeypatch.setenv("FAKE_STALE_LISTS", "1")
+    assert kernels.resolve(machine="x86_64").release == "6.12.9+deb12-amd64"
+    calls = (tmp_path / "apt.log").read_text(encoding="utf-8").splitlines()
+    assert any(call.endswith("-q update") and "Dir::State=" in call for call in calls)
+
+
 def test_two_processes_fetch_a_kernel_once_between_them(offer, tmp_path):
     offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
     program = """
