@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import sys
 import tarfile
 import textwrap
@@ -57,6 +56,10 @@ with open(os.environ["FAKE_APT_LOG"], "a") as log:
 if failure := os.environ.get("FAKE_APT_FAILURE"):
     print(f"E: {failure}", file=sys.stderr)
     sys.exit(100)
+if "-s" in words:
+    for name in os.environ["FAKE_CLOSURE"].split():
+        print(f"Inst {name} (1 Debian [all])")
+    sys.exit(0)
 if "download" in words and os.environ.get("FAKE_STALE_LISTS") and not any("Dir::State=" in w for w in words):
     print("E: Failed to fetch it  404  Not Found", file=sys.stderr)
     sys.exit(100)
@@ -116,16 +119,24 @@ def arm64_image(banner: str = "") -> bytes:
     return bytes(data) + banner.encode()
 
 
-def write_kernel_package(archive: Path, release: str, config: str) -> None:
-    """Write a package (here: the tar file that a real one holds) with a kernel in it."""
-    files = {
-        f"./boot/vmlinuz-{release}": x86_image(release),
-        f"./boot/config-{release}": config.encode(),
-        f"./lib/modules/{release}/modules.order": b"",
-    }
-    with tarfile.open(archive / f"linux-image-{release}.deb", "w") as package:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            member.mode = stat.S_IRUSR | stat.S_IWUSR
+def write_package(archive: Path, name: str, files: dict[str, bytes]) -> None:
+    """Write a package (here: the tar file that a real one holds)."""
+    with tarfile.open(archive / f"{name}.deb", "w") as package:
+        for path, data in files.items():
+            for parent in reversed(Path(path).parents):
+                folder = tarfile.TarInfo(f"./{parent}")
+                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+                package.addfile(folder)
+            member = tarfile.TarInfo(f"./{path}")
+            member.size, member.mode = len(data), 0o755
             package.addfile(member, io.BytesIO(data))
+
+
+def write_kernel_package(archive: Path, release: str, config: str) -> None:
+    """Write a package with a kernel in it."""
+    files = {
+        f"boot/vmlinuz-{release}": x86_image(release),
+        f"boot/config-{release}": config.encode(),
+        f"lib/modules/{release}/modules.order": b"",
+    }
+    write_package(archive, f"linux-image-{release}", files)
