@@ -283,3 +283,29 @@ def test_environment_reaches_the_command(programs, kernel, tmp_path, monkeypatch
     assignments = line.removeprefix("env -i ").partition(" /bin/sh ")[0]
     shown = subprocess.run(f"env -i {assignments} env", shell=True, capture_output=True, text=True, check=True).stdout  # noqa: S602
     assert "COLOUR=it's blue" in shown.splitlines()
+
+
+def test_clean_removes_the_cache_and_says_what(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = tmp_path / "dmasync/kernels/x86_64/6.12.9"
+    kept.mkdir(parents=True)
+    assert cli.main(["vm", "--clean"]) == 0
+    assert not kept.exists()
+    assert str(kept) in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_ends_the_machine_quietly(programs, kernel, tmp_path):
+    environment = {**os.environ, "FAKE_GUEST": "works"}
+    program = DRIVER.replace('"--", "true"', '"--quiet", "--", "yes | head -c 1000000"')
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(programs), str(tmp_path / "tmp"), str(kernel.image)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.read(2) == b"y\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(DEADLINE_SECONDS) == 128 + signal.SIGPIPE
+    assert not leftovers(tmp_path)
