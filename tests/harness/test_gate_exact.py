@@ -152,6 +152,13 @@ def test_differing_machines_and_pythons_are_warned_of(tmp_path: Path, base: Path
     ]
 
 
+def test_suites_of_different_commits_are_warned_of(tmp_path: Path, base: Path) -> None:
+    content = json.loads(exact(tmp_path / "c.json", {PAIR: 5649, HEAP: 3971, NULL: 1800}).read_text())
+    content["commit_info"]["id"] = "fedcba9876543210"
+    _, _, judged = verdicts(tmp_path, base, write(tmp_path / "c.json", content))
+    assert "commits 0123456789ab and fedcba987654" in judged["warnings"][0]
+
+
 def test_rows_that_neither_side_could_measure_are_told_by_reason(tmp_path: Path) -> None:
     lost = {f"cma-{number}": "cma: no node" for number in range(40)} | {HEAP: "EIO"}
     base = exact(tmp_path / "b.json", {PAIR: 5649}, not_measured=lost)

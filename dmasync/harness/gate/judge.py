@@ -122,6 +122,10 @@ def _warnings(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
         sides = [sorted({told(run) or "unknown" for run in side}) for side in (base, candidate)]
         if sides[0] != sides[1]:
             warnings.append(f"the {what} differ: {', '.join(sides[0])} and {', '.join(sides[1])}")
+    suites = [sorted({_suites(run) for run in side} - {""}) for side in (base, candidate)]
+    if all(suites) and suites[0] != suites[1]:
+        before, after = (", ".join(commits) for commits in suites)
+        warnings.append(f"the suites differ, and with them what a row costs in Python: commits {before} and {after}")
     same = {run.path.resolve() for run in base} & {run.path.resolve() for run in candidate}
     if same:
         warnings.append(f"both sides hold the same file: {min(same).name}")
@@ -135,6 +139,14 @@ def _machine(run: Run) -> str | None:
     count = cpu.get("count") if isinstance(cpu, dict) else None
     parts = [machine.get("node"), machine.get("machine"), brand, f"{count} CPUs" if count else None]
     return ", ".join(str(part) for part in parts if part) or None
+
+
+def _suites(run: Run) -> str:
+    """The commit of our own suites that took *run*; another project's commit is what that project measures."""
+    commit = run.commit.get("id")
+    if run.facts.rung is None or not isinstance(commit, str):
+        return ""
+    return f"{commit[:12]}{' (changed)' if run.commit.get('dirty') else ''}"
 
 
 def _python(run: Run) -> str | None:

@@ -19,7 +19,7 @@ _STYLES = {
     Verdict.SAME: "",
     Verdict.CANNOT_TELL: "yellow",
 }
-_WIDTH_OF_A_FILE = 160
+_WIDTH_OF_A_FILE = 240  # no terminal's edge: a row stays on its line
 
 
 def print_judgement(judgement: Judgement, stream: TextIO | None = None) -> None:

@@ -62,7 +62,9 @@ def described(row: JudgedRow) -> str:
     if facts.step is None or facts.provider is None:
         return short(row.fullname)
     size = "" if facts.size is None else f"{bytes_in_words(facts.size)} of "
-    attached = {True: ", attached", False: ", not attached", None: ""}[facts.attached]
+    # A udmabuf needs no importer: its own device has mapped it.
+    told = None if facts.provider == "udmabuf" else facts.attached
+    attached = {True: ", attached", False: ", not attached", None: ""}[told]
     access = f" {facts.access}" if facts.access else ""
     interface = f" ({facts.api})" if facts.api else ""
     return printable(f"{facts.step}{access} on {size}{facts.provider}{attached}{interface}")

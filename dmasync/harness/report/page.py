@@ -119,14 +119,14 @@ def _pictures(
         (
             "Verdicts",
             "Candidate over base for each row, what moved most on top. The line is the confidence interval; "
-            "on the exact clock there is none.",
+            "on the exact clock it is the rounds' quartiles, and seldom there.",
             verdict_figure(judgement) if judgement else None,
             "two runs are needed to compare",
         ),
         (
             "Cost against buffer size",
-            "One panel a provider, one line a step and access. Full lines are the last run, thin dotted ones "
-            "the first. A flat line means that the buffer's size does not matter.",
+            "One panel a provider and step, one line an access; called by fcntl.ioctl where the runs have that. Full "
+            "lines are the last run, thin dotted ones the first. A flat line: the buffer's size does not matter.",
             size_figure(runs),
             "no row tells the size of its buffer",
         ),

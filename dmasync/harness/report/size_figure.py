@@ -1,4 +1,4 @@
-"""Cost against buffer size: one panel a provider, one line an access."""
+"""Cost against buffer size: one panel a provider and step, one line an access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, sv
 from dmasync.harness.rows import INSTRUCTIONS, NULL_STEP, RowFacts
 from dmasync.harness.rows_file import Run
 
-_MOST_PANELS = 8
+_MOST_PANELS = 12
 Panel = tuple[str, ...]
 Line = tuple[str, ...]
 Points = list[tuple[int, float]]
@@ -34,9 +34,9 @@ def size_figure(runs: Sequence[Run]) -> str | None:
         return None
     chosen = sorted(panels, key=lambda panel: -sum(len(line) for line in panels[panel][0].values()))
     chosen = sorted(chosen[:_MOST_PANELS])
-    columns = min(2, len(chosen))
+    columns = 2  # one panel alone would be drawn twice as large
     rows = -(-len(chosen) // columns)
-    with drawing(5.2 * columns, 4.4 * rows, columns, rows) as (figure, grid):
+    with drawing(5.2 * columns, 3.3 * rows, columns, rows) as (figure, grid):
         for axes, panel in zip(grid, chosen, strict=False):
             _draw(axes, panel, panels[panel])
         for axes in grid[len(chosen) :]:
@@ -57,13 +57,14 @@ def _panels(run: Run) -> Mapping[Panel, dict[Line, Points]]:
 
 
 def _panel(facts: RowFacts) -> Panel:
-    attached = {True: "attached", False: "not attached", None: ""}[facts.attached]
-    told = (facts.provider, attached, facts.arch, facts.rung, facts.api)
+    mapped = None if facts.provider == "udmabuf" else facts.attached
+    attached = {True: "attached", False: "not attached", None: ""}[mapped]
+    told = (facts.provider, attached, facts.step, facts.arch, facts.rung)
     return (_unit(facts), *(part for part in told if part))
 
 
 def _line(facts: RowFacts) -> Line:
-    return tuple(part for part in (facts.step, facts.access) if part)
+    return (facts.access,) if facts.access else ()
 
 
 def _unit(facts: RowFacts) -> str:
@@ -101,7 +102,7 @@ def _draw(axes: Axes, panel: Panel, sides: Sequence[dict[Line, Points]]) -> None
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylabel(f"{panel[0]} per operation")
     axes.set_title(", ".join(panel[1:]) or "all rows", fontsize=9, fontweight="bold")
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _sizes(sides: Sequence[dict[Line, Points]]) -> int:
