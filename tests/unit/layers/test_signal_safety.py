@@ -50,7 +50,8 @@ def storm_of_ticks() -> Iterator[Callable[[int, Callable[[], None]], None]]:
     requests = sender.stdin.fileno()
 
     def handler(_: int, frame: FrameType | None) -> None:
-        while frame is not None:
+        tracing = frame is not None and frame.f_globals["__name__"].startswith("coverage")  # it holds locks
+        while frame is not None and not tracing:
             if frame.f_code is inside:
                 raise Tick
             frame = frame.f_back
@@ -92,7 +93,7 @@ def test_every_success_is_recorded_and_returned_under_a_storm_of_signals(backend
             returned += 1
             return
 
-    storm_of_ticks(3000, step)
+    storm_of_ticks(600, step)
 
     recorded = len(recorder.journal.transitions())
     assert backend.succeeded == recorded == returned
@@ -118,7 +119,7 @@ def test_signals_inside_the_layer_beneath_are_recorded_as_interrupted(backend, p
             seen += 1
             return
 
-    storm_of_ticks(2000, step)
+    storm_of_ticks(400, step)
     codes = [attempt.errno for attempt in recorder.journal.attempts]
     assert codes.count(0) == slow.succeeded == seen
     assert codes.count(INTERRUPTED) > 0
@@ -141,7 +142,7 @@ def test_refusals_are_recorded_exactly_under_signals(backend, pipe, storm_of_tic
         with contextlib.suppress(OSError):
             recorder.ioctl(pipe[0], SYNC, START)
 
-    storm_of_ticks(2000, step)
+    storm_of_ticks(400, step)
     codes = [attempt.errno for attempt in recorder.journal.attempts]
     # A refusal counted by the inner layer may have become an interruption before it left that layer, never a gap.
     assert 0 < codes.count(11) <= refused
@@ -161,7 +162,7 @@ def test_descriptors_are_neither_lost_nor_unrecorded_under_signals(backend, stor
             os.close(fd)
             return
 
-    storm_of_ticks(200, step)
+    storm_of_ticks(100, step)
     opened = [call.result for call in recorder.journal.calls if call.succeeded]
     for fd in set(kept):
         with contextlib.suppress(OSError):
@@ -177,7 +178,7 @@ def test_a_plan_survives_interruptions(backend, pipe, storm_of_ticks):
         with pytest.raises(OSError, match=r"Interrupted|temporarily"):
             injector.ioctl(pipe[0], SYNC, START)
 
-    storm_of_ticks(300, step)
+    storm_of_ticks(100, step)
     assert len(injector.pending) == 2
     assert backend.succeeded == 0
 
@@ -192,7 +193,7 @@ def test_windows_balance_over_the_fake_kernel_under_a_storm_of_signals(storm_of_
         with syncer:
             pass
 
-    storm_of_ticks(1500, step)
+    storm_of_ticks(400, step)
     backend.journal.assert_balanced()
     assert len(backend.journal.transitions()) > 0
     if not coherent:
