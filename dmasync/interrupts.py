@@ -1,7 +1,7 @@
 """Code that an exception from a signal handler cannot tear apart.
 
 CPython runs signal handlers between bytecodes: after a call, at a backward jump, and on entry to a function. An
-exception that a handler raises (KeyboardInterrupt) surfaces there, and two of these places would lose a system
+exception that a handler raises (KeyboardInterrupt) surfaces there, and three of these places would lose a system
 call that has succeeded:
 
 * After ``ioctl(…)`` returned 0, before the next bytecode: the caller sees only the exception. Everywhere that it
@@ -11,66 +11,104 @@ call that has succeeded:
 * On entry to ``__exit__``, before its first statement could be protected by a ``try``. :func:`guarded` closes that
   gap: it lets the ``try`` that opens the function cover the entry as well. (CPython 3.10 makes no check in front of
   such a ``try``; there is nothing to close there.)
+* At the end of a ``while`` inside a ``try``: CPython 3.12 and 3.13 turn its condition into a forward jump and a
+  backward one, and forget that the latter is inside the ``try``. :func:`guarded` puts it back.
 """
 
 from __future__ import annotations
 
+import dis
+import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType
-from typing import Any, TypeVar
+from itertools import pairwise
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def guarded(function: Function) -> Function:
-    """Extend the ``try`` that is the function's first statement to the function's entry.
+    """Extend the ``try`` that is the function's first statement to the function's entry, and mend its loops.
 
-    Exceptions that surface on entry are then handled as if the first statement had raised them. Where the
-    interpreter's exception table is not of the known form (CPython's Objects/exception_handling_notes.txt: varints
-    of six bits, start, length, target, depth) the function stays as it is.
+    Exceptions that surface on entry, or at a backward jump, are then handled as if the first statement had raised
+    them. Reads and writes the interpreter's exception table (CPython's Objects/exception_handling_notes.txt).
     """
-    if isinstance(function, FunctionType):
-        table = getattr(function.__code__, "co_exceptiontable", b"")
-        if table and _is_of_a_try(table):
-            function.__code__ = function.__code__.replace(co_exceptiontable=_from_zero(table))  # type: ignore[call-arg,unused-ignore]  # not in 3.10
+    if isinstance(function, FunctionType) and sys.version_info >= (3, 11):
+        code = function.__code__
+        found = list(_read(code.co_exceptiontable))
+        covering = _with_jumps(code, _with_entry(found)) if found else found
+        if covering != found:
+            function.__code__ = code.replace(co_exceptiontable=_written(covering))
     return function
 
 
-def _is_of_a_try(table: bytes) -> bool:
-    """Whether the first entry is that of a try outside of any other, with nothing on the stack.
+class _Entry(NamedTuple):
+    """Exceptions between *start* and *end*, in bytes of code, go to *target*; *stack* is depth and a flag."""
 
-    It is not where the body of that try cannot raise: then the compiler makes no entry for it, and the first is that
-    of its handler.
-    """
-    values = _varints(table)
-    _start, _length, _target, (depth_and_lasti, _) = (next(values) for _ in range(4))
-    return depth_and_lasti == 0
+    start: int
+    end: int
+    target: int
+    stack: int
 
 
-def _from_zero(table: bytes) -> bytes:
-    values = _varints(table)
-    start, _ = next(values)
-    length, after_length = next(values)
-    head = _varint(0)
-    return bytes([head[0] | _ENTRY, *head[1:], *_varint(start + length), *table[after_length:]])
+def _with_entry(entries: list[_Entry]) -> list[_Entry]:
+    # Nothing on the stack: else it is no try that opens the function. Where the body of that try cannot raise, the
+    # compiler makes no entry for it, and the first one is that of its handler.
+    first, *others = entries
+    return [first._replace(start=0), *others] if first.stack == 0 else entries
 
 
-_ENTRY = 0x80
+def _with_jumps(code: CodeType, entries: list[_Entry]) -> list[_Entry]:
+    """Let each entry that ends in front of jumps cover these as well; nothing but a backward one can raise."""
+    instructions = list(dis.get_instructions(code))
+    behind = {
+        jump.offset: following.offset
+        for jump, following in pairwise(instructions)
+        if "JUMP" in jump.opname and not any(entry.start <= jump.offset < entry.end for entry in entries)
+    }
+    return [entry._replace(end=_last(behind, entry.end)) for entry in entries]
+
+
+def _last(behind: dict[int, int], end: int) -> int:
+    while end in behind:
+        end = behind[end]
+    return end
+
+
+_UNIT = 2
+"""Bytes of an instruction, in which the table counts."""
+_FIRST = 0x80
 _MORE = 0x40
 
 
-def _varints(table: bytes) -> Iterator[tuple[int, int]]:
-    """Each value with the offset behind it."""
+def _read(table: bytes) -> Iterator[_Entry]:
+    values = _varints(table)
+    for start in values:
+        length, target, stack = next(values), next(values), next(values)
+        yield _Entry(start * _UNIT, (start + length) * _UNIT, target * _UNIT, stack)
+
+
+def _written(entries: list[_Entry]) -> bytes:
+    table = bytearray()
+    for start, end, target, stack in entries:
+        head = len(table)
+        for value in (start // _UNIT, (end - start) // _UNIT, target // _UNIT, stack):
+            table += _varint(value)
+        table[head] |= _FIRST
+    return bytes(table)
+
+
+def _varints(table: bytes) -> Iterator[int]:
     value = 0
-    for offset, byte in enumerate(table, 1):
+    for byte in table:
         value = value << 6 | byte & 0x3F
         if not byte & _MORE:
-            yield value, offset
+            yield value
             value = 0
 
 
-def _varint(value: int) -> list[int]:
+def _varint(value: int) -> bytes:
     digits = [value & 0x3F]
     while value := value >> 6:
         digits.append(value & 0x3F | _MORE)
-    return digits[::-1]
+    return bytes(reversed(digits))

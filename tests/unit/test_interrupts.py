@@ -164,6 +164,11 @@ def test_every_guarded_function_of_the_library_is_covered_from_its_entry_to_the_
     assert (first.start, first.depth) == (0, 0)
     lines = {i.positions.lineno for i in dis.get_instructions(code) if i.offset < first.end and i.positions.lineno}
     assert body[0].body[0].lineno in lines
+    everything = list(dis.get_instructions(code))
+    protected = range(body[0].body[0].lineno, body[0].body[-1].end_lineno + 1)
+    entries = dis._parse_exception_table(code)
+    jumps = [i for i in everything if "JUMP_BACKWARD" in i.opname and i.positions.lineno in protected]
+    assert [j for j in jumps if not any(e.start <= j.offset < e.end for e in entries)] == []
     handler = next(i for i in dis.get_instructions(code) if i.offset == first.target)
     assert handler.opname == "PUSH_EXC_INFO"
 

@@ -1,0 +1,93 @@
+"""Storms of real signals, and descriptors counted in /proc."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+
+import pytest
+
+
+class Tick(BaseException):
+    """What the signal handler raises."""
+
+
+Storm = Callable[..., int]
+
+
+@pytest.fixture
+def storm() -> Iterator[Storm]:
+    """``storm(rounds, step, check)``: calls *step* until a Tick has ended it, then *check*, *rounds* times.
+
+    Ticks come from a real timer, at random distances from a few microseconds on, so that one may also come while
+    another is being dealt with; a handler raises only while *step* runs. A test that uses this needs
+    ``pytest.mark.timeout(method="thread")``: the timer is the same one.
+    """
+    inside: CodeType | None = None
+    distances = random.Random(1)  # noqa: S311 - must be repeatable, not unpredictable
+
+    armed = True
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        if not armed:
+            return
+        distance = distances.choice((4e-6, 15e-6, 40e-6, 100e-6)) * (0.5 + distances.random())
+        signal.setitimer(signal.ITIMER_REAL, distance, 1e-3)
+        while frame is not None and frame.f_code is not hold.__code__:
+            if frame.f_code is inside:
+                raise Tick
+            frame = frame.f_back
+
+    # A Tick that comes in a __del__ has nobody to go to; every other exception there is a failure.
+    lost: list[str] = []
+
+    def hold(problem: sys.UnraisableHookArgs) -> None:
+        if not isinstance(problem.exc_value, Tick):
+            lost.append("".join(traceback.format_exception(problem.exc_value)[-30:]))
+
+    def storm(rounds: int, step: Callable[[], object], check: Callable[[], object]) -> int:
+        nonlocal inside
+        inside = step.__code__
+        for _ in range(rounds):
+            try:
+                while True:
+                    step()
+            except Tick:
+                pass
+            # Exceptions on their way can form cycles with the frames that they came through.
+            gc.collect()
+            check()
+        inside = None
+        return rounds
+
+    gc.collect()
+    gc.freeze()
+    before = signal.signal(signal.SIGALRM, handler)
+    hook = sys.unraisablehook
+    sys.unraisablehook = hold
+    signal.setitimer(signal.ITIMER_REAL, 50e-6, 1e-3)
+    try:
+        with warnings.catch_warnings():
+            # What is dropped half-made says so; here it is dropped on purpose.
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield storm
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
+        gc.unfreeze()
+    assert lost == []
+
+
+@pytest.fixture
+def open_files() -> Callable[[], int]:
+    """How many file descriptors this process has open."""
+    return lambda: len(os.listdir("/proc/self/fd"))
