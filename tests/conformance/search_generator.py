@@ -61,6 +61,7 @@ _OPEN_FLAGS = (
 )  # fmt: skip
 _PATHS = (
     UDMABUF + "x", UDMABUF + "/", UDMABUF + "/x", "/dev/dma_heap/nosuch", "/dev/nosuch/system", "/dev/dma_heap",
+    "/dev/dma_heap",
     "", "/dev/../dev/udmabuf", "/dev//dma_heap/system", SYSTEM_HEAP + "/", "/dev/dma_heap/" + "x" * 256, "/" * 4096,
 )  # fmt: skip
 
@@ -99,7 +100,7 @@ class Generator:
             (8, self._lseek),
             (4, self._dup),
             (2, self._path),
-            (2, self._huge),
+            (3, self._huge),
             (7, self._close),
             (4, self._open),
             (7, self._odd_request),
@@ -162,9 +163,9 @@ class Generator:
         size = request >> 16 & 0x3FFF
         if self.one_in(8):
             roll = self.below(8)
-            if roll < 3 and len(payload) < PAGE:
+            if roll < 2 and len(payload) < PAGE:
                 return ("ioctl", out, var, request, "m", payload, 0, list(patches))
-            if roll < 6 and len(payload) < PAGE:
+            if roll < 4 and len(payload) < PAGE:
                 cut = 1 + self.below(len(payload))
                 return ("ioctl", out, var, request, "m", payload, cut, list(patches))
             if roll < 7 and len(payload) < PAGE:
@@ -394,7 +395,7 @@ class Generator:
         elif roll == 3:
             flags = self.pick((SHARED | 0x40000, PRIVATE | 0x40000, 3 | 0x80000, SHARED | 0x80000, SHARED | 0x800))
         elif roll == 4:
-            flags, length = PRIVATE, PAGE
+            flags, length = PRIVATE, self.pick((PAGE, size))
         if length < 0:
             length = 0
         # A large mapping costs the fake real pages tables, and overcommitment decides: neither is what is asked.
@@ -530,7 +531,7 @@ class Generator:
 
     def _fio(self) -> Iterator[Op]:
         request = self.pick(tuple(FIO.values())[:7])
-        if self.one_in(8):
+        if self.one_in(4):
             yield ("ioctl", self.out(), self.any_var(), request, "i", self.pick((0, 1)), 0, [])
         yield self.ioctl(self.any_var(), request, struct.pack("=q", self.pick((0, 1, -5, 0))))
 

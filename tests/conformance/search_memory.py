@@ -8,6 +8,7 @@ import mmap
 PAGE = mmap.PAGESIZE
 _RW = mmap.PROT_READ | mmap.PROT_WRITE
 _HINT = 0x1000_0000
+_PAGES = 6
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
@@ -16,21 +17,23 @@ _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Arena:
-    """Four pages below 2 GiB, so that their addresses fit fcntl's int: writable, hole, read-only, hole."""
+    """Pages below 2 GiB, so that their addresses fit fcntl's int: writable, read-only, writable, a hole behind each."""
 
     def __init__(self) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         for hint in range(_HINT, 1 << 31, 1 << 24):
-            address = _libc.mmap(hint, 4 * PAGE, _RW, flags, -1, 0)
-            if address is not None and address + 4 * PAGE < 1 << 31:
+            address = _libc.mmap(hint, _PAGES * PAGE, _RW, flags, -1, 0)
+            if address is not None and address + _PAGES * PAGE < 1 << 31:
                 break
-            _libc.munmap(address, 4 * PAGE)
+            _libc.munmap(address, _PAGES * PAGE)
         else:
             raise MemoryError("no room below 2 GiB")
         self._address = address
         self.end = address + PAGE
         self.read_only_end = address + 3 * PAGE
-        for hole in (self.end, self.read_only_end):
+        self.edge = address + 5 * PAGE
+        """Where memory that can be written ends, for what an argument points to."""
+        for hole in (self.end, self.read_only_end, self.edge):
             _libc.mprotect(hole, PAGE, 0)
         self.table = ctypes.create_string_buffer(PAGE)
         """Writable at any address, for what an argument points to."""
@@ -55,4 +58,4 @@ class Arena:
 
     def close(self) -> None:
         """Unmap."""
-        _libc.munmap(self._address, 4 * PAGE)
+        _libc.munmap(self._address, _PAGES * PAGE)

@@ -340,7 +340,7 @@ class World:
         if value == "table":
             return self._table_address
         if value == "edge":
-            return self.arena.end - _INFO.size
+            return self.arena.edge - _INFO.size
         held = self.held.get(value) if isinstance(value, int) else None
         return CLOSED if held is None or held.kind in ("map", "fence") else held.fd
 
