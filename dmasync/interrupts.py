@@ -59,20 +59,22 @@ def _with_entry(entries: list[_Entry]) -> list[_Entry]:
 
 
 def _with_jumps(code: CodeType, entries: list[_Entry]) -> list[_Entry]:
-    """Let each entry that ends in front of jumps cover these as well; nothing but a backward one can raise."""
-    instructions = list(dis.get_instructions(code))
-    behind = {
-        jump.offset: following.offset
-        for jump, following in pairwise(instructions)
+    """Let each entry cover a backward jump that follows it, alone or behind the condition that it was split from."""
+    jumps = {
+        jump.offset: (following.offset, jump.opname == "JUMP_BACKWARD")
+        for jump, following in pairwise(dis.get_instructions(code))
         if "JUMP" in jump.opname and not any(entry.start <= jump.offset < entry.end for entry in entries)
     }
-    return [entry._replace(end=_last(behind, entry.end)) for entry in entries]
+    return [entry._replace(end=_behind_jumps(jumps, entry.end)) for entry in entries]
 
 
-def _last(behind: dict[int, int], end: int) -> int:
-    while end in behind:
-        end = behind[end]
-    return end
+def _behind_jumps(jumps: dict[int, tuple[int, bool]], end: int) -> int:
+    covered = end
+    while end in jumps:
+        end, backward = jumps[end]
+        if backward:
+            covered = end
+    return covered
 
 
 _UNIT = 2
