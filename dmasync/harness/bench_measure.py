@@ -10,10 +10,12 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from types import FunctionType
 from typing import Any, NamedTuple
 
 LEAST_FOR_SLOPE = 8
 FLOOR_ROUNDS = 15
+SPECIALISING_CALLS = 32
 LOOP_STEPS = 64
 """Twice as many are still small integers, which CPython keeps ready."""
 
@@ -86,13 +88,15 @@ class Measured:
     """The rounds of one row: nanoseconds (instructions) per operation, ``operations`` of them in each block.
 
     What is not the operation was taken off: of each block ``floor`` (the clock, the call, the loop's set-up), of each
-    operation ``loop`` (the loop's own step).
+    operation ``loop`` (the loop's own step). ``clock`` is what one reading takes of a single operation that is timed
+    alone: such a time is the operation's number and ``clock``.
     """
 
     rounds: list[float]
     operations: int
     floor: float
     loop: float
+    clock: float
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,18 +109,27 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     gc.freeze()
     gc.disable()
     loop = 0.0 if operation.counts_loop else _loop_cost(plan)
-    _warm_up(warm or operation, plan)
-    pilot = min(_blocks(operation, 1, 3))
+    if warm is not None:
+        _warm_up(_Stopwatch(warm), plan)
+    stopwatch = _Stopwatch(operation)
+    if warm is None:
+        _warm_up(stopwatch, plan)
+    pilot = min(stopwatch.blocks(1, 3))
     operations = _operations(pilot, plan, operation)
-    _warm_up(operation, plan, operations, budget_ns=plan.budget_ns // 8)
+    _warm_up(stopwatch, plan, operations, budget_ns=plan.budget_ns // 8)
     aligned = plan.exact and pilot * operations > plan.block_ns
-    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // _whole_block(operation, operations, aligned)))
-    floor = _floor(operation, operations, plan)
-    taken = _blocks(operation, operations, rounds, aligned)
-    nets = [max(0.0, (took - floor) / operations - loop) for took in taken]
+    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // stopwatch.whole_block(operations, aligned)))
+    floor = _floor(stopwatch, operations, plan)
+    nets = [max(0.0, (took - floor) / operations - loop) for took in stopwatch.blocks(operations, rounds, aligned)]
     if plan.exact:
         nets = [float(round(net)) for net in nets]
-    return Measured(nets, operations, float(floor), loop, dict(operation.facts))
+    return Measured(nets, operations, float(floor), loop, _clock_cost(), dict(operation.facts))
+
+
+def _clock_cost() -> float:
+    """What reading the clock takes of what it measures: the least time between two readings."""
+    clock = time.perf_counter_ns
+    return float(min(-clock() + clock() for _ in range(FLOOR_ROUNDS)))
 
 
 def _empty_loop(count: int) -> None:
@@ -126,25 +139,22 @@ def _empty_loop(count: int) -> None:
 
 def _loop_cost(plan: Plan) -> float:
     """What a step of an empty loop costs: with it taken off, a pair costs what its START and its END cost."""
-    empty = Operation(_empty_loop)
-    _warm_up(empty, plan)
-    floor = _floor(empty, LOOP_STEPS, plan)
-    taken = sorted(_blocks(empty, LOOP_STEPS, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
-    return max(0.0, (taken - floor) / LOOP_STEPS)
+    stopwatch = _Stopwatch(Operation(_empty_loop))
+    _warm_up(stopwatch, plan)
+    floor = _floor(stopwatch, LOOP_STEPS, plan)
+    return max(0.0, (stopwatch.middle(LOOP_STEPS) - floor) / LOOP_STEPS)
 
 
-def _floor(operation: Operation, operations: int, plan: Plan) -> int:
+def _floor(stopwatch: _Stopwatch, operations: int, plan: Plan) -> int:
     """What a block costs beside its operations.
 
     The longer block of two tells it best: where a loop begins, its first step and its end are then left out. A block
     of nothing tells it where operations are dear enough to make no difference, and where the clock is noisy: the
     difference of two long blocks would be noise.
     """
-    if plan.exact and operations >= LEAST_FOR_SLOPE and 2 * operations <= operation.most:
-        single = sorted(_blocks(operation, operations, FLOOR_ROUNDS))
-        double = sorted(_blocks(operation, 2 * operations, FLOOR_ROUNDS))
-        return max(0, 2 * single[FLOOR_ROUNDS // 2] - double[FLOOR_ROUNDS // 2])
-    return sorted(_blocks(operation, 0, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+    if plan.exact and operations >= LEAST_FOR_SLOPE and 2 * operations <= stopwatch.operation.most:
+        return max(0, 2 * stopwatch.middle(operations) - stopwatch.middle(2 * operations))
+    return stopwatch.middle(0)
 
 
 def _operations(pilot: int, plan: Plan, operation: Operation) -> int:
@@ -156,43 +166,59 @@ def _operations(pilot: int, plan: Plan, operation: Operation) -> int:
     return operations
 
 
-def _warm_up(operation: Operation, plan: Plan, operations: int = 8, budget_ns: int | None = None) -> None:
+def _warm_up(stopwatch: _Stopwatch, plan: Plan, operations: int = 8, budget_ns: int | None = None) -> None:
     # CPython specialises the code it runs, step by step; what is counted must be its final form.
     done = spent = 0
     budget_ns = plan.budget_ns if budget_ns is None else budget_ns
-    operations = min(operations, operation.most)
+    operations = min(operations, stopwatch.operation.most)
     while done < plan.warmup_operations and (spent < budget_ns or done < 3 * operations):
-        spent += _whole_block(operation, operations, aligned=False)
+        spent += stopwatch.whole_block(operations)
         done += operations
-
-
-def _blocks(operation: Operation, count: int, rounds: int, aligned: bool = False) -> array[int]:
-    """Nanoseconds of each of *rounds* blocks of *count* operations.
-
-    The numbers go into memory that is there beforehand: an object more that lives on after a block is a different
-    path through the allocator for the next one.
-    """
-    taken = array("q", bytes(8 * rounds))
-    for index in range(rounds):
-        operation.prepare(count)
-        if aligned:
-            _await_tick()
-        taken[index] = _timed(operation.run, count, time.perf_counter_ns)
-        operation.clean()
-    return taken
-
-
-def _whole_block(operation: Operation, count: int, aligned: bool) -> int:
-    """Nanoseconds of a block with what goes around it."""
-    began = time.perf_counter_ns()
-    _blocks(operation, count, 1, aligned)
-    return max(1, time.perf_counter_ns() - began)
 
 
 def _timed(run: Callable[[int], object], count: int, clock: Callable[[], int]) -> int:
     began = clock()
     run(count)
     return clock() - began
+
+
+class _Stopwatch:
+    """Times the blocks of one operation.
+
+    It has a copy of :func:`_timed` to itself: CPython specialises a call to the very function that it calls, and one
+    that was specialised to another operation's would miss some fifty times before it gives that up.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self._timed = FunctionType(_timed.__code__.replace(), globals())
+        self.blocks(0, SPECIALISING_CALLS)
+
+    def blocks(self, count: int, rounds: int, aligned: bool = False) -> array[int]:
+        """Nanoseconds of each of *rounds* blocks of *count* operations.
+
+        The numbers go into memory that is there beforehand: an object more that lives on after a block is a different
+        path through the allocator for the next one.
+        """
+        taken = array("q", bytes(8 * rounds))
+        operation, timed = self.operation, self._timed
+        for index in range(rounds):
+            operation.prepare(count)
+            if aligned:
+                _await_tick()
+            taken[index] = timed(operation.run, count, time.perf_counter_ns)
+            operation.clean()
+        return taken
+
+    def middle(self, count: int) -> int:
+        """The median block."""
+        return sorted(self.blocks(count, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+
+    def whole_block(self, count: int, aligned: bool = False) -> int:
+        """Nanoseconds of a block with what goes around it."""
+        began = time.perf_counter_ns()
+        self.blocks(count, 1, aligned)
+        return max(1, time.perf_counter_ns() - began)
 
 
 _CLOCK_MONOTONIC_COARSE = 6

@@ -127,7 +127,11 @@ def row(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
         )
         benchmark.extra_info.update(known.as_extra_info())
         benchmark.extra_info.update(
-            measured.facts, operations=measured.operations, floor=measured.floor, loop=measured.loop
+            measured.facts,
+            operations=measured.operations,
+            floor=measured.floor,
+            loop=measured.loop,
+            clock=measured.clock,
         )
         PLAYBACK.load(measured)
         benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
