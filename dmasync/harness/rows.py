@@ -76,13 +76,9 @@ class RowFacts:
             if not _fits(value, _TYPES[name]):
                 raise ValueError(f"extra_info {name!r} is {_shown(value)}")
         if known.get("unit", SECONDS) not in UNITS:
-            raise ValueError(
-                f"extra_info 'unit' is {_shown(known['unit'])}, expected one of {', '.join(UNITS)}"
-            )
+            raise ValueError(f"extra_info 'unit' is {_shown(known['unit'])}, expected one of {', '.join(UNITS)}")
         if "rung" in known and known["rung"] is not None and known["rung"] not in RUNGS:
-            raise ValueError(
-                f"extra_info 'rung' is {_shown(known['rung'])}, expected one of {', '.join(RUNGS)}"
-            )
+            raise ValueError(f"extra_info 'rung' is {_shown(known['rung'])}, expected one of {', '.join(RUNGS)}")
         return cls(**known)
 
 
@@ -141,9 +137,7 @@ class RunFacts:
         """Read what :meth:`as_block` wrote; ValueError names what is wrong."""
         schema = block.get("schema")
         if schema != RUN_SCHEMA:
-            raise ValueError(
-                f"block {RUN_BLOCK!r} has schema {_shown(schema)}, this version reads {RUN_SCHEMA}"
-            )
+            raise ValueError(f"block {RUN_BLOCK!r} has schema {_shown(schema)}, this version reads {RUN_SCHEMA}")
         texts = {}
         for name in ("kernel", "kernel_config_digest", "kernel_command_line", "rung"):
             texts[name] = block.get(name)
@@ -156,11 +150,7 @@ def _not_measured(rows: object) -> Iterable[NotMeasured]:
     if not isinstance(rows, list):
         raise ValueError(f"block {RUN_BLOCK!r} has 'not_measured' = {_shown(rows)}, expected a list")
     for row in rows:
-        if not (
-            isinstance(row, dict)
-            and isinstance(row.get("fullname"), str)
-            and isinstance(row.get("reason"), str)
-        ):
+        if not (isinstance(row, dict) and isinstance(row.get("fullname"), str) and isinstance(row.get("reason"), str)):
             raise ValueError(f"block {RUN_BLOCK!r} has {_shown(row)} in 'not_measured'")
         yield NotMeasured(row["fullname"], row["reason"])
 
