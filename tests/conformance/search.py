@@ -105,11 +105,13 @@ class Search:
         ops.append(op)
         if of_fake != of_real:
             raise DivergenceError(ops, of_fake, of_real)
-        if op is CHECKPOINT:
+        if answers is None:
+            return
+        if op == CHECKPOINT:
             self.checkpoints += 1
         else:
             self.outcomes[label_of(op), outcome_of(of_real)] += 1
-        if self.recorder is not None and answers is not None:
+        if self.recorder is not None:
             answers.append((outcome_of(of_real), digest(of_real)))
 
     def replay(self, program: Iterable[Op]) -> DivergenceError | None:

@@ -533,16 +533,14 @@ class RealWorld(World):
         self._machine.vgem.signal(fence)
 
     def unknown_descriptor(self) -> int | None:
-        known = {held.fd for held in self.held.values()}
-        for fd in range(3, 512):
-            if fd in known or fd in self._machine.own:
-                continue
+        # Mappings have descriptors of their own; those of a buffer that nobody has seen yet are the one.
+        for name in sorted(os.listdir("/proc/self/fd"), key=int):
             try:
-                fcntl.fcntl(fd, fcntl.F_GETFD)
-            except OSError:
+                is_buffer = os.readlink(f"/proc/self/fd/{name}").startswith("/dmabuf:")
+            except OSError:  # the listing's own
                 continue
-            if any(os.readlink(f"/proc/self/fd/{fd}") == target for target in ("/dmabuf:",)):
-                return fd
+            if is_buffer and self._machine.read_fdinfo(int(name)).split(b"\n")[3] not in self._ids["ino"]:
+                return int(name)
         return None
 
     def close(self) -> None:
@@ -557,18 +555,17 @@ class RealMachine:
     def __init__(self) -> None:
         self.vgem = Vgem()
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        wanted = 2048 if hard == resource.RLIM_INFINITY else min(2048, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         self.no_descriptors = _RealNoneLeft(wanted, hard)
         self._fdinfo: dict[int, int] = {}
-        self.own: set[int] = {self.vgem.fd or 0}
 
     def read_fdinfo(self, fd: int) -> bytes:
         """``/proc/self/fdinfo/<fd>``; the files stay open, high up: each read tells of what *fd* is by then."""
         info = self._fdinfo.get(fd)
         if info is None:
             low = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            info = self._fdinfo[fd] = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1024)
+            info = self._fdinfo[fd] = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 512)
             os.close(low)
         return os.pread(info, 4096, 0)
 
@@ -591,7 +588,10 @@ class _RealNoneLeft:
         self._soft, self._hard = soft, hard
 
     def __enter__(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, self._hard))
+        # Not 0: F_DUPFD calls a limit that its lowest number reaches EINVAL.
+        lowest = os.open("/", os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, self._hard))
 
     def __exit__(self, *exc_info: object) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
