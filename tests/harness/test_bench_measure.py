@@ -100,6 +100,41 @@ def test_the_wall_clocks_floor_is_a_block_of_nothing(machine: Any) -> None:
     assert max(clock.blocks) == measured.operations
 
 
+def test_a_cost_that_repeats_itself_is_measured_over_whole_periods(machine: Any) -> None:
+    clock = machine(6_400)
+    made = 0
+
+    def run(count: int) -> None:
+        nonlocal made
+        clock.now += CALL_COST
+        for _ in range(count):
+            clock.now += 6_400 + (18 if made % 85 < 53 else 0)
+            made += 1
+
+    measured = measure(Operation(run), EXACT)
+    assert measured.operations == 85
+    assert set(measured.rounds) == {6_400.0 + round(18 * 53 / 85)}
+
+
+def test_a_period_is_found_although_ticks_disturb_it(machine: Any) -> None:
+    def ticks() -> Iterator[int]:
+        while True:
+            yield from (0,) * 300
+            yield 2_400
+
+    clock = machine(6_400, ticks())
+    made = 0
+
+    def run(count: int) -> None:
+        nonlocal made
+        clock.run(count)
+        for _ in range(count):
+            clock.now += 18 if made % 85 < 53 else 0
+            made += 1
+
+    assert measure(Operation(run), EXACT).operations == 85
+
+
 def test_exact_rounds_are_whole_instructions(machine: Any) -> None:
     def a_few() -> Iterator[int]:
         while True:
@@ -189,3 +224,9 @@ def test_the_garbage_collector_is_off_while_measuring(machine: Any) -> None:
     gc.enable()
     measure(Operation(run), EXACT)
     assert not any(states)
+
+
+def test_each_operation_is_timed_by_code_of_its_own() -> None:
+    # What CPython specialised for one operation would cost the next one more.
+    first, second = (bench_measure._Stopwatch(Operation(lambda count: None)) for _ in range(2))
+    assert first._timed.__code__ is not second._timed.__code__
