@@ -84,13 +84,3 @@ class Touched:
         with contextlib.suppress(OSError, ValueError):
             if mapping is not None:
                 mapping.madvise(mmap.MADV_DONTNEED)
-
-
-def can_tell() -> bool:
-    """Whether this kernel shows a process its own page map, and empties page tables when asked."""
-    mapping = mmap.mmap(-1, _PAGE)
-    try:
-        mapping[0] = 1
-        return _PAGEMAP.present(host.address_of(mapping), _PAGE) == b"\x01"
-    finally:
-        mapping.close()

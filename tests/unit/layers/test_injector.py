@@ -173,3 +173,43 @@ def test_layers_compose_in_any_order():
         backend = build(FakeKernel())
         fd = heap_buffer(backend)
         assert backend.ioctl(fd, SYNC, edge(Step.START)) == 0
+
+
+class Numbered:
+    """A backend of somebody's own, which names its buffers itself."""
+
+    def __init__(self):
+        self.inner_calls = []
+
+    def buffer_of(self, fd):
+        if fd > 100:
+            raise OSError(errno.EBADF, "no")
+        return fd // 10
+
+    def ioctl(self, fd, request, arg=0):
+        self.inner_calls.append(fd)
+        return 0
+
+
+def test_buffers_are_named_by_the_backend_by_the_file_or_by_the_descriptor(tmp_path):
+    from dmasync import LinuxBackend
+    from fakes.layers import buffer_of
+
+    own = buffer_of(FaultInjector(Numbered()))
+    assert (own(11), own(12), own(21), own(101)) == (1, 1, 2, None)
+    with open(tmp_path / "file", "w") as file:
+        real = buffer_of(LinuxBackend())
+        again = os.dup(file.fileno())
+        assert real(file.fileno()) == real(again) == os.fstat(again).st_ino
+        os.close(again)
+        assert real(again) is None
+        assert real(-1) is None
+    bare = Numbered()
+    bare_name = buffer_of(type("Bare", (), {"ioctl": bare.ioctl})())
+    assert bare_name(5) == 5
+    kernel = FakeKernel()
+    fd = heap_buffer(kernel)
+    fake = buffer_of(Recorder(kernel))
+    assert fake(fd) == kernel.buffer_of(fd).ino
+    assert fake(kernel.memfd_create("x", 0)) is None
+    assert fake(fd + 1000) is None
