@@ -158,7 +158,9 @@ def test_root_that_is_refused_is_told_of_device_policies(monkeypatch):
 
 def test_another_error_wins_over_nodes_that_are_not_there():
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(CMA, backend=answering(FakeBackend(), dict.fromkeys(PATHS[:4], errno.ENOENT) | {PATHS[2]: errno.EMFILE}))
+        DmaBufAllocator(
+            CMA, backend=answering(FakeBackend(), dict.fromkeys(PATHS[:4], errno.ENOENT) | {PATHS[2]: errno.EMFILE})
+        )
     assert caught.value.errno == errno.EMFILE
     assert "kernel log" in str(caught.value)
 

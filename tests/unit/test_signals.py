@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 
 import pytest
 from real_memfds import MemfdBackend, RecordingBackend
