@@ -446,3 +446,10 @@ def test_pages_that_the_host_does_not_give_are_an_error() -> None:
 def test_an_answer_into_nothing_is_lost() -> None:
     kernel = FakeKernel()
     assert kernel.ioctl(heap_buffer(kernel), 2, bytearray()) == 0
+
+
+def test_a_list_whose_length_wraps_around_in_linux_is_not_modelled() -> None:
+    kernel = FakeKernel(list_limit=-1)
+    argument = uapi.udmabuf_create_list.pack(1, (1 << 32) // 24 + 1)
+    with pytest.raises(UnmodelledCallError, match="items"):
+        kernel.ioctl(kernel.open("/dev/udmabuf", os.O_RDWR), uapi.UDMABUF_CREATE_LIST, argument)

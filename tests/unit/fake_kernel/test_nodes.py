@@ -158,3 +158,12 @@ def test_buffers_work_under_a_fake_file_system(fs: FakeFilesystem) -> None:
     for fd in (memfd, device, buffer):
         kernel.close(fd)
     assert kernel.open_fds() == {}
+
+
+def test_nothing_can_be_created_in_a_fake_file_system(fs: FakeFilesystem) -> None:
+    fs.create_dir("/dev")
+    kernel = FakeKernel()
+    assert code_of_open(kernel, "/dev/new/", os.O_RDWR | os.O_CREAT) == errno.EISDIR
+    assert code_of_open(kernel, "/nowhere/new", os.O_RDWR | os.O_CREAT) == errno.ENOENT
+    with pytest.raises(UnmodelledCallError, match="device nodes only"):
+        kernel.open("/dev/new", os.O_RDWR | os.O_CREAT)
