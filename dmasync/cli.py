@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -56,12 +57,21 @@ def _dispatch(arguments: list[str]) -> int:
     from dmasync.harness.exit_status import CommandError
 
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
     except CommandError as error:
         print(f"dmasync {options.command}: {error}", file=sys.stderr)
-        return error.status
+        status = error.status
     except KeyboardInterrupt:
-        return 130
+        status = 130
+    try:
+        # Here, and not when the interpreter ends: what cannot be written is no success.
+        sys.stdout.flush()
+    except OSError as error:
+        # The interpreter's own last flush would fail as well, and replace the exit status by 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return status or 2
+    return status
 
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more
