@@ -6,6 +6,7 @@ or a fault injector is another object with the same methods; nobody patches ``fc
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -95,6 +96,12 @@ class LinuxBackend:
         return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
 
     def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0, /) -> mmap.mmap:
+        # To mmap.mmap -1 is an anonymous mapping and 0 bytes are the whole file; to mmap(2) they are mistakes.
+        if fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if length == 0:
+            fcntl.fcntl(fd, fcntl.F_GETFD)  # the kernel looks at the descriptor first
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if sys.version_info >= (3, 13):
             # Without trackfd=False the mapping would hold a duplicate of the descriptor until it is closed.
             return mmap.mmap(fd, length, flags, prot, offset=offset, trackfd=False)

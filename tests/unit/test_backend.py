@@ -151,3 +151,15 @@ def test_poll_tells_what_is_ready_and_zero_at_the_time_out(backend):
         os.close(reader)
         os.close(writer)
     assert backend.poll(reader, select.POLLIN, None) == select.POLLNVAL
+
+
+def test_what_python_would_map_and_the_kernel_would_not_is_refused():
+    memfd = os.memfd_create("x")
+    try:
+        os.ftruncate(memfd, mmap.PAGESIZE)
+        for fd, length, code in [(-1, mmap.PAGESIZE, errno.EBADF), (memfd, 0, errno.EINVAL), (1 << 20, 0, errno.EBADF)]:
+            with pytest.raises(OSError) as refused:
+                LinuxBackend().mmap(fd, length, mmap.PROT_READ, mmap.MAP_SHARED, 0)
+            assert refused.value.errno == code
+    finally:
+        os.close(memfd)
