@@ -212,16 +212,12 @@ class _DelayDraws:
         return seconds
 
 
-def storm(
-    errno: int, times: int | None, on: Place = Step.START, *, buffer: int | _HasFileno | None = None
-) -> Storm:
+def storm(errno: int, times: int | None, on: Place = Step.START, *, buffer: int | _HasFileno | None = None) -> Storm:
     """Refuse the next *times* matching calls with *errno*; ``times=None`` never ends."""
     return Storm(_errno_value("errno", errno), _times(times), _place(on), _buffer(buffer))
 
 
-def error(
-    errno: int, on: Place = Step.START, nth: int = 1, *, buffer: int | _HasFileno | None = None
-) -> HardError:
+def error(errno: int, on: Place = Step.START, nth: int = 1, *, buffer: int | _HasFileno | None = None) -> HardError:
     """Refuse the *nth* matching call (counted from 1) with *errno*, once.
 
     Calls that an earlier plan of the same injector refused are not counted: they did not get this far.
@@ -277,11 +273,7 @@ def parse(text: str) -> Fault:
     makers = {"storm": storm, "error": error, "mix": mix, "latency": latency}
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if (
-            not isinstance(call, ast.Call)
-            or not isinstance(call.func, ast.Name)
-            or call.func.id not in makers
-        ):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in makers:
             raise ValueError("it is not a call of storm, error, mix or latency")
         arguments = [_constant(node) for node in call.args]
         keywords = {node.arg: _constant(node.value) for node in call.keywords if node.arg}
