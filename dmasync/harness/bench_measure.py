@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 LEAST_FOR_SLOPE = 8
 FLOOR_ROUNDS = 15
-SPECIALISING_CALLS = 32
-LONGEST_PERIOD = 128
-"""Operations; a period is looked for among three times as many."""
-MOST_DISTURBED = 6
+SPECIALISING_CALLS = 192
+LONGEST_PERIOD = 100
+PERIOD_SAMPLE = 250
+"""Operations among which a period is looked for: their numbers are small integers, which CPython keeps ready."""
+MOST_DISTURBED = 3
 """Of those: a timer tick falls into one now and then, and is then seen twice."""
 DEAREST_FOR_PERIOD_NS = 40_000
 LOOP_STEPS = 64
@@ -166,12 +167,13 @@ def _floor(stopwatch: _Stopwatch, operations: int, plan: Plan) -> int:
 def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
     """After how many operations their cost repeats itself; 1 where it is always the same, or never.
 
-    CPython 3.11 does not come to rest at the call that ends a ``with`` block: it specialises it, sees it miss 53
-    times, waits, and specialises it again. A block of whole such turns costs the same wherever it begins.
+    CPython 3.11 does not come to rest at the call that ends a ``with`` block: it specialises it, sees it miss some
+    fifty times, waits for some thirty, and specialises it again. A block of whole such turns costs the same wherever
+    it begins.
     """
     if not plan.exact or pilot > DEAREST_FOR_PERIOD_NS or stopwatch.operation.most < LONGEST_PERIOD:
         return 1
-    costs = stopwatch.blocks(1, 3 * LONGEST_PERIOD)
+    costs = stopwatch.blocks(1, PERIOD_SAMPLE)
     for period in range(1, LONGEST_PERIOD + 1):
         differing = sum(abs(one - other) > 1 for one, other in zip(costs, costs[period:], strict=False))
         if differing <= MOST_DISTURBED:

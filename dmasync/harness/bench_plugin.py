@@ -147,7 +147,7 @@ def _measured(suites: Suites, folder: Path, nodeid: str, function: str, argument
         if reason:
             raise RowImpossibleError(reason)
         small = {**arguments, "size": WARM_SIZE}
-        warm = small if arguments.get("size", 0) > 1 << 20 else None
+        warm = small if arguments.get("size", 0) > WARM_SIZE else None
         return suites.worker(folder).measure(function, arguments, suites.plan, warm)
     except RowImpossibleError as impossible:
         suites.not_measured.append(NotMeasured(nodeid, str(impossible)))
