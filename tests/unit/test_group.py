@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import sys
+import warnings
 
 import pytest
 
@@ -463,3 +465,16 @@ def test_repr_tells_how_many_and_the_state(items):
     assert repr(group) == "<DmaSyncerGroup of 3 shut>"
     with group:
         assert repr(group) == "<DmaSyncerGroup of 3 open>"
+
+
+def test_dropping_an_open_group_where_warnings_are_errors_still_ends_it_once(items, done, monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: lost.append(problem.exc_type))
+    group = DmaSyncerGroup(items)
+    group.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del group
+        gc.collect()
+    assert lost == [ResourceWarning]
+    assert done() == STARTS + ENDS

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import gc
 import logging
+import sys
 import threading
+import warnings
 
 import pytest
 
@@ -778,3 +780,61 @@ def test_repr_tells_the_state(backend, buffer):
         assert repr(syncer) == f"<DmaSyncer fd={fd} READ open>"
     syncer.move()
     assert "moved" in repr(syncer)
+
+
+# Interrupts where only Python code of the caller runs
+
+
+class Interrupted(logging.Handler):
+    """A log handler in which the user presses Ctrl-C."""
+
+    def emit(self, record):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted_log():
+    handler = Interrupted()
+    logging.getLogger("dmasync").addHandler(handler)
+    yield
+    logging.getLogger("dmasync").removeHandler(handler)
+
+
+@pytest.mark.parametrize("step", [START, END], ids=["START", "END"])
+def test_an_interrupt_while_an_error_is_logged_leaves_no_window(backend, buffer, step, interrupted_log):
+    backend.inject(faults.error(errno.EIO, on=step))
+    syncer = DmaSyncer(buffer)
+    with pytest.raises(KeyboardInterrupt), syncer:
+        assert step is END
+    assert not syncer.active
+    assert attempts(backend) == ([(START, errno.EIO)] if step is START else [(START, 0), (END, errno.EIO)])
+    buffer.close()
+    gc.collect()
+    assert backend.kernel.open_fds() == {}
+
+
+def test_an_interrupt_while_a_dropped_windows_error_is_logged_is_not_lost(
+    backend, buffer, interrupted_log, monkeypatch
+):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: lost.append(problem.exc_type))
+    backend.inject(faults.error(errno.EIO, on=END))
+    syncer = DmaSyncer(buffer)
+    syncer.start()
+    del syncer
+    gc.collect()
+    assert lost == [KeyboardInterrupt]
+    assert attempts(backend) == [(START, 0), (END, errno.EIO)]
+
+
+def test_dropping_an_open_window_where_warnings_are_errors_still_ends_it_once(backend, buffer, monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: lost.append(problem.exc_type))
+    syncer = DmaSyncer(buffer)
+    syncer.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del syncer
+        gc.collect()
+    assert lost == [ResourceWarning]
+    assert steps(backend) == [START, END]
