@@ -88,9 +88,7 @@ def test_a_virtual_machine_that_was_asked_for_gives_way_to_nothing(
 
     monkeypatch.setattr(bench, "run_suites", suites)
     with pytest.raises(CommandError, match="qemu"):
-        bench._measure(
-            Request("vm"), Chosen("vm", "it was asked for", asked_for=True), tmp_path / "run.json", Notes()
-        )
+        bench._measure(Request("vm"), Chosen("vm", "it was asked for", asked_for=True), tmp_path / "run.json", Notes())
 
 
 def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 
 import pytest
 from real_memfds import MemfdBackend, RecordingBackend
