@@ -19,17 +19,17 @@ def _cells(*sizes: str, quick: bool = False) -> Iterator[tuple[str, bool, tuple[
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "64KiB", "1MiB", "4MiB", "16MiB", quick=True)))
 def test_allocate_and_release(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("allocation:allocate_and_release", arguments, api="DmaBufAllocator", step="allocate-release")
+    row("allocation:allocate_and_release", arguments, api="DmaBufAllocator", step="allocate-release", resolution=2)
 
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
 def test_allocate(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("allocation:allocate", arguments, api="DmaBufAllocator", step="allocate")
+    row("allocation:allocate", arguments, api="DmaBufAllocator", step="allocate", resolution=2)
 
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
 def test_release(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("allocation:release", arguments, api="DmaBuf", step="release", calls=1)
+    row("allocation:release", arguments, api="DmaBuf", step="release", calls=1, resolution=2)
 
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
@@ -39,4 +39,4 @@ def test_map(row: Callable[..., None], arguments: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
 def test_first_touch(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("allocation:first_touch", arguments, api="memoryview", step="first-touch", calls=0)
+    row("allocation:first_touch", arguments, api="memoryview", step="first-touch", calls=0, resolution=2)

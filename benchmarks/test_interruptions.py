@@ -14,4 +14,11 @@ STORMS = (0, 1, 10, 100)
 def test_interrupted_pair(row: Callable[..., None], times: int) -> None:
     arguments = {"provider": "udmabuf", "size": MIB, "access": "READ_WRITE", "times": times}
     # Those that are interrupted never reach the kernel: the injector answers them.
-    row("retries:interrupted_pair", arguments, api="DmaSyncer-reused", step=f"pair-after-{times}-EINTR", calls=2)
+    row(
+        "retries:interrupted_pair",
+        arguments,
+        api="DmaSyncer-reused",
+        step=f"pair-after-{times}-EINTR",
+        calls=2,
+        resolution=3,
+    )

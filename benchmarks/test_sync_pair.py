@@ -30,4 +30,6 @@ def _cells() -> Iterator[tuple[str, bool, tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("arguments", rows(*_cells()))
 def test_sync_pair(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("sync:pair", arguments, step="pair", calls=2)
+    # Where the mapping and its memoryview come to lie differs from boot to boot.
+    resolution = 1 if arguments["api"] == "cpu_access" else 0
+    row("sync:pair", arguments, step="pair", calls=2, resolution=resolution)

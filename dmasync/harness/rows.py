@@ -32,6 +32,9 @@ call entry. The kernel's share of a row is its cost less ``calls`` times that ro
 PAIR, START, END, FIRST_START = "pair", "start", "end", "first-start"
 """The usual values of ``step``: both edges, one edge alone, the START that builds the page table."""
 
+COARSEST = 30
+"""Percent: a row that moves by more where nothing changed is no row."""
+
 RUN_BLOCK = "dmasync"
 RUN_SCHEMA = 1
 
@@ -42,7 +45,8 @@ class RowFacts:
 
     ``size`` is in bytes, None where a row has no buffer. ``attached`` tells whether a device has mapped the
     buffer. ``calls`` is the number of system calls in one operation (2 for a pair). ``exact`` says that the
-    unit is instructions and every round took the same number.
+    unit is instructions and every round took the same number. ``resolution`` is how far the row moves from boot to
+    boot where nothing changed, in percent of its cost: what memory and threads do to it. 0 for a plain system call.
     """
 
     unit: str = SECONDS
@@ -58,6 +62,7 @@ class RowFacts:
     attached: bool | None = None
     calls: int = 1
     exact: bool = False
+    resolution: float = 0.0
 
     def as_extra_info(self) -> dict[str, object]:
         """The dictionary to put into ``benchmark.extra_info``."""
@@ -79,6 +84,10 @@ class RowFacts:
             raise ValueError(f"extra_info 'unit' is {_shown(known['unit'])}, expected one of {', '.join(UNITS)}")
         if "rung" in known and known["rung"] is not None and known["rung"] not in RUNGS:
             raise ValueError(f"extra_info 'rung' is {_shown(known['rung'])}, expected one of {', '.join(RUNGS)}")
+        if not 0 <= known.get("resolution", 0) <= COARSEST:
+            raise ValueError(
+                f"extra_info 'resolution' is {_shown(known['resolution'])}, expected 0 to {COARSEST} percent"
+            )
         return cls(**known)
 
 
@@ -101,6 +110,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "attached": (bool, type(None)),
     "calls": (int,),
     "exact": (bool,),
+    "resolution": (int, float),
 }
 if set(_TYPES) != {one.name for one in fields(RowFacts)}:  # a fact that is written must be read
     raise AssertionError("RowFacts and its types have come apart")

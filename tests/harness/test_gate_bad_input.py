@@ -76,6 +76,8 @@ BAD = {
     "unknown rung": with_extra(rung="ladder"),
     "size of text": with_extra(size="1 MiB"),
     "exact of text": with_extra(exact="yes"),
+    "resolution that excuses all": with_extra(resolution=1e6),
+    "resolution negative": with_extra(resolution=-1),
     "extra_info no object": '{"benchmarks": [{"fullname": "a", "extra_info": 1, "stats": {"median": 1}}]}',
     "machine_info no object": '{"machine_info": [], "benchmarks": []}',
     "newer schema": json.dumps({**good(), "dmasync": {"schema": 99}}),

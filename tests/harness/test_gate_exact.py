@@ -205,6 +205,18 @@ def test_a_base_that_spreads_widely_cannot_tell(tmp_path: Path) -> None:
     assert verdicts(tmp_path, base, base)[:2] == (3, {PAIR: "cannot tell"})
 
 
+def test_a_row_may_grow_by_what_the_suite_knows_it_to_move(tmp_path: Path) -> None:
+    def run(name: str, count: int, resolution: float) -> Path:
+        row = benchmark(PAIR, [count * 1e-9] * 9, facts(resolution=resolution))
+        return write(tmp_path / name, document([row]))
+
+    base = run("b.json", 10_000, 3)
+    assert verdicts(tmp_path, base, run("c.json", 10_299, 3))[0] == 0
+    assert verdicts(tmp_path, base, run("c.json", 10_301, 3))[0] == 1
+    # The candidate's word does not count: it would excuse itself.
+    assert verdicts(tmp_path, run("strict.json", 10_000, 0), run("c.json", 10_299, 30))[0] == 1
+
+
 def test_one_instruction_more_or_less_in_some_rounds_is_the_same(tmp_path: Path) -> None:
     base = spreading(tmp_path / "b.json", 106, 106, 107, 107, 107)
     candidate = spreading(tmp_path / "c.json", 106, 106, 106, 107, 107)

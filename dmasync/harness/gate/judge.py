@@ -9,7 +9,7 @@ from typing import Any
 from dmasync.harness.gate.blocks import Timed
 from dmasync.harness.gate.exact import judge_exact
 from dmasync.harness.gate.match import Matched, match, never_measured
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.settings import Allowance, GateSettings
 from dmasync.harness.gate.share import kernel_shares
 from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
 from dmasync.harness.gate.wall import WallRow, judge_wall
@@ -61,7 +61,7 @@ def _judged(
 ) -> list[JudgedRow]:
     places = _places(base, candidate)
     exact = [
-        judge_exact(row.base, row.candidate, settings.exact(row.fullname), settings.noisy_percent)
+        judge_exact(row.base, row.candidate, _allowance(row, settings), settings.noisy_percent)
         for row in rows
         if row.base[0].is_exact_clock
     ]
@@ -74,6 +74,12 @@ def _judged(
         if not row.base[0].is_exact_clock
     ]
     return exact + judge_wall(wall, settings)
+
+
+def _allowance(row: Matched, settings: GateSettings) -> Allowance:
+    """The row's allowance, and not less than what the suite knows the row to move by itself (the base's word)."""
+    allowance = settings.exact(row.fullname)
+    return replace(allowance, percent=max(allowance.percent, row.base[0].facts.resolution))
 
 
 def _places(base: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[int], list[int]]:
