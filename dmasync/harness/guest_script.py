@@ -49,7 +49,7 @@ def mount_point(index: int) -> str:
 def start_script(shares: Sequence[Share], modules: Path | None) -> str:
     """Return the script that virtme-ng's init runs: it makes the command's root and changes to it.
 
-    *modules* is where the kernel's modules folder is in that root, or None if it has none.
+    *modules* is where the kernel's modules folder is in that root, or None to leave it to virtme-ng.
     """
     lines = [
         "#!/bin/sh",
@@ -67,12 +67,14 @@ def start_script(shares: Sequence[Share], modules: Path | None) -> str:
             lines += _bind(source, str(share.guest))
         else:
             lines += _overlay(lower=source, target=f"{ROOT}{share.guest}", name=f"share{index}-layer")
-    if modules is not None:
-        lines += [
-            f"mkdir -p {ROOT}/lib/modules",
-            f'rm -rf "{ROOT}/lib/modules/$(uname -r)"',
-            f'ln -s {shlex.quote(str(modules))} "{ROOT}/lib/modules/$(uname -r)"',
-        ]
+    # virtme-ng's init has linked a build tree's modules in its own root.
+    source = '$(readlink "$modules")' if modules is None else shlex.quote(str(modules))
+    lines += [
+        'modules="/lib/modules/$(uname -r)"',
+        f"target={source}",
+        f'if [ -n "$target" ]; then mkdir -p {ROOT}/lib/modules; rm -rf "{ROOT}$modules"; '
+        f'ln -s "$target" "{ROOT}$modules"; fi',
+    ]
     lines += [f"exec chroot {ROOT} /bin/sh {CONTROL}/{INSIDE}", ""]
     return "\n".join(lines)
 

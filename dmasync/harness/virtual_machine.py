@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ from dmasync.harness.kernels import Kernel, index_modules
 from dmasync.harness.progress import Progress, SilentProgress
 
 POLL_SECONDS = 0.05
-PLAIN_PATH = re.compile(r"[A-Za-z0-9_+ /.-]+")
-"""What virtme-ng takes for a folder's name."""
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_+/.-]*")
+"""A folder's name that virtme-ng and a kernel command line take as it is."""
 EXACT_KERNEL_ARGUMENTS = ("nokaslr", "norandmaps", "randomize_kstack_offset=off")
 """Where the kernel, a program's memory and a system call's stack lie changes how many instructions they execute.
 
@@ -360,21 +361,26 @@ def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[s
 
 def _scratch_parent() -> str | None:
     """Return a folder for temporary files whose name virtme-ng takes; None where the usual one will do."""
-    return None if PLAIN_PATH.fullmatch(tempfile.gettempdir()) else "/tmp"  # noqa: S108
+    return None if _is_plain(Path(tempfile.gettempdir())) else "/tmp"  # noqa: S108
+
+
+def _is_plain(path: Path) -> bool:
+    """Tell whether the guest's init can lie below *path*: it mounts over /run, and a blank ends its kernel argument."""
+    return bool(PLAIN_PATH.fullmatch(str(path))) and path.parts[1:2] not in (("run",), ("dev",), ("proc",), ("sys",))
 
 
 def _virtme_run(runner: str, scratch: Path) -> list[str]:
     """Return the words that start virtme-ng.
 
-    It names the guest's init, a file among its own, on the kernel's command line, where a blank ends a word. So a
-    Python environment below a folder with such a name is reached through a link.
+    It names the guest's init, a file among its own, on the kernel's command line. Where its package lies below a
+    folder that cannot stand there, a copy is used.
     """
     packages = host_setup.virtme_packages()
-    if PLAIN_PATH.fullmatch(str(packages)) and " " not in str(packages):
+    if _is_plain(packages):
         return [runner]
-    link = scratch / "packages"
-    link.symlink_to(packages)
-    program = f"import sys; sys.path.insert(0, {str(link)!r}); from virtme.commands.run import main; sys.exit(main())"
+    copy = scratch / "packages"
+    shutil.copytree(packages / "virtme", copy / "virtme")
+    program = f"import sys; sys.path.insert(0, {str(copy)!r}); from virtme.commands.run import main; sys.exit(main())"
     return [sys.executable, "-c", program]
 
 
