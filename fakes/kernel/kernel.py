@@ -19,7 +19,7 @@ from fakes.kernel.dmabuf import DmaBuf
 from fakes.kernel.errors import bad_descriptor, os_error
 from fakes.kernel.fence import Fence, signaled_stub
 from fakes.kernel.file import File
-from fakes.kernel.mapping import MAP_TYPE, check_mmap, length_in_file, may_write
+from fakes.kernel.mapping import MAP_TYPE, check_length_in_file, check_mmap, may_write
 from fakes.kernel.memfd import Memfd, memfd_create
 from fakes.kernel.memory import BufferMemory, FakeMapping, Run
 from fakes.kernel.nodes import Nodes
@@ -87,9 +87,12 @@ class FakeKernel:
 
     def open(self, path: str, flags: int) -> int:
         """``open(2)`` of a device node."""
-        file = self.nodes.open(self, os.fsdecode(path), flags)
+        name = os.fsdecode(path)
+        self.nodes.check(name, flags)
+        fd = self.descriptors.reserve()
+        file = self.nodes.open(self, name, flags)
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
-        return self.descriptors.add(file, close_on_exec=True)
+        return self.descriptors.install(fd, file, close_on_exec=True)
 
     @guarded
     def close(self, fd: int) -> None:
@@ -147,7 +150,7 @@ class FakeKernel:
             raise OverflowError("memory mapped offset must be positive")
         file = self.descriptors.files.get(fd)
         if isinstance(file, Memfd):
-            length = length_in_file(file, length, offset)
+            check_length_in_file(file, length, offset)
         if offset % self.page_size:
             raise os_error(errno.EINVAL)
         file = self.descriptors.file(fd)

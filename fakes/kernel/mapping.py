@@ -46,17 +46,10 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     file.check_map(prot, is_shared(flags))
 
 
-def length_in_file(file: Memfd, length: int, offset: int) -> int:
-    # mmap.mmap looks at a regular file's size before it asks the kernel, and takes length 0 for "to the end".
-    if not length:
-        if not file.size:
-            raise ValueError("cannot mmap an empty file")
-        if offset >= file.size:
-            raise ValueError("mmap offset is greater than file size")
-        return file.size - offset
-    if offset > file.size or file.size - offset < length:
+def check_length_in_file(file: Memfd, length: int, offset: int) -> None:
+    """What ``mmap.mmap`` asks of a regular file before it asks the kernel, whose answer to no length is EINVAL."""
+    if length and (offset > file.size or file.size - offset < length):
         raise ValueError("mmap length is greater than file size")
-    return length
 
 
 def may_write(file: File, flags: int) -> bool:

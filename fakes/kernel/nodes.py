@@ -76,21 +76,28 @@ class Nodes:
         """A node less; KeyError when there is none."""
         del self._openers[path]
 
-    def open(self, kernel: FakeKernel, path: str, flags: int) -> File:
-        """``open(2)`` of a device node; flags are Linux's."""
+    @staticmethod
+    def check(path: str, flags: int) -> None:
+        """``build_open_flags()`` and ``getname()``: what is refused before a descriptor is looked for."""
         if "\0" in path:
             raise ValueError("embedded null byte in a path")  # as os.open says
-        if not path:
-            raise os_error(errno.ENOENT)
-        encoded = os.fsencode(path)
-        if len(encoded) >= _PATH_MAX or any(len(part) > _NAME_MAX for part in encoded.split(b"/")):
-            raise os_error(errno.ENAMETOOLONG)
         if flags & _O_PATH:
             flags &= _O_PATH_FLAGS
         if flags & os.O_CREAT and flags & os.O_DIRECTORY:
             raise os_error(errno.EINVAL)
         if flags & _O_TMPFILE and not (flags & os.O_DIRECTORY and flags & os.O_ACCMODE):
             raise os_error(errno.EINVAL)
+        if not path:
+            raise os_error(errno.ENOENT)
+        if len(os.fsencode(path)) >= _PATH_MAX:
+            raise os_error(errno.ENAMETOOLONG)
+
+    def open(self, kernel: FakeKernel, path: str, flags: int) -> File:
+        """``do_filp_open()`` of a device node; flags are Linux's, and passed :meth:`check`."""
+        if any(len(part) > _NAME_MAX for part in os.fsencode(path).split(b"/")):
+            raise os_error(errno.ENAMETOOLONG)
+        if flags & _O_PATH:
+            flags &= _O_PATH_FLAGS
         opener = self._find(path, flags)
         if flags & _O_PATH:
             return PathFile(kernel, flags)

@@ -79,6 +79,13 @@ def copy_to(arg: Argument, data: bytes, offset: int = 0) -> None:
         view[offset:end] = data[: end - offset]
 
 
+def put_user(arg: Argument, data: bytes) -> None:
+    """Write one number: EFAULT, and nothing of it is written, where it cannot all be."""
+    if isinstance(arg, int) and len(_fetch(arg, len(data))) < len(data):
+        raise os_error(errno.EFAULT)
+    copy_to(arg, data)
+
+
 def copy_string(arg: Argument, limit: int) -> bytes:
     """``strndup_user``: the C string at *arg* without its NUL.
 

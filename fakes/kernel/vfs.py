@@ -14,7 +14,7 @@ from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File
 from fakes.kernel.memfd import Memfd
 from fakes.kernel.profile import FS_IOC_GETFSUUID
-from fakes.kernel.usermem import Argument, copy_from, copy_to
+from fakes.kernel.usermem import Argument, copy_from, copy_to, put_user
 
 if TYPE_CHECKING:
     from fakes.kernel.kernel import FakeKernel
@@ -129,8 +129,8 @@ def _fionbio(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
 
 
 def _fioasync(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
-    # None of these files has a fasync operation: turning it on is refused, off it is already.
-    if _INT.unpack(copy_from(arg, 4))[0]:
+    # None of these files has a fasync operation: any change is refused, also from the O_ASYNC of an open.
+    if bool(_INT.unpack(copy_from(arg, 4))[0]) != bool(file.flags & os.O_ASYNC):
         raise os_error(errno.ENOTTY)
     return 0
 
@@ -143,14 +143,14 @@ def _fioqsize(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
 
 
 def _figetbsz(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int:
-    copy_to(arg, _INT.pack(file.block_size()))
+    put_user(arg, _INT.pack(file.block_size()))
     return 0
 
 
 def _fionread(kernel: FakeKernel, fd: int, file: File, arg: Argument) -> int | None:
     if not isinstance(file, Memfd):
         return None
-    copy_to(arg, _UINT.pack(file.size - file.position & 0xFFFF_FFFF))
+    put_user(arg, _UINT.pack(file.size - file.position & 0xFFFF_FFFF))
     return 0
 
 

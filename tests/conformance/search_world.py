@@ -233,7 +233,10 @@ class World:
         return int(self.backend.poll(self.fd(var), events, 0))
 
     def do_mmap(self, out: int, var: int, length: int, prot: int, flags: int, offset: int) -> int:
-        mapping = self.backend.mmap(self.fd(var), length, prot, flags, offset)
+        fd = self.fd(var)
+        if fd == CLOSED and offset % mmap.PAGESIZE:
+            return "not run: mmap.mmap duplicates the descriptor first, before Python 3.13"
+        mapping = self.backend.mmap(fd, length, prot, flags, offset)
         file = self.held[var].file
         held = self.keep(out, Held("map", -1, file))
         held.mapping, held.length, held.prot, held.offset = mapping, len(mapping), prot, offset

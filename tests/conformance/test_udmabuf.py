@@ -241,6 +241,13 @@ def test_the_list_limit_is_compared_unsigned(system: System, limit: int) -> None
         system.create_list(device, [(memfd, 0, PAGE)] * 1500)
 
 
+@pytest.mark.parametrize("count", [(4 << 20) // 24 + 1, 1 << 20, 0xFFFF_FFFF])
+def test_a_list_of_more_bytes_than_the_kernel_allocates_is_enomem(system: System, count: int) -> None:
+    device, memfd = system.open(UDMABUF), system.memfd()
+    with system.udmabuf_limits(list_limit=-1), refused(errno.ENOMEM):
+        system.create_list(device, [(memfd, 0, PAGE)], count=count)
+
+
 @pytest.mark.parametrize("bad", [0, 1, 2])
 @pytest.mark.parametrize(
     ("offset", "size", "own_memfd", "code"),
