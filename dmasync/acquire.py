@@ -64,7 +64,7 @@ class Acquired:
                 for _ in map(self._backend.close, _popping(self._fds)):
                     pass
         except BaseException:
-            if self._fds:
+            if self._fds:  # pragma: no branch - only a signal gets past
                 self.close()
             raise
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-if sys.version_info >= (3, 12):
+if sys.version_info >= (3, 12):  # pragma: no cover - not in every version
     from collections.abc import Buffer
 else:
     Buffer = Any
@@ -102,7 +102,7 @@ class LinuxBackend:
         if length == 0:
             fcntl.fcntl(fd, fcntl.F_GETFD)  # the kernel looks at the descriptor first
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if sys.version_info >= (3, 13):
+        if sys.version_info >= (3, 13):  # pragma: no cover - not in every version
             # Without trackfd=False the mapping would hold a duplicate of the descriptor until it is closed.
             return mmap.mmap(fd, length, flags, prot, offset=offset, trackfd=False)
         return mmap.mmap(fd, length, flags, prot, offset=offset)

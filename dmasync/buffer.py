@@ -237,7 +237,7 @@ class CpuAccess(DmaSyncer):
             return view
         except BaseException as failure:
             self._release()
-            if self._open is not None:
+            if self._open is not None:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
                 self._end_slowly(None, failure)
             raise
 
@@ -248,7 +248,7 @@ class CpuAccess(DmaSyncer):
         try:
             DmaSyncer.__exit__(self, exc_type, exc, traceback)
         except BaseException as error:
-            if self._open is not None:
+            if self._open is not None:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
                 self._end_slowly(error, exc)
             raise
         finally:

@@ -77,7 +77,7 @@ def _behind_jumps(jumps: dict[int, tuple[int, bool]], end: int) -> int:
     while end in jumps:
         end, backward = jumps[end]
         if backward:
-            covered = end
+            covered = end  # pragma: no cover - CPython 3.12 and 3.13
     return covered
 
 

@@ -99,7 +99,7 @@ class Ledger:
                         ending.attempts = None
                 except BaseException as error:
                     surprise = error
-            if surprise is not None:
+            if surprise is not None:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
                 ending.interrupt = ending.interrupt or surprise
         except BaseException as error:
             # Between two system calls; an END may still be owed. The depth of the stack bounds this.
@@ -142,7 +142,7 @@ class _Ending:
         if failure is None:
             return False
         # The refusal came while the body's exception was being handled, which is no reason for it.
-        if failure.__cause__ is not None:
+        if failure.__cause__ is not None:  # pragma: no branch - all have one
             failure.__cause__.__context__ = None
         self.failures.append(failure)
         self.attempts = None
@@ -176,7 +176,7 @@ def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
         if sys.version_info >= (3, 11):
             exc.add_note(note)
         else:
-            exc.__notes__ = [*getattr(exc, "__notes__", ()), note]
+            exc.__notes__ = [*getattr(exc, "__notes__", ()), note]  # pragma: no cover - CPython 3.10
         last, seen = exc, {id(exc), id(failure)}
         while last.__context__ is not None and id(last.__context__) not in seen:
             last = last.__context__

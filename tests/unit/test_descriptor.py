@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dmasync import DmaSyncer, LinuxBackend, SyncType
-from dmasync.descriptor import Descriptor
+from dmasync.descriptor import Descriptor, Share
 
 
 class Closing(LinuxBackend):
@@ -136,3 +136,8 @@ def test_an_error_of_the_close_at_the_last_end_is_not_lost(monkeypatch):
 def test_a_backend_that_cannot_be_is_named(wrong):
     with pytest.raises(TypeError, match="backend must"):
         Descriptor(wrong, 5)
+
+
+def test_a_share_that_was_never_made_can_be_dropped():
+    Share.__new__(Share)
+    gc.collect()
