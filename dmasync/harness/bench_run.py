@@ -74,7 +74,9 @@ def suites_folder() -> Path:
     folder = guest_files.project_folder() / "benchmarks"
     if not (folder / "conftest.py").is_file():
         raise CommandError(
-            f"the suites are not installed here (no {folder}): run this from a checkout", ExitStatus.SKIPPED
+            f"the suites are not installed here (no {folder}): in a checkout, say python3 -m dmasync bench, "
+            "or install it with pip install -e '.[harness]'",
+            ExitStatus.SKIPPED,
         )
     return folder
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dmasync.harness import bench, bench_rungs
-from dmasync.harness.bench_run import Request
+from dmasync.harness import bench, bench_rungs, guest_files
+from dmasync.harness.bench_run import Request, suites_folder
 from dmasync.harness.bench_rungs import Chosen, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import SilentProgress
@@ -105,3 +105,11 @@ def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(
 def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="arch is 'vax'"):
         bench.run_suite(arch="vax", output=tmp_path / "run.json")
+
+
+def test_without_the_suites_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Whoever installed the library out of a checkout stands in one already: "use a checkout" would not help.
+    monkeypatch.setattr(guest_files, "project_folder", lambda: tmp_path)
+    with pytest.raises(CommandError, match=r"python3 -m dmasync bench, .* pip install -e '\.\[harness\]'") as caught:
+        suites_folder()
+    assert caught.value.status is ExitStatus.SKIPPED
