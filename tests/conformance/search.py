@@ -41,6 +41,7 @@ from tests.conformance.search_world import FakeWorld, Observation, Op, RealMachi
 HERE = Path(__file__).parent
 PROGRAM_STEPS = 400
 CHECKPOINT_EVERY = 24
+_MOST_SHRUNK = 12
 
 
 class DivergenceError(Exception):
@@ -130,7 +131,7 @@ class Search:
 
     def report(self, divergence: DivergenceError, origin: str) -> None:
         """Shrink, print, save; one of a kind that was reported before is only counted."""
-        if str(divergence) in self._reported:
+        if str(divergence) in self._reported or len(self._reported) > _MOST_SHRUNK:
             self.found.append(f"{origin}: {divergence} (again)")
             return
         self._reported.add(str(divergence))

@@ -149,6 +149,12 @@ class Generator:
         # Late ones more often: they have not been closed, cut or sealed yet.
         return vars_[-1 - self.below(min(4, len(vars_)))] if self.one_in(2) else self.pick(vars_)
 
+    def memfd_for_a_udmabuf(self, wrong: int) -> int:
+        """Mostly one that may not shrink any more and has pages."""
+        held = self.world.held
+        good = [var for var in self.world.by_kind.get("memfd", ()) if held[var].file.sealed and held[var].file.size]
+        return self.pick(good) if good and not self.one_in(5) else self.var("memfd", "huge memfd", wrong=wrong)
+
     def any_var(self) -> int:
         held = [var for var, thing in self.world.held.items() if thing.kind not in ("map", "fence")]
         return self.pick(held) if held and not self.one_in(5) else 0
@@ -257,9 +263,10 @@ class Generator:
 
     def _udmabuf(self) -> Iterator[Op]:
         if self.one_in(2):
-            pages = 257 if self.one_in(60) else self.pick((1, 1, 2, 3, 4, 8))
+            # 256 pages are the most where size_limit_mb is 1.
+            pages = self.pick((256, 256, 257)) if self.one_in(40) else self.pick((1, 1, 2, 3, 4, 8))
             yield from self._sealed(pages)
-        memfd = self.var("memfd", "huge memfd", wrong=20)
+        memfd = self.memfd_for_a_udmabuf(wrong=20)
         held = self.world.held.get(memfd)
         size = held.file.size if held is not None and held.file.size <= 300 * PAGE else PAGE
         whole = max(PAGE, size // PAGE * PAGE)
@@ -309,7 +316,7 @@ class Generator:
             yield from self._sealed(self.pick((1, 2, 4)))
         items = []
         for _ in range(1 + self.below(5)):
-            memfd = self.var("memfd", wrong=40)
+            memfd = self.memfd_for_a_udmabuf(wrong=40)
             held = self.world.held.get(memfd)
             pages = min(300, held.file.size // PAGE) if held is not None else 1
             offset = self.below(max(1, pages))

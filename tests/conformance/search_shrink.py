@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def shrunk(program: Sequence[T], fails: Callable[[Sequence[T]], bool], seconds: float = 20) -> list[T]:
+def shrunk(program: Sequence[T], fails: Callable[[Sequence[T]], bool], seconds: float = 8) -> list[T]:
     """*program* without the parts that *fails* does not need; after *seconds*, as far as that got."""
     until = time.monotonic() + seconds
     current = list(program)
