@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dmasync import DmaSyncer, DmaSyncTimeout, RetryPolicy, Step, SyncType
+from dmasync import DmaSyncer, DmaSyncTimeout, RetryPolicy, Step, SyncType, uapi
 from dmasync.backend import LinuxBackend
 from fakes import Recorder
 from tests.conformance.vgem import Vgem
@@ -32,13 +32,34 @@ ATTACH_AGAIN_SECONDS = 5.0
 """vgem signals a fence by itself after ten seconds; a new one is there before."""
 
 
+class SignalInEnd:
+    """A layer in which, when *armed*, a signal arrives as END is about to enter the kernel."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def ioctl(self, fd: int, request: int, arg: Any) -> Any:
+        if self.armed and arg[0] & uapi.DMA_BUF_SYNC_END:
+            self.armed = False
+            signal.raise_signal(signal.SIGALRM)
+        # In C from the success to the return, so that a later signal cannot hide it.
+        for result in map(self.inner.ioctl, (fd,), (request,), (arg,)):
+            return result
+        raise AssertionError
+
+
 class Storm:
     """One vgem buffer, its fence, a timer, and what a recorder saw of the windows."""
 
     def __init__(self) -> None:
         self.vgem = Vgem()
         self.handle, self.fd = self.vgem.buffer()
-        self.recorder = Recorder(LinuxBackend())
+        self.kernel = SignalInEnd(LinuxBackend())
+        self.recorder = Recorder(self.kernel)
         self.seen = {"interruptions": 0, "starts": 0, "ends": 0, "open_windows": 0, "unmatched_ends": 0}
         self.on_tick: Callable[[], None] = lambda: None
         self.ticks = 0
@@ -84,7 +105,7 @@ class Storm:
         self.seen["open_windows"] += len(journal.open_windows)
         self.seen["unmatched_ends"] += len(journal.unmatched_ends)
         journal.assert_balanced()
-        self.recorder = Recorder(LinuxBackend())
+        self.recorder = Recorder(self.kernel)
 
     def syncer(self, **options: Any) -> DmaSyncer:
         return DmaSyncer(self.fd, SyncType.READ_WRITE, backend=self.recorder, **options)
@@ -132,7 +153,7 @@ def interrupted_by_the_user(storm: Storm, rounds: int) -> dict[str, Any]:
         storm.on_tick = lambda: None
         raise KeyboardInterrupt
 
-    for place in ("start", "window", "end"):
+    for place in ("start", "window", "end", "around end"):
         for _ in range(rounds):
             reached = "start"
             if place == "start":
@@ -145,14 +166,18 @@ def interrupted_by_the_user(storm: Storm, rounds: int) -> dict[str, Any]:
                         reached = "window"
                         if place == "window":
                             storm.on_tick = interrupt
-                            while True:
+                            while storm.on_tick is interrupt:
                                 pass
                         if place == "end":
+                            storm.on_tick = interrupt
+                            signal.setitimer(signal.ITIMER_REAL, 0)
+                            storm.kernel.armed = True
+                        if place == "around end":
                             # From outside, at a moment that lies around END: before, within or behind it.
                             storm.on_tick = interrupt
                             signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 6e-5))
                         reached = "end"
-                    if place == "end":
+                    if place == "around end":
                         while storm.on_tick is interrupt:
                             reached = "not at all"
             except KeyboardInterrupt:
