@@ -116,6 +116,7 @@ class DmaBuf:
         *view* is a memoryview of ``size`` bytes, read-only for READ, that raises ValueError once the window is
         closed. ``numpy.frombuffer(view, …)`` copies nothing; such an array cannot be taken back, do not use it later.
         """
+        self.fileno()
         return CpuAccess(self, sync_type, retry=retry, on_error=on_error)
 
     def export_sync_file(self, sync_type: SyncType) -> SyncFile:

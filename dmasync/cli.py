@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
     )
+    parser.add_argument("--version", action="version", version=f"dmasync {_version()}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = arguments[0] if arguments and arguments[0] in COMMANDS else None
     for name, summary in COMMANDS.items():
@@ -58,6 +60,13 @@ def _dispatch(arguments: list[str]) -> int:
 
     try:
         status = int(options.run(options))
+    except (BrokenPipeError, SystemExit) as error:
+        # A reader that went away; rich turns it into SystemExit(1), which would be a regression.
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise
+        _let_go_of_standard_output()
+        print(f"dmasync {options.command}: cannot write to standard output: Broken pipe", file=sys.stderr)
+        raise SystemExit(2) from None
     except CommandError as error:
         print(f"dmasync {options.command}: {error}", file=sys.stderr)
         status = error.status
@@ -67,11 +76,22 @@ def _dispatch(arguments: list[str]) -> int:
         # Here, and not when the interpreter ends: what cannot be written is no success.
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter's own last flush would fail as well, and replace the exit status by 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_go_of_standard_output()
         print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
-        return status or 2
+        raise SystemExit(status or 2) from None
     return status
+
+
+def _let_go_of_standard_output() -> None:
+    """Or the interpreter's own last flush would fail as well, and replace the exit status by 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("dmabuf-sync")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         status = subprocess.run(command, env=environment, check=False).returncode
     except OSError as error:
         raise CommandError(f"{interpreter} cannot be started: {error.strerror}") from None
-    if not os.path.exists(options.output):
+    if not _holds_a_call(options.output):
         sys.stderr.write("dmasync record: nothing was recorded: the program never used the default backend" + "\n")
     else:
         sys.stderr.write(f"dmasync record: wrote {options.output}" + "\n")
@@ -81,3 +81,12 @@ def _starts_python(path: str) -> bool:
     except OSError as error:
         raise CommandError(f"PROGRAM {path!r} cannot be read: {error.strerror}", ExitStatus.UNUSABLE) from None
     return first.startswith(b"#!") and b"python" in first
+
+
+def _holds_a_call(path: str) -> bool:
+    """Whether there is more in the trace than its first line, which says what it is."""
+    try:
+        with open(path, "rb") as trace:
+            return bool(trace.readline()) and bool(trace.readline())
+    except FileNotFoundError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,19 @@ def test_a_terminal_without_unicode_gets_a_table_too(pair: tuple[str, str]) -> N
     )
     assert (run.returncode, run.stderr) == (1, "")
     assert "regressed" in run.stdout
+
+
+def test_a_reader_that_went_away_is_no_verdict(pair: tuple[str, str]) -> None:
+    for options, status in ([[], 2], [["--bisect"], 128]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = subprocess.run(
+            [sys.executable, "-m", "dmasync", "gate", *options, pair[0], pair[0]],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(writer)
+        assert run.returncode == status, run.stderr
+        assert "Traceback" not in run.stderr
