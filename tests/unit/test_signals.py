@@ -72,8 +72,18 @@ def windows(backend):
 
 RETRIES = pytest.mark.parametrize(
     "retry",
-    [RetryPolicy(), RetryPolicy(deadline=60.0), RetryPolicy(max_attempts=2)],
-    ids=["default", "deadline", "max"],
+    [
+        pytest.param(RetryPolicy(), id="default"),
+        pytest.param(
+            RetryPolicy(deadline=60.0),
+            id="deadline",
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11),
+                reason="CPython 3.10 runs handlers on entry to an except clause, which every edge with a deadline takes",
+            ),
+        ),
+        pytest.param(RetryPolicy(max_attempts=2), id="max"),
+    ],
 )
 
 
