@@ -239,6 +239,12 @@ def test_self_check_judges_nothing_when_the_base_does_not_equal_itself(tmp_path:
     assert PAIR in judged["self_check"]
 
 
+def test_self_check_lets_a_row_pass_that_spreads_evenly(tmp_path: Path) -> None:
+    base = spreading(tmp_path / "b.json", 5649, 5649, 5649, 5649, 5649, 5649, 5700, 5649, 5700)
+    candidate = exact(tmp_path / "c.json", {PAIR: 5649})
+    assert verdicts(tmp_path, base, candidate, "--self-check")[0] == 0
+
+
 def test_several_runs_of_a_side_must_agree_to_be_exact(tmp_path: Path, base: Path) -> None:
     for folder, counts in (("base", (5649, 5649)), ("drifting", (5000, 6000))):
         (tmp_path / folder).mkdir()
