@@ -79,7 +79,7 @@ RETRIES = pytest.mark.parametrize(
             id="deadline",
             marks=pytest.mark.skipif(
                 sys.version_info < (3, 11),
-                reason="CPython 3.10 runs handlers on entry to an except clause, which every edge with a deadline takes",
+                reason="CPython 3.10 runs handlers on entry to an except clause; every edge with a deadline takes one",
             ),
         ),
         pytest.param(RetryPolicy(max_attempts=2), id="max"),
