@@ -100,7 +100,7 @@ class LinuxBackend:
         if fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if length == 0:
-            fcntl.fcntl(fd, fcntl.F_GETFD)  # the kernel looks at the descriptor first
+            fcntl.fcntl(fd, fcntl.F_GETOWN)  # the kernel looks at the descriptor first, and one of O_PATH is none
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if sys.version_info >= (3, 13):  # pragma: no cover - not in every version
             # Without trackfd=False the mapping would hold a duplicate of the descriptor until it is closed.

@@ -169,6 +169,7 @@ def test_a_path_descriptor_can_only_be_duplicated_and_closed(system: System, nod
         lambda: system.backend.add_seals(copy, 0),
         lambda: system.backend.get_seals(copy),
         lambda: system.backend.mmap(copy, PAGE, RO, SHARED),
+        lambda: system.backend.mmap(copy, 0, RO, SHARED),
     ):
         with refused(errno.EBADF):
             call()

@@ -12,7 +12,7 @@ from dmasync.harness.apt import host_machine
 from dmasync.harness.virtual_machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
-AT_LEAST = 60
+AT_LEAST = 55
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
