@@ -48,7 +48,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("do_sys_ftruncate", "a negative length"): _row("EINVAL kernel.py ftruncate"),
     ("do_sys_ftruncate", "not open"): _row("EBADF kernel.py ftruncate"),
     ("do_ftruncate", "no regular file"): _row("EINVAL file.py truncate"),
-    ("build_open_flags", "O_CREAT with O_DIRECTORY"): _row("EINVAL nodes.py open: if flags & os.O_CREAT"),
+    ("build_open_flags", "O_CREAT with O_DIRECTORY"): _row("EINVAL nodes.py check: if flags & os.O_CREAT"),
     ("getname_flags", ""): _row("ENAMETOOLONG nodes.py"),
     ("path_openat", "no such node"): _row("ENOENT nodes.py", "ENOTDIR nodes.py", "EISDIR nodes.py"),
     ("do_open", "O_CREAT with O_EXCL"): _row("EEXIST nodes.py"),
