@@ -14,9 +14,9 @@ call that has succeeded:
 * At the end of a ``while`` inside a ``try``: CPython 3.12 and 3.13 turn its condition into a forward jump and a
   backward one, and forget that the latter is inside the ``try``. :func:`guarded` puts it back.
 
-CPython 3.10 has a fourth place that nothing can close: the entry to an ``except`` clause. A second exception from a
-signal handler that is pending at the very moment when the first has been raised escapes from there; a single one
-never does.
+CPython 3.10 has a fourth place, which stays open: the entry to an ``except`` clause. A signal that arrives at the very
+moment when the kernel refuses an END (or when another signal's exception has just been raised) escapes from there, and
+that END is only made when the window is dropped.
 """
 
 from __future__ import annotations
