@@ -382,7 +382,13 @@ def test_refusals_of_every_second_sync_are_survived(ioctls, tmp_path, code, step
 def test_eio_at_any_edge_raises_and_leaves_no_descriptor_open(ioctls, tmp_path, edge):
     """The eight edges of one turn: START END of a syncer, of cpu_access, START START END END of a group."""
     names = ["START", "END", "START", "END", "START", "START", "END", "END"]
-    result, lines = traced(tmp_path, "-e", f"inject=ioctl:error=EIO:when={first_sync(ioctls) + edge}")
+    first = first_sync(ioctls)
+    for _ in range(5):
+        result, lines = traced(tmp_path, "-e", f"inject=ioctl:error=EIO:when={first + edge}")
+        # How many ioctls the interpreter makes of its own before the first window is not the same in every run.
+        if first_sync(lines) == first:
+            break
+        first = first_sync(lines)
     assert result == {
         "bodies": [0, 1, 1, 2, 2, 2, 3, 3][edge],
         "errors": [[errno.EIO, names[edge], 1]],
