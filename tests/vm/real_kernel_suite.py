@@ -312,23 +312,6 @@ def test_sync_files_go_out_and_in(buffer, allocator):
 # Signals
 
 
-@pytest.mark.timeout(method="thread")
-def test_a_storm_of_signals_loses_no_buffer(allocator, storm):
-    own = DmaBufAllocator(allocator.provider.flag)
-    before = len(os.listdir("/proc/self/fd"))
-
-    def step() -> None:
-        while True:
-            with own.alloc("frame", PAGE) as buffer, buffer.cpu_access() as view:
-                view[0] = 1
-
-    def check() -> None:
-        assert len(os.listdir("/proc/self/fd")) == before
-
-    storm(150, step, check)
-    own.close()
-
-
 # strace puts errors in place of the kernel's answers
 
 PROGRAM = [sys.executable, "-m", "tests.vm.traced_windows"]
