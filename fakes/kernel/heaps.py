@@ -58,7 +58,11 @@ class HeapDevice(File):
         assert isinstance(length, int)  # noqa: S101 - the layout says so
         assert isinstance(fd_flags, int)  # noqa: S101 - the layout says so
         assert isinstance(heap_flags, int)  # noqa: S101 - the layout says so
-        if fd or fd_flags & ~_VALID_FD_FLAGS or heap_flags & ~uapi.DMA_HEAP_VALID_HEAP_FLAGS:
+        if fd:
+            raise os_error(errno.EINVAL)
+        if fd_flags & ~_VALID_FD_FLAGS:
+            raise os_error(errno.EINVAL)
+        if heap_flags & ~uapi.DMA_HEAP_VALID_HEAP_FLAGS:
             raise os_error(errno.EINVAL)
         page = self.kernel.page_size
         length = (length + page - 1 & _ULONG) // page * page

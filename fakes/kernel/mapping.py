@@ -26,7 +26,9 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     """``do_mmap()`` up to the driver, in its order."""
     if flags & (mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_LOCKED):
         raise UnmodelledCallError(f"mmap() with flags {flags:#x}: the fake maps files, where the host likes")
-    if (flags & _MAP_HUGETLB and not isinstance(file, HugeMemfd)) or not length:
+    if flags & _MAP_HUGETLB and not isinstance(file, HugeMemfd):
+        raise os_error(errno.EINVAL)
+    if not length:
         raise os_error(errno.EINVAL)
     if length > _TASK_SIZE:
         raise os_error(errno.ENOMEM)

@@ -91,8 +91,11 @@ class Memfd(File):
                 raise os_error(errno.EPERM)
             if seals & uapi.F_SEAL_EXEC and self.executable:
                 seals |= uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
-            if seals & ~self.seals & uapi.F_SEAL_WRITE and (self._writable_mappings or self.pinned_by):
-                raise os_error(errno.EBUSY)
+            if seals & ~self.seals & uapi.F_SEAL_WRITE:
+                if self._writable_mappings:  # mapping_deny_writable()
+                    raise os_error(errno.EBUSY)
+                if self.pinned_by:  # memfd_wait_for_pins()
+                    raise os_error(errno.EBUSY)
             self.seals |= seals
 
     def get_seals(self) -> int:

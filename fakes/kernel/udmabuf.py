@@ -79,6 +79,8 @@ class UdmabufDevice(File):
 
     def _sealed_memfd(self, fd: int) -> Memfd:
         memfd = self.kernel.descriptors.find(fd)
+        if memfd is None:
+            raise os_error(errno.EBADFD)  # not EBADF, although it is one
         if not isinstance(memfd, Memfd):
             raise os_error(errno.EBADFD)
         if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & _SEALS_DENIED:

@@ -566,8 +566,9 @@ class Generator:
 
 
 def name_of(request: int) -> str:
-    """A request's short name, its number where it has none."""
-    return _NAMES.get(request, "odd request")
+    """A request's short name, what is odd about it where it has none."""
+    return _NAMES.get(request) or ("ALLOC of another size" if request & 0xFFFF == _ALLOC_NUMBER else "odd request")
 
 
 _NAMES = {number: name for name, number in REQUESTS.items()}
+_ALLOC_NUMBER = uapi.DMA_HEAP_IOCTL_ALLOC & 0xFFFF

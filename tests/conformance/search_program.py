@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dmasync import uapi
 from tests.conformance.search_generator import name_of
 from tests.conformance.search_world import Observation, Op, World
 
@@ -42,7 +43,20 @@ def label_of(op: Op) -> str:
     """What an operation is counted as."""
     if op[0] == "nofd":
         return "no descriptor left: " + label_of(tuple(op[1]))
-    return "ioctl " + name_of(op[3]) if op[0] == "ioctl" else str(op[0])
+    if op[0] == "ioctl":
+        return f"ioctl {name_of(op[3])}{_edge_of(op)}"
+    return "add_seals F_SEAL_EXEC" if op[0] == "add_seals" and op[2] & uapi.F_SEAL_EXEC else str(op[0])
+
+
+def _edge_of(op: Op) -> str:
+    """START or END, where the argument of a SYNC is one of them."""
+    request, payload = op[3], op[5]
+    if request != uapi.DMA_BUF_IOCTL_SYNC or isinstance(payload, int) or len(payload) < uapi.dma_buf_sync.size:
+        return ""
+    flags = uapi.dma_buf_sync.get(payload, "flags")
+    if not 1 <= flags & ~uapi.DMA_BUF_SYNC_END <= uapi.DMA_BUF_SYNC_RW:
+        return ""
+    return " END" if flags & uapi.DMA_BUF_SYNC_END else " START"
 
 
 def to_json(value: Any) -> Any:
