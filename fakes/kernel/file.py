@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from fakes.kernel.kernel import FakeKernel
 
 ACCESS_MODE = os.O_ACCMODE
+O_LARGEFILE = 0o740000 & ~(os.O_DIRECT | os.O_DIRECTORY | os.O_NOFOLLOW)
+"""What the kernel adds to every open of a 64-bit process (os.O_LARGEFILE may be 0 there).
+
+Architectures give the same four bits to these four flags, each in an order of its own (asm/fcntl.h).
+"""
 DEFAULT_POLL = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 

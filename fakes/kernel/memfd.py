@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING
 from dmasync import uapi
 from fakes.kernel import host
 from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import File
+from fakes.kernel.file import O_LARGEFILE, File
 from fakes.kernel.memory import FakeMapping, Run, Store
 
 if TYPE_CHECKING:
     from fakes.kernel.kernel import FakeKernel
 
-_O_LARGEFILE = 0o100000
 _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
 _HUGE_SHIFT = 26
@@ -61,7 +61,7 @@ class Memfd(File):
     can_map = True
 
     def __init__(self, kernel: FakeKernel, name: bytes, flags: int) -> None:
-        super().__init__(kernel, os.O_RDWR | _O_LARGEFILE)
+        super().__init__(kernel, os.O_RDWR | O_LARGEFILE)
         self.name = name
         self.size = 0
         self.store = Store("memfd")
@@ -110,11 +110,24 @@ class Memfd(File):
             position = self.size + offset
         else:
             self._fill_pinned()
-            position = host.lseek(self.store.fd, offset, whence)  # SEEK_DATA, SEEK_HOLE: the pages know
+            position = self._seek_pages(offset, whence)
         if not 0 <= position <= _MAX_SIZE:
             raise os_error(errno.EINVAL)
         self.position = position
         return position
+
+    def _seek_pages(self, offset: int, whence: int) -> int:
+        """SEEK_DATA, SEEK_HOLE: the host's pages know. One of this kernel's is there if any host page of it is."""
+        if not 0 <= offset < self.size:
+            raise os_error(errno.ENXIO)
+        page, fd = self.kernel.page_size, self.store.fd
+        place = offset // page * page
+        if whence == os.SEEK_DATA:
+            return max(offset, host.lseek(fd, place, os.SEEK_DATA) // page * page)
+        with contextlib.suppress(OSError):  # ENXIO: no data up to the end
+            while place < self.size and (data := host.lseek(fd, place, os.SEEK_DATA)) < place + page:
+                place = -(-host.lseek(fd, data, os.SEEK_HOLE) // page) * page
+        return max(offset, min(place, self.size))
 
     def check_map(self, prot: int, shared: bool) -> None:
         if not shared or not self.seals & _WRITE_SEALS:
@@ -151,10 +164,10 @@ class Memfd(File):
         total = begin = 0
         while begin < self.size:
             try:
-                begin = host.lseek(self.store.fd, begin, os.SEEK_DATA)
+                begin = self._seek_pages(begin, os.SEEK_DATA)
             except OSError:
                 break  # ENXIO: a hole up to the end
-            end = host.lseek(self.store.fd, begin, os.SEEK_HOLE)
+            end = self._seek_pages(begin, os.SEEK_HOLE)
             total += -(-(end - begin) // self.kernel.page_size) * self.kernel.page_size
             begin = end
         return total
@@ -181,7 +194,7 @@ class HugeMemfd(Memfd):
         if size_log not in (0, _HUGE_PAGE.bit_length() - 1):
             raise os_error(errno.ENODEV)
         super().__init__(kernel, name, flags)
-        self.flags = os.O_RDWR | _O_LARGEFILE
+        self.flags = os.O_RDWR | O_LARGEFILE
 
     def block_size(self) -> int:
         return _HUGE_PAGE

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import File, PathFile
+from fakes.kernel.file import O_LARGEFILE, File, PathFile
 from fakes.kernel.heaps import HeapDevice
 from fakes.kernel.udmabuf import UdmabufDevice
 
@@ -38,7 +38,6 @@ DEFAULT_NODES = (
 )
 
 _O_PATH = 0o10000000
-_O_LARGEFILE = 0o100000  # which the kernel adds to every open of a 64-bit process; os.O_LARGEFILE is 0 there
 _O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _VALID_FLAGS = 0o37777703  # VALID_OPEN_FLAGS
 _NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
@@ -103,7 +102,7 @@ class Nodes:
             return PathFile(kernel, flags)
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
-        return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | _O_LARGEFILE)
+        return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | O_LARGEFILE)
 
     def _find(self, path: str, flags: int) -> Opener:
         node = posixpath.normpath(path)

@@ -1,14 +1,22 @@
 """One suite for two kernels: ``--dmasync-backend=fake`` (the default) or ``real``.
 
-On a real kernel the nodes, root and vgem are needed; what is missing fails, nothing is skipped.
+On a real kernel the nodes, root and vgem are needed; what is missing fails, nothing is skipped. Debian's arm64 kernel
+has no dma-heap at all: ``--dmasync-no-heap`` says so, and what needs one is skipped. Where there is one, that option is
+refused.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import page_size
 import pytest
-from kernels import FakeSystem, RealSystem, System
+
+if TYPE_CHECKING:
+    from kernels import System
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,13 +26,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="fake",
         help="which kernel the conformance suite questions",
     )
+    parser.addoption(
+        "--dmasync-no-heap", action="store_true", help="the kernel has no dma-heap: skip the questions that need one"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _is_real(config):
+        return
+    if config.getoption("--dmasync-no-heap", default=False) and os.path.exists("/dev/dma_heap"):
+        raise pytest.UsageError("--dmasync-no-heap: /dev/dma_heap is there, ask its heaps too")
+    if page_size.PAGE != mmap.PAGESIZE:
+        raise pytest.UsageError("--dmasync-page-size is the fake's: a real kernel has the page size that it has")
+
+
+def _is_real(config: pytest.Config) -> bool:
+    return bool(config.getoption("--dmasync-backend", default="fake") == "real")
 
 
 @pytest.fixture
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """The kernel under test; what a test leaves open is closed after it, and nothing else may be left."""
-    real = request.config.getoption("--dmasync-backend", default="fake") == "real"
-    under_test: System = RealSystem() if real else FakeSystem()
+    has_heap = not request.config.getoption("--dmasync-no-heap", default=False)
+    # Not before the page size is known.
+    from kernels import FakeSystem, RealSystem
+
+    under_test: System = RealSystem(has_heap) if _is_real(request.config) else FakeSystem(has_heap)
     yield under_test
     under_test.close_everything()
     assert under_test.left_over() == []

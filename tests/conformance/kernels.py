@@ -8,6 +8,7 @@ import errno as errnos
 import fcntl
 import mmap
 import os
+import platform
 import re
 import resource
 import struct
@@ -16,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_size import PAGE
 
 from dmasync import uapi
 from dmasync.backend import LINUX
 from fakes.kernel import FakeFence, FakeKernel
 
-PAGE = mmap.PAGESIZE
 UDMABUF = "/dev/udmabuf"
 SYSTEM_HEAP = "/dev/dma_heap/system"
 RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
+O_LARGEFILE = {"x86_64": 0o100000, "aarch64": 0o400000}[platform.machine()]
+"""asm/fcntl.h; the kernel adds it to every open of a 64-bit process."""
 START_READ, START_WRITE, START_RW = 1, 2, 3
 END_READ, END_WRITE, END_RW = 5, 6, 7
 
@@ -34,7 +37,7 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_MAP_32BIT = 0x40
+_MAP_FIXED_NOREPLACE = 0x100000
 _DRM_VERSION = 0xC0406400
 
 
@@ -51,10 +54,10 @@ class LowMemory:
     """Two pages below 2 GiB of which the second is a hole: addresses that fit fcntl's int argument."""
 
     def __init__(self) -> None:
-        address = _libc.mmap(None, 2 * PAGE, RW, PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT, -1, 0)
-        assert address not in (None, ctypes.c_void_p(-1).value)
-        self.address: int = address
-        self.end = address + PAGE
+        flags = PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
+        places = range(1 << 30, (1 << 31) - 2 * PAGE, 2 * PAGE)
+        self.address = next(place for place in places if _libc.mmap(place, 2 * PAGE, RW, flags, -1, 0) == place)
+        self.end = self.address + PAGE
         _libc.mprotect(self.end, PAGE, 0)
 
     def put_before_end(self, data: bytes) -> int:
@@ -80,7 +83,8 @@ class System:
 
     backend: Any
 
-    def __init__(self) -> None:
+    def __init__(self, has_heap: bool = True) -> None:
+        self.has_heap = has_heap
         self._fds: list[int] = []
         self._closers: list[Any] = []
 
@@ -95,6 +99,8 @@ class System:
         self.backend.close(fd)
 
     def open(self, path: str, flags: int = os.O_RDWR) -> int:
+        if not self.has_heap and "dma_heap" in path:
+            pytest.skip("needs a dma-heap, which --dmasync-no-heap says is not there")
         return self.owned(self.backend.open(path, flags))
 
     def dup(self, fd: int) -> int:
@@ -240,9 +246,9 @@ class Fence:
 
 
 class FakeSystem(System):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backend = self.kernel = FakeKernel()
+    def __init__(self, has_heap: bool = True) -> None:
+        super().__init__(has_heap)
+        self.backend = self.kernel = FakeKernel(page_size=PAGE, providers=None if has_heap else [UDMABUF])
 
     def left_over(self) -> list[Any]:
         return [*self.kernel.open_fds().items(), *self.kernel.mappings()]
@@ -272,7 +278,7 @@ class FakeSystem(System):
 class _FakeFence(Fence):
     def __init__(self, system: FakeSystem) -> None:
         self._fence = FakeFence()
-        carrier = system.buffer("system")
+        carrier = system.buffer("udmabuf")
         system.kernel.attach_fence(carrier, self._fence)
         self.sync_file = system.export(carrier)
         system.close(carrier)
@@ -282,8 +288,8 @@ class _FakeFence(Fence):
 
 
 class RealSystem(System):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, has_heap: bool = True) -> None:
+        super().__init__(has_heap)
         self.backend = LINUX
         self._vgem: int | None = None
         self._before = _own_descriptors()

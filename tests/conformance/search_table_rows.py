@@ -40,7 +40,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("memfd_get_seals", "no memfd"): _row("EINVAL file.py get_seals"),
     ("check_write_seal", ""): _row("EPERM memfd.py check_map"),
     ("shmem_setattr", ""): _row("EPERM memfd.py truncate"),
-    ("shmem_file_llseek", ""): _row("ENXIO memfd.py seek: position"),
+    ("shmem_file_llseek", ""): _row("ENXIO memfd.py _seek_pages"),
     ("generic_file_llseek_size", ""): _row("EINVAL memfd.py seek"),
     ("hugetlbfs_setattr", ""): _row("EINVAL memfd.py truncate: if length % _HUGE"),
     ("hugetlbfs_file_mmap", ""): _row("ENOMEM memfd.py map"),

@@ -123,7 +123,7 @@ def test_sync_of_another_kind_of_file_is_enotty(system: System, kind: str) -> No
     if kind == "memfd":
         fd = system.memfd()
     elif kind == "sync file":
-        fd = system.export(system.buffer("system"))
+        fd = system.export(system.buffer("udmabuf"))
     else:
         fd = system.open("/dev/udmabuf")
     with refused(errno.ENOTTY):

@@ -8,7 +8,7 @@ import os
 import select
 
 import pytest
-from kernels import PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
+from kernels import O_LARGEFILE, PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
 
@@ -23,28 +23,28 @@ def opened(system: System, kind: str) -> int:
     if kind == "memfd":
         return system.memfd()
     if kind == "sync file":
-        return system.export(system.buffer("system"))
+        return system.export(system.buffer("udmabuf"))
     return system.open(kind) if kind.startswith("/") else system.buffer(kind)
 
 
 @NODES
 @pytest.mark.parametrize(
-    ("flags", "shown"),
+    ("flags", "kept"),
     [
-        (os.O_RDONLY, "02100000"),
-        (os.O_WRONLY, "02100001"),
-        (os.O_RDWR, "02100002"),
-        (os.O_RDWR | os.O_NONBLOCK, "02104002"),
-        (os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY, "02100002"),
-        (os.O_RDONLY | os.O_EXCL, "02100000"),
-        (os.O_RDWR | os.O_APPEND, "02102002"),
-        (os.O_RDWR | os.O_NOFOLLOW, "02500002"),
-        (0o10000000, "012000000"),
-        (0o10000000 | os.O_RDWR, "012000000"),
+        (os.O_RDONLY, O_LARGEFILE),
+        (os.O_WRONLY, os.O_WRONLY | O_LARGEFILE),
+        (os.O_RDWR, os.O_RDWR | O_LARGEFILE),
+        (os.O_RDWR | os.O_NONBLOCK, os.O_RDWR | os.O_NONBLOCK | O_LARGEFILE),
+        (os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY, os.O_RDWR | O_LARGEFILE),
+        (os.O_RDONLY | os.O_EXCL, O_LARGEFILE),
+        (os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_APPEND | O_LARGEFILE),
+        (os.O_RDWR | os.O_NOFOLLOW, os.O_RDWR | os.O_NOFOLLOW | O_LARGEFILE),
+        (0o10000000, 0o10000000),
+        (0o10000000 | os.O_RDWR, 0o10000000),
     ],
 )
-def test_a_node_opens_with_the_flags_asked_for(system: System, node: str, flags: int, shown: str) -> None:
-    assert system.fdinfo(system.open(node, flags))["flags"] == shown
+def test_a_node_opens_with_the_flags_asked_for(system: System, node: str, flags: int, kept: int) -> None:
+    assert system.fdinfo(system.open(node, flags))["flags"] == f"0{kept | os.O_CLOEXEC:o}"
 
 
 @NODES

@@ -18,7 +18,7 @@ BAD_FLAGS = [0, 4, 5, 7, 8, 1 << 31, 0xFFFF_FFFF]
 
 
 def sync_file(system: System) -> int:
-    buffer = system.buffer("system")
+    buffer = system.buffer("udmabuf")
     fd = system.export(buffer)
     system.close(buffer)
     return fd

@@ -123,7 +123,7 @@ def test_what_is_not_a_memfd_is_ebadfd(system: System, listed: bool, what: str) 
     elif what == "path only":
         fd = system.open(UDMABUF, 0o10000000)
     elif what == "sync file":
-        fd = system.export(system.buffer("system"))
+        fd = system.export(system.buffer("udmabuf"))
     elif what != "-1":
         fd = system.buffer("udmabuf" if what == "udmabuf" else "system")
     with refused(errno.EBADFD):
@@ -183,13 +183,14 @@ def test_the_size_limit_of_64_mib_can_be_reached(system: System, listed: bool, p
 
 
 @pytest.mark.parametrize(
-    ("limit_mb", "pages", "fine"), [(1, 255, True), (1, 256, True), (1, 257, False), (0, 1, False)]
+    ("limit_mb", "pages", "fine"),
+    [(1, MIB // PAGE - 1, True), (1, MIB // PAGE, True), (1, MIB // PAGE + 1, False), (0, 1, False)],
 )
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_size_limit_counts_all_items_together(
     system: System, limit_mb: int, pages: int, fine: bool, parts: int
 ) -> None:
-    device, memfd = system.open(UDMABUF), system.memfd(512)
+    device, memfd = system.open(UDMABUF), system.memfd(2 * MIB // PAGE)
     if parts > pages:
         parts = pages
     items = [(memfd, 0, PAGE)] * (parts - 1) + [(memfd, PAGE, (pages - parts + 1) * PAGE)]
@@ -237,7 +238,7 @@ def test_the_list_limit_can_be_set(system: System, limit: int, count: int, fine:
 @pytest.mark.parametrize("limit", [-1, 65536])
 def test_the_list_limit_is_compared_unsigned(system: System, limit: int) -> None:
     device, memfd = system.open(UDMABUF), system.memfd()
-    with system.udmabuf_limits(list_limit=limit):
+    with system.udmabuf_limits(list_limit=limit, size_limit_mb=1500 * PAGE // MIB + 1):
         system.create_list(device, [(memfd, 0, PAGE)] * 1500)
 
 

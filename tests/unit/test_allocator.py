@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import errno
 import gc
-import mmap
 import os
 
 import pytest
+from page_size import PAGE
+from paged import dma_buf_allocator, fake_backend
 from pyfakefs.helpers import set_uid
 
 from dmasync import (
     DEFAULT_PROVIDERS,
     AllocationError,
-    DmaBufAllocator,
     DmaBufAllocatorFlag,
     NoProviderError,
     Provider,
     uapi,
 )
-from fakes import FakeBackend, faults
+from fakes import faults
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
-PAGE = mmap.PAGESIZE
 PATHS = [provider.path for provider in DEFAULT_PROVIDERS]
 
 
 @pytest.fixture
 def backend():
-    return FakeBackend()
+    return fake_backend()
 
 
 @pytest.fixture(params=[SYSTEM, UDMABUF], ids=lambda flag: flag.name)
 def allocator(request, backend):
-    with DmaBufAllocator(request.param, backend=backend) as allocator:
+    with dma_buf_allocator(request.param, backend=backend) as allocator:
         yield allocator
 
 
@@ -76,46 +75,46 @@ def test_the_order_is_libcameras():
 
 
 def test_the_cma_heap_is_asked_unless_said(backend):
-    with DmaBufAllocator(backend=backend) as allocator:
+    with dma_buf_allocator(backend=backend) as allocator:
         assert allocator.provider == Provider(CMA, "/dev/dma_heap/linux,cma")
 
 
 @pytest.mark.parametrize("first", range(6))
 def test_the_first_node_that_opens_serves(first):
-    backend = FakeBackend(providers=DEFAULT_PROVIDERS[first:])
-    with DmaBufAllocator(CMA | SYSTEM | UDMABUF, backend=backend) as allocator:
+    backend = fake_backend(providers=DEFAULT_PROVIDERS[first:])
+    with dma_buf_allocator(CMA | SYSTEM | UDMABUF, backend=backend) as allocator:
         assert allocator.provider == DEFAULT_PROVIDERS[first]
         assert [call.arguments[0] for call in backend.journal.calls] == PATHS[: first + 1]
 
 
 def test_only_providers_whose_flag_was_asked_for_are_tried(backend):
     asked = answering(backend, dict.fromkeys(PATHS[:4], errno.ENOENT))
-    with DmaBufAllocator(CMA | UDMABUF, backend=asked) as allocator:
+    with dma_buf_allocator(CMA | UDMABUF, backend=asked) as allocator:
         assert allocator.provider.path == "/dev/udmabuf"
     assert asked.opened == [*PATHS[:4], "/dev/udmabuf"]
 
 
 def test_nodes_are_opened_for_reading_and_writing_and_close_on_exec(backend):
-    with DmaBufAllocator(UDMABUF, backend=backend):
+    with dma_buf_allocator(UDMABUF, backend=backend):
         (call,) = backend.journal.calls
         assert call.arguments == ("/dev/udmabuf", os.O_RDWR | os.O_CLOEXEC)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EIO])
 def test_a_node_that_may_not_be_opened_does_not_stop_the_search(backend, code):
-    with DmaBufAllocator(CMA | SYSTEM, backend=answering(backend, {PATHS[0]: code})) as allocator:
+    with dma_buf_allocator(CMA | SYSTEM, backend=answering(backend, {PATHS[0]: code})) as allocator:
         assert allocator.provider.path == PATHS[1]
 
 
 def test_a_node_that_answers_eintr_is_asked_again(backend):
     backend.inject(faults.storm(errno.EINTR, 5, on="open"))
-    with DmaBufAllocator(UDMABUF, backend=backend):
+    with dma_buf_allocator(UDMABUF, backend=backend):
         assert len(backend.journal.calls) == 6
 
 
 def test_the_list_of_providers_can_be_passed_in(backend):
-    other = FakeBackend(providers=[Provider(UDMABUF, "/dev/other_udmabuf")])
-    with DmaBufAllocator(UDMABUF, providers=[Provider(UDMABUF, "/dev/other_udmabuf")], backend=other) as allocator:
+    other = fake_backend(providers=[Provider(UDMABUF, "/dev/other_udmabuf")])
+    with dma_buf_allocator(UDMABUF, providers=[Provider(UDMABUF, "/dev/other_udmabuf")], backend=other) as allocator:
         with allocator.alloc("x", 10) as buffer:
             assert buffer.provider == Provider(UDMABUF, "/dev/other_udmabuf")
 
@@ -129,7 +128,7 @@ def test_no_provider_lists_each_node_what_the_kernel_said_and_what_to_do(monkeyp
         zip(PATHS, [errno.ENOENT, errno.EACCES, errno.ENXIO, errno.ENOENT, errno.ENOENT, errno.ENODEV], strict=True)
     )
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(CMA | SYSTEM | UDMABUF, backend=answering(FakeBackend(), answers))
+        dma_buf_allocator(CMA | SYSTEM | UDMABUF, backend=answering(fake_backend(), answers))
     error = caught.value
     assert error.errno == errno.EACCES
     assert error.tried == tuple(answers.items())
@@ -151,15 +150,15 @@ def test_root_that_is_refused_is_told_of_device_policies(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for code in (errno.EACCES, errno.EPERM):
         with pytest.raises(NoProviderError, match="although this is root: a device policy") as caught:
-            DmaBufAllocator(UDMABUF, backend=answering(FakeBackend(), {"/dev/udmabuf": code}))
+            dma_buf_allocator(UDMABUF, backend=answering(fake_backend(), {"/dev/udmabuf": code}))
         assert "udev" not in str(caught.value)
         assert caught.value.errno == code
 
 
 def test_another_error_wins_over_nodes_that_are_not_there():
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(
-            CMA, backend=answering(FakeBackend(), dict.fromkeys(PATHS[:4], errno.ENOENT) | {PATHS[2]: errno.EMFILE})
+        dma_buf_allocator(
+            CMA, backend=answering(fake_backend(), dict.fromkeys(PATHS[:4], errno.ENOENT) | {PATHS[2]: errno.EMFILE})
         )
     assert caught.value.errno == errno.EMFILE
     assert "kernel log" in str(caught.value)
@@ -167,14 +166,14 @@ def test_another_error_wins_over_nodes_that_are_not_there():
 
 def test_nothing_there_at_all_is_enoent():
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(CMA | SYSTEM | UDMABUF, backend=FakeBackend(providers=[]))
+        dma_buf_allocator(CMA | SYSTEM | UDMABUF, backend=fake_backend(providers=[]))
     assert caught.value.errno == errno.ENOENT
     assert [code for _, code in caught.value.tried] == [errno.ENOENT] * 6
 
 
 def test_a_list_without_such_a_provider_says_so(backend):
     with pytest.raises(NoProviderError, match="providers hold no node for") as caught:
-        DmaBufAllocator(CMA, providers=[Provider(UDMABUF, "/dev/udmabuf")], backend=backend)
+        dma_buf_allocator(CMA, providers=[Provider(UDMABUF, "/dev/udmabuf")], backend=backend)
     assert caught.value.tried == ()
     assert backend.journal.calls == []
 
@@ -187,7 +186,7 @@ def test_an_errorless_oserror_of_open_is_reported_as_eio():
             raise OSError("odd")
 
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(UDMABUF, backend=Odd())
+        dma_buf_allocator(UDMABUF, backend=Odd())
     assert caught.value.errno == errno.EIO
 
 
@@ -195,12 +194,12 @@ def test_permissions_come_from_the_file_system(fs):
     fs.create_file("/dev/udmabuf", st_mode=0o100000)
     fs.create_file("/dev/dma_heap/system", st_mode=0o100666)
     set_uid(1000)
-    backend = FakeBackend()
+    backend = fake_backend()
     with pytest.raises(NoProviderError) as caught:
-        DmaBufAllocator(CMA | UDMABUF, backend=backend)
+        dma_buf_allocator(CMA | UDMABUF, backend=backend)
     assert dict(caught.value.tried)["/dev/udmabuf"] == errno.EACCES
     assert dict(caught.value.tried)["/dev/dma_heap/linux,cma"] == errno.ENOENT
-    with DmaBufAllocator(CMA | UDMABUF | SYSTEM, backend=backend) as allocator:
+    with dma_buf_allocator(CMA | UDMABUF | SYSTEM, backend=backend) as allocator:
         assert allocator.provider.path == "/dev/dma_heap/system"
 
 
@@ -222,13 +221,13 @@ def test_permissions_come_from_the_file_system(fs):
 )
 def test_an_argument_that_cannot_be_is_named_before_any_system_call(backend, keywords, error, named):
     with pytest.raises(error, match=named):
-        DmaBufAllocator(backend=backend, **keywords)
+        dma_buf_allocator(backend=backend, **keywords)
     assert backend.journal.calls == []
 
 
 def test_a_backend_that_cannot_be_is_named():
     with pytest.raises(TypeError, match="backend"):
-        DmaBufAllocator(backend=5)
+        dma_buf_allocator(backend=5)
 
 
 # Life
@@ -262,7 +261,7 @@ def test_a_closed_allocator_refuses_before_any_system_call(allocator, backend):
 
 
 def test_a_dropped_allocator_is_closed_with_a_warning(backend):
-    allocator = DmaBufAllocator(UDMABUF, backend=backend)
+    allocator = dma_buf_allocator(UDMABUF, backend=backend)
     with pytest.warns(ResourceWarning, match="unclosed <DmaBufAllocator /dev/udmabuf>"):
         del allocator
         gc.collect()
@@ -270,7 +269,7 @@ def test_a_dropped_allocator_is_closed_with_a_warning(backend):
 
 
 def test_repr_names_the_node_and_the_state(backend):
-    with DmaBufAllocator(UDMABUF, backend=backend) as allocator:
+    with dma_buf_allocator(UDMABUF, backend=backend) as allocator:
         assert repr(allocator) == "<DmaBufAllocator /dev/udmabuf>"
     assert repr(allocator) == "<DmaBufAllocator /dev/udmabuf closed>"
 
@@ -305,7 +304,7 @@ def test_a_buffer_knows_its_provider(allocator):
 
 
 def test_a_udmabufs_memfd_is_named_sealed_against_shrinking_and_closed(backend):
-    with DmaBufAllocator(UDMABUF, backend=backend) as allocator, allocator.alloc("frame", PAGE + 1):
+    with dma_buf_allocator(UDMABUF, backend=backend) as allocator, allocator.alloc("frame", PAGE + 1):
         calls = [(call.method, *call.arguments[1:]) for call in backend.journal.calls if call.method != "open"]
         assert calls[:3] == [
             ("memfd_create", uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC),
@@ -318,7 +317,7 @@ def test_a_udmabufs_memfd_is_named_sealed_against_shrinking_and_closed(backend):
 
 
 def test_a_larger_page_size_rounds_udmabufs_up_to_it(backend):
-    with DmaBufAllocator(UDMABUF, backend=backend, page_size=65536) as allocator, allocator.alloc("x", 1) as buffer:
+    with dma_buf_allocator(UDMABUF, backend=backend, page_size=65536) as allocator, allocator.alloc("x", 1) as buffer:
         assert buffer.size == 65536
 
 
@@ -378,7 +377,7 @@ each_step = pytest.mark.parametrize(("flag", "step"), EVERY_STEP, ids=[f"{f.name
 
 @each_step
 def test_nothing_is_left_when_any_step_fails(backend, flag, step):
-    with DmaBufAllocator(flag, backend=backend) as allocator:
+    with dma_buf_allocator(flag, backend=backend) as allocator:
         before = backend.kernel.open_fds()
         backend.inject(faults.error(errno.ENOMEM, on=step))
         with pytest.raises(AllocationError) as caught:
@@ -395,7 +394,7 @@ def test_nothing_is_left_when_any_step_fails(backend, flag, step):
 
 @each_step
 def test_every_step_is_tried_again_when_a_signal_interrupts_it(backend, flag, step):
-    with DmaBufAllocator(flag, backend=backend) as allocator:
+    with dma_buf_allocator(flag, backend=backend) as allocator:
         backend.inject(faults.storm(errno.EINTR, 3, on=step))
         with allocator.alloc("frame", PAGE) as buffer:
             assert buffer.size == PAGE
@@ -405,7 +404,7 @@ def test_every_step_is_tried_again_when_a_signal_interrupts_it(backend, flag, st
 
 @pytest.mark.parametrize("nth", [1, 2])
 def test_nothing_is_left_when_a_close_fails(backend, nth):
-    with DmaBufAllocator(UDMABUF, backend=backend) as allocator:
+    with dma_buf_allocator(UDMABUF, backend=backend) as allocator:
         before = backend.kernel.open_fds()
         backend.inject(faults.error(errno.EIO, on="close"), faults.error(errno.ENOMEM, on="lseek", nth=nth))
         with pytest.raises(OSError, match=r"Input/output error|Cannot allocate"):
@@ -434,12 +433,12 @@ def test_nothing_is_left_when_any_call_is_interrupted_by_an_exception(backend, f
             return call
 
     counted = Interrupting()
-    with DmaBufAllocator(flag, backend=counted) as allocator:
+    with dma_buf_allocator(flag, backend=counted) as allocator:
         allocator.alloc("frame", PAGE).close()
     for at in range(1, counted.calls + 1):
         interrupting = Interrupting()
         interrupting.at = at
-        with pytest.raises(KeyboardInterrupt), DmaBufAllocator(flag, backend=interrupting) as allocator:
+        with pytest.raises(KeyboardInterrupt), dma_buf_allocator(flag, backend=interrupting) as allocator:
             allocator.alloc("frame", PAGE).close()
         assert backend.kernel.open_fds() == {}
 
@@ -452,7 +451,7 @@ def test_an_error_without_errno_is_reported_as_eio(backend):
         def lseek(self, *arguments):
             raise OSError("odd")
 
-    with DmaBufAllocator(SYSTEM, backend=Odd()) as allocator, pytest.raises(AllocationError) as caught:
+    with dma_buf_allocator(SYSTEM, backend=Odd()) as allocator, pytest.raises(AllocationError) as caught:
         allocator.alloc("frame", PAGE)
     assert caught.value.errno == errno.EIO
 
@@ -460,7 +459,7 @@ def test_an_error_without_errno_is_reported_as_eio(backend):
 @pytest.mark.parametrize("megabytes", [1, 3, 64])
 def test_a_udmabuf_over_the_size_limit_says_so_with_the_limit(backend, megabytes):
     backend.kernel.size_limit_mb = megabytes
-    with DmaBufAllocator(UDMABUF, backend=backend) as allocator:
+    with dma_buf_allocator(UDMABUF, backend=backend) as allocator:
         before = backend.kernel.open_fds()
         with pytest.raises(
             AllocationError, match=rf"size_limit_mb is {megabytes} MiB; raise it in /sys/module"
@@ -473,7 +472,7 @@ def test_a_udmabuf_over_the_size_limit_says_so_with_the_limit(backend, megabytes
 
 
 def test_an_einval_that_is_not_the_size_limits_is_not_said_to_be(backend):
-    with DmaBufAllocator(UDMABUF, backend=backend) as allocator:
+    with dma_buf_allocator(UDMABUF, backend=backend) as allocator:
         backend.inject(faults.error(errno.EINVAL, on="UDMABUF_CREATE"))
         with pytest.raises(AllocationError) as caught:
             allocator.alloc("frame", PAGE)
@@ -482,7 +481,7 @@ def test_an_einval_that_is_not_the_size_limits_is_not_said_to_be(backend):
 
 
 def test_a_heap_without_memory_says_what_it_was_asked_for(backend):
-    with DmaBufAllocator(SYSTEM, backend=backend) as allocator:
+    with dma_buf_allocator(SYSTEM, backend=backend) as allocator:
         with pytest.raises(AllocationError, match=r"/dev/dma_heap/system: allocating \d+ bytes for 'huge' failed"):
             allocator.alloc("huge", 1 << 40)
     assert backend.kernel.open_fds() == {}

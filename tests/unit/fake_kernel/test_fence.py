@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from paged import fake_kernel
 
 from dmasync import uapi
 from fakes.kernel import FakeFence, FakeKernel
@@ -20,7 +21,7 @@ START_READ, START_RW = uapi.dma_buf_sync.pack(1), uapi.dma_buf_sync.pack(3)
 
 @pytest.fixture
 def kernel() -> FakeKernel:
-    return FakeKernel()
+    return fake_kernel()
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ import threading
 from typing import Any
 
 import pytest
+from page_size import PAGE
+from paged import fake_kernel
 
 from dmasync import uapi
 from fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
 
-PAGE = mmap.PAGESIZE
+FIOQSIZE = 0x5460
 FIRST_FD = 1 << 30
 START, END = uapi.dma_buf_sync.pack(3), uapi.dma_buf_sync.pack(7)
 
@@ -57,7 +59,7 @@ def code_of(call: Any, *args: Any) -> int:
 
 
 def test_descriptors_are_far_above_the_processs_own() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fds = [kernel.memfd_create("m", 0) for _ in range(3)]
     assert fds == [FIRST_FD, FIRST_FD + 1, FIRST_FD + 2]
     for fd in fds:
@@ -66,7 +68,7 @@ def test_descriptors_are_far_above_the_processs_own() -> None:
 
 
 def test_a_number_that_was_closed_is_not_given_out_again() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     numbers = set()
     for _ in range(100):
         fd = kernel.memfd_create("m", 0)
@@ -76,7 +78,7 @@ def test_a_number_that_was_closed_is_not_given_out_again() -> None:
 
 
 def test_numbers_start_again_only_at_the_end_of_their_range_and_skip_those_in_use() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     kept = kernel.memfd_create("kept", 0)
     kernel.descriptors._next = (1 << 31) - 1
     assert kernel.memfd_create("last", 0) == (1 << 31) - 1
@@ -87,7 +89,7 @@ def test_numbers_start_again_only_at_the_end_of_their_range_and_skip_those_in_us
 
 @pytest.mark.parametrize("fd", [0, 1, 2, 1000, FIRST_FD - 1, FIRST_FD + 5])
 def test_a_descriptor_that_is_not_the_fakes_is_ebadf(fd: int) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     for call, args in (
         (kernel.close, ()),
         (kernel.dup, ()),
@@ -104,7 +106,7 @@ def test_a_descriptor_that_is_not_the_fakes_is_ebadf(fd: int) -> None:
 
 @pytest.mark.parametrize("call", ["close", "dup", "ioctl", "poll"])
 def test_a_negative_descriptor_is_ebadf_and_a_value_error(call: str) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     args = {"ioctl": (0, START), "poll": (1, 0)}.get(call, ())
     for error in (OSError, ValueError, BadDescriptorError):
         with pytest.raises(error) as caught:
@@ -113,13 +115,13 @@ def test_a_negative_descriptor_is_ebadf_and_a_value_error(call: str) -> None:
 
 
 def test_a_descriptor_limit_is_emfile() -> None:
-    kernel = FakeKernel(descriptor_limit=2)
+    kernel = fake_kernel(descriptor_limit=2)
     kernel.dup(kernel.memfd_create("m", 0))
     assert code_of(kernel.memfd_create, "m", 0) == errno.EMFILE
 
 
 def test_an_object_with_a_fileno_is_a_descriptor() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
 
     class Owner:
         def fileno(self) -> int:
@@ -139,12 +141,12 @@ def test_an_object_with_a_fileno_is_a_descriptor() -> None:
 
 @pytest.mark.parametrize("request_number", [uapi.DMA_BUF_IOCTL_SYNC, uapi.DMA_BUF_IOCTL_SYNC | 1 << 32])
 def test_a_request_has_32_bits(request_number: int) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert kernel.ioctl(heap_buffer(kernel), request_number, START) == 0
 
 
 def test_bytes_are_copied_and_the_copy_is_returned() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel)
     assert kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, bytes(START)) == bytes(START)
     answer = kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, bytes(uapi.dma_buf_export_sync_file.pack(1, -1)))
@@ -154,7 +156,7 @@ def test_bytes_are_copied_and_the_copy_is_returned() -> None:
 
 
 def test_any_writable_buffer_will_do() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel)
     for argument in (memoryview(bytearray(START)), ctypes.c_uint64(3)):
         assert kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, argument) == 0
@@ -164,14 +166,14 @@ def test_any_writable_buffer_will_do() -> None:
 
 
 def test_a_buffer_that_is_too_short_is_read_as_if_zeros_followed() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel)
     assert kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, bytearray(b"\3")) == 0
     assert code_of(kernel.ioctl, fd, uapi.DMA_BUF_IOCTL_SYNC, bytearray()) == errno.EINVAL
 
 
 def test_what_the_kernel_writes_beyond_a_short_buffer_is_lost() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel)
     for length in (4, 5):
         argument = bytearray(b"\1\0\0\0\xff"[:length])
@@ -181,7 +183,7 @@ def test_what_the_kernel_writes_beyond_a_short_buffer_is_lost() -> None:
 
 
 def test_an_address_that_does_not_fit_a_pointer_wraps_as_in_c() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel)
     text = ctypes.create_string_buffer(b"name")
     kernel.ioctl(fd, uapi.DMA_BUF_SET_NAME, ctypes.addressof(text) - (1 << 64))
@@ -194,7 +196,7 @@ def test_an_address_that_does_not_fit_a_pointer_wraps_as_in_c() -> None:
 
 
 def test_what_linux_knows_and_the_fake_does_not_is_no_oserror() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     memfd = kernel.memfd_create("m", 0)
     kernel.ftruncate(memfd, PAGE)
     assert not issubclass(UnmodelledCallError, OSError)
@@ -215,17 +217,17 @@ def test_what_linux_knows_and_the_fake_does_not_is_no_oserror() -> None:
 
 def test_a_nul_in_a_name_is_a_value_error_as_everywhere_in_python() -> None:
     with pytest.raises(ValueError, match="null byte"):
-        FakeKernel().memfd_create("a\0b", 0)
+        fake_kernel().memfd_create("a\0b", 0)
 
 
 @pytest.mark.parametrize("options", [{"profile": "5.10"}, {"page_size": 1024}, {"page_size": PAGE + 1}])
 def test_a_kernel_that_cannot_be_is_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
-        FakeKernel(**options)
+        fake_kernel(**options)
 
 
 def test_a_larger_page_size_rounds_and_aligns() -> None:
-    kernel = FakeKernel(page_size=4 * PAGE)
+    kernel = fake_kernel(page_size=4 * PAGE)
     fd = heap_buffer(kernel, 1)
     assert kernel.lseek(fd, 0, os.SEEK_END) == 4 * PAGE
     assert code_of(kernel.mmap, fd, PAGE, 3, 1, PAGE) == errno.EINVAL
@@ -234,12 +236,31 @@ def test_a_larger_page_size_rounds_and_aligns() -> None:
     assert code_of(kernel.ioctl, device, uapi.UDMABUF_CREATE, argument) == errno.EINVAL
 
 
+def test_a_larger_page_is_data_as_a_whole() -> None:
+    page = 4 * PAGE
+    kernel = fake_kernel(page_size=page)
+    memfd = kernel.memfd_create("m", 0)
+    kernel.ftruncate(memfd, 4 * page)
+    with kernel.mmap(memfd, 4 * page, 3, 1) as mapping:
+        mapping[page] = mapping[page + 2 * PAGE] = mapping[2 * page + PAGE] = 1  # two parts of a page, one of the next
+    assert kernel.lseek(memfd, 0, os.SEEK_HOLE) == 0
+    assert kernel.lseek(memfd, 0, os.SEEK_DATA) == page
+    assert kernel.lseek(memfd, page + 1, os.SEEK_DATA) == page + 1
+    assert kernel.lseek(memfd, 3 * page - 1, os.SEEK_DATA) == 3 * page - 1
+    assert kernel.lseek(memfd, page + 3 * PAGE, os.SEEK_HOLE) == 3 * page
+    assert kernel.lseek(memfd, 3 * page + 5, os.SEEK_HOLE) == 3 * page + 5
+    assert code_of(kernel.lseek, memfd, 3 * page, os.SEEK_DATA) == errno.ENXIO
+    taken = bytearray(8)
+    kernel.ioctl(memfd, FIOQSIZE, taken)
+    assert int.from_bytes(taken, "little") == 2 * page
+
+
 # Heaps that no virtual machine of ours has
 
 
 @pytest.mark.parametrize("heap", ["linux,cma", "reserved", "default_cma_region", "default-pool"])
 def test_cma_heaps_name_themselves_and_map_shared_only(heap: str) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = heap_buffer(kernel, heap=heap)
     assert kernel.fdinfo(fd)["exp_name"] == heap
     kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, END)
@@ -249,7 +270,7 @@ def test_cma_heaps_name_themselves_and_map_shared_only(heap: str) -> None:
 
 
 def test_heaps_run_out_of_memory_and_get_it_back() -> None:
-    kernel = FakeKernel(memory_mb=1)
+    kernel = fake_kernel(memory_mb=1)
     first = heap_buffer(kernel, 1 << 19)
     second = heap_buffer(kernel, 1 << 19, heap="reserved")
     assert code_of(heap_buffer, kernel, 1) == errno.ENOMEM
@@ -257,7 +278,7 @@ def test_heaps_run_out_of_memory_and_get_it_back() -> None:
     kernel.close(first)
     heap_buffer(kernel, 1 << 19)
     kernel.close(second)
-    limited = FakeKernel(memory_mb=1, descriptor_limit=1)
+    limited = fake_kernel(memory_mb=1, descriptor_limit=1)
     for _ in range(3):
         assert code_of(heap_buffer, limited, 1 << 20) == errno.EMFILE
 
@@ -266,7 +287,7 @@ def test_heaps_run_out_of_memory_and_get_it_back() -> None:
 
 
 def test_a_buffer_is_one_object_for_all_its_descriptors() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     one, other = heap_buffer(kernel), heap_buffer(kernel)
     copy = kernel.dup(one)
     assert kernel.buffer_of(one) is kernel.buffer_of(copy)
@@ -276,7 +297,7 @@ def test_a_buffer_is_one_object_for_all_its_descriptors() -> None:
 
 
 def test_what_is_open_and_mapped_is_listed_until_it_is_closed() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = udmabuf(kernel)
     assert kernel.open_fds() == {fd: "dmabuf"}
     mapping = kernel.mmap(fd, PAGE, 3, 1)
@@ -287,7 +308,7 @@ def test_what_is_open_and_mapped_is_listed_until_it_is_closed() -> None:
 
 
 def test_a_mapping_that_is_dropped_is_unmapped() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = udmabuf(kernel)
     buffer = kernel.buffer_of(fd)
     view = memoryview(kernel.mmap(fd, PAGE, 3, 1))
@@ -304,7 +325,7 @@ def test_no_real_descriptor_is_left_behind() -> None:
 
     gc.collect()
     before = own()
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fds = [udmabuf(kernel), heap_buffer(kernel), kernel.memfd_create("m", 0)]
     mapping = kernel.mmap(fds[0], PAGE, 3, 1)
     kernel.ioctl(fds[1], uapi.DMA_BUF_SET_NAME, ctypes.addressof(ctypes.create_string_buffer(b"x")))
@@ -315,7 +336,7 @@ def test_no_real_descriptor_is_left_behind() -> None:
 
 
 def test_both_sides_of_a_coherent_buffer_are_the_same_bytes() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd = udmabuf(kernel, 2 * PAGE)
     memory = kernel.buffer_of(fd).memory
     with kernel.mmap(fd, PAGE, 3, 1, PAGE) as mapping:
@@ -336,7 +357,7 @@ def test_another_memory_is_told_of_every_start_and_end() -> None:
         def end(self, access: Any) -> None:
             told.append(("end", access.name))
 
-    kernel = FakeKernel(memory=Watched)
+    kernel = fake_kernel(memory=Watched)
     for fd in (udmabuf(kernel), heap_buffer(kernel)):
         for flags in (1, 6, 3):
             kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(flags))
@@ -344,7 +365,7 @@ def test_another_memory_is_told_of_every_start_and_end() -> None:
 
 
 def test_an_incoherent_kernel_has_two_sides() -> None:
-    kernel = FakeKernel(coherent=False)
+    kernel = fake_kernel(coherent=False)
     fd = udmabuf(kernel)
     memory = kernel.buffer_of(fd).memory
     memory.device_view()[0] = 77
@@ -354,7 +375,7 @@ def test_an_incoherent_kernel_has_two_sides() -> None:
 
 
 def test_threads_share_a_kernel() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -381,7 +402,7 @@ def test_threads_share_a_kernel() -> None:
 
 
 def test_an_interrupted_close_has_closed() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     fd, remove = heap_buffer(kernel), kernel.descriptors.remove
     interrupts = [KeyboardInterrupt(), KeyboardInterrupt()]
 
@@ -411,7 +432,7 @@ def test_an_interrupted_close_has_closed() -> None:
 
 
 def test_a_request_that_takes_no_answer_gets_a_buffer_that_nobody_is_told_of() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     heap = kernel.open("/dev/dma_heap/system", os.O_RDWR)
     argument = uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)
     before = bytes(argument)
@@ -431,7 +452,7 @@ def no_real_descriptor_left() -> Any:
 
 
 def test_a_process_without_descriptors_can_have_no_fake_pages_either(no_real_descriptor_left: None) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert code_of(kernel.memfd_create, "m", 0) == errno.EMFILE
     assert code_of(heap_buffer, kernel) == errno.EMFILE
     assert kernel.open_fds() == {}
@@ -444,12 +465,12 @@ def test_pages_that_the_host_does_not_give_are_an_error() -> None:
 
 
 def test_an_answer_into_nothing_is_lost() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert kernel.ioctl(heap_buffer(kernel), 2, bytearray()) == 0
 
 
 def test_a_list_whose_length_wraps_around_in_linux_is_not_modelled() -> None:
-    kernel = FakeKernel(list_limit=-1)
+    kernel = fake_kernel(list_limit=-1)
     argument = uapi.udmabuf_create_list.pack(1, (1 << 32) // 24 + 1)
     with pytest.raises(UnmodelledCallError, match="items"):
         kernel.ioctl(kernel.open("/dev/udmabuf", os.O_RDWR), uapi.UDMABUF_CREATE_LIST, argument)

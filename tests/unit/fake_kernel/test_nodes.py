@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paged import fake_kernel
 from pyfakefs.fake_filesystem import FakeFilesystem, set_uid
 
 from dmasync import DEFAULT_PROVIDERS, uapi
@@ -25,7 +26,7 @@ def code_of_open(kernel: FakeKernel, path: str, flags: int = os.O_RDWR) -> int:
 
 
 def test_every_node_of_the_design_exists_by_default_on_any_host() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     for provider in DEFAULT_PROVIDERS:
         kernel.open(provider.path, os.O_RDWR)
     kinds = sorted(set(kernel.open_fds().values()))
@@ -33,15 +34,15 @@ def test_every_node_of_the_design_exists_by_default_on_any_host() -> None:
 
 
 def test_listed_nodes_are_all_there_is() -> None:
-    kernel = FakeKernel(providers=[UDMABUF])
+    kernel = fake_kernel(providers=[UDMABUF])
     kernel.open(UDMABUF, os.O_RDWR)
     assert code_of_open(kernel, SYSTEM) == errno.ENOENT
-    assert code_of_open(FakeKernel(providers=[]), UDMABUF) == errno.ENOENT
+    assert code_of_open(fake_kernel(providers=[]), UDMABUF) == errno.ENOENT
 
 
 @pytest.mark.parametrize("as_provider", [str, Path, lambda path: SimpleNamespace(path=path, flag=None)])
 def test_a_node_is_named_by_a_path_or_by_an_object_that_has_one(as_provider: Any) -> None:
-    FakeKernel(providers=[as_provider(UDMABUF)]).open(UDMABUF, os.O_RDWR)
+    fake_kernel(providers=[as_provider(UDMABUF)]).open(UDMABUF, os.O_RDWR)
 
 
 def test_an_out_of_tree_node_is_what_its_flag_says() -> None:
@@ -49,7 +50,7 @@ def test_an_out_of_tree_node_is_what_its_flag_says() -> None:
         SimpleNamespace(path="/dev/ours", flag=SimpleNamespace(name="UDMABUF")),
         SimpleNamespace(path="/dev/our_udmabuf_heap", flag=SimpleNamespace(name="CMA_HEAP")),
     ]
-    kernel = FakeKernel(providers=rows)
+    kernel = fake_kernel(providers=rows)
     assert list(kernel.open_fds()) == []
     kernel.open("/dev/ours", os.O_RDWR)
     kernel.open("/dev/our_udmabuf_heap", os.O_RDWR)
@@ -57,7 +58,7 @@ def test_an_out_of_tree_node_is_what_its_flag_says() -> None:
 
 
 def test_nodes_come_and_go() -> None:
-    kernel = FakeKernel(providers=[])
+    kernel = fake_kernel(providers=[])
     kernel.nodes.add(UDMABUF)
     kernel.open(UDMABUF, os.O_RDWR)
     kernel.nodes.remove(UDMABUF)
@@ -67,7 +68,7 @@ def test_nodes_come_and_go() -> None:
 
 
 def test_what_linux_would_open_but_the_fake_cannot_is_no_oserror() -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     for path, flags in (
         ("/dev/dma_heap", os.O_RDONLY),
         ("/dev/new", os.O_RDWR | os.O_CREAT),
@@ -79,11 +80,11 @@ def test_what_linux_would_open_but_the_fake_cannot_is_no_oserror() -> None:
 
 def test_a_nul_in_a_path_is_a_value_error_as_everywhere_in_python() -> None:
     with pytest.raises(ValueError, match="null byte"):
-        FakeKernel().open("/dev/udmabuf\0", os.O_RDWR)
+        fake_kernel().open("/dev/udmabuf\0", os.O_RDWR)
 
 
 def test_a_fake_file_system_decides_which_nodes_exist(fs: FakeFilesystem) -> None:
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert code_of_open(kernel, UDMABUF) == errno.ENOENT
     fs.create_file(UDMABUF)
     kernel.open(UDMABUF, os.O_RDWR)
@@ -112,7 +113,7 @@ def test_a_fake_file_systems_permissions_hold(
 ) -> None:
     set_uid(1000)
     fs.create_file(UDMABUF).st_mode = 0o020000 | mode
-    kernel = FakeKernel(providers=[UDMABUF] if listed else None)
+    kernel = fake_kernel(providers=[UDMABUF] if listed else None)
     if code is None:
         kernel.open(UDMABUF, flags)
     else:
@@ -120,13 +121,13 @@ def test_a_fake_file_systems_permissions_hold(
 
 
 def test_a_listed_node_needs_no_place_in_a_fake_file_system(fs: FakeFilesystem) -> None:
-    FakeKernel(providers=[UDMABUF]).open(UDMABUF, os.O_RDWR)
+    fake_kernel(providers=[UDMABUF]).open(UDMABUF, os.O_RDWR)
 
 
 def test_a_fake_file_system_has_directories_and_other_files(fs: FakeFilesystem) -> None:
     fs.create_file(SYSTEM)
     fs.create_file("/etc/passwd")
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert code_of_open(kernel, "/dev/dma_heap") == errno.EISDIR
     assert code_of_open(kernel, SYSTEM + "/x") == errno.ENOTDIR
     assert code_of_open(kernel, "/etc/passwd/x") == errno.ENOTDIR
@@ -136,7 +137,7 @@ def test_a_fake_file_system_has_directories_and_other_files(fs: FakeFilesystem) 
 
 def test_a_new_heap_in_a_fake_file_system_is_a_heap(fs: FakeFilesystem) -> None:
     fs.create_file("/dev/dma_heap/vendor")
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     heap = kernel.open("/dev/dma_heap/vendor", os.O_RDWR)
     argument = uapi.dma_heap_allocation_data.pack(1, 0, os.O_RDWR, 0)
     kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC, argument)
@@ -145,7 +146,7 @@ def test_a_new_heap_in_a_fake_file_system_is_a_heap(fs: FakeFilesystem) -> None:
 
 def test_buffers_work_under_a_fake_file_system(fs: FakeFilesystem) -> None:
     fs.create_file(UDMABUF)
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     memfd = kernel.memfd_create("m", uapi.MFD_ALLOW_SEALING)
     kernel.ftruncate(memfd, kernel.page_size)
     kernel.add_seals(memfd, uapi.F_SEAL_SHRINK)
@@ -162,7 +163,7 @@ def test_buffers_work_under_a_fake_file_system(fs: FakeFilesystem) -> None:
 
 def test_nothing_can_be_created_in_a_fake_file_system(fs: FakeFilesystem) -> None:
     fs.create_dir("/dev")
-    kernel = FakeKernel()
+    kernel = fake_kernel()
     assert code_of_open(kernel, "/dev/new/", os.O_RDWR | os.O_CREAT) == errno.EISDIR
     assert code_of_open(kernel, "/nowhere/new", os.O_RDWR | os.O_CREAT) == errno.ENOENT
     with pytest.raises(UnmodelledCallError, match="device nodes only"):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 
 import pytest
+from page_size import PAGE
+from paged import fake_kernel
 
 from dmasync import uapi
 from fakes.kernel import FakeKernel
 
-PAGE = mmap.PAGESIZE
-
 
 @pytest.fixture(params=["6.1", "6.12"])
 def kernel(request: pytest.FixtureRequest) -> FakeKernel:
-    return FakeKernel(profile=request.param)
+    return fake_kernel(profile=request.param)
 
 
 def answer(call: object, *args: object) -> str:

@@ -1,0 +1,23 @@
+"""The fakes and the allocator with the page size under test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from page_size import PAGE
+
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
+from fakes import FakeBackend
+from fakes.kernel import FakeKernel
+
+
+def fake_kernel(**options: Any) -> FakeKernel:
+    return FakeKernel(**{"page_size": PAGE, **options})
+
+
+def fake_backend(**options: Any) -> FakeBackend:
+    return FakeBackend(**{"page_size": PAGE, **options})
+
+
+def dma_buf_allocator(flags: DmaBufAllocatorFlag = DmaBufAllocatorFlag.CMA_HEAP, **options: Any) -> DmaBufAllocator:
+    return DmaBufAllocator(flags, **{"page_size": PAGE, **options})

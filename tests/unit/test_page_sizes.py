@@ -1,0 +1,47 @@
+"""The allocator and the fake with larger pages than this host's: 16 KiB and 64 KiB where the host's are 4 KiB."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmasync import AllocationError, DmaBufAllocator, DmaBufAllocatorFlag
+from fakes import FakeBackend
+
+ROOT = Path(__file__).parents[2]
+SUITES = ("tests/unit/test_allocator.py", "tests/unit/fake_kernel", "tests/conformance")
+RECORDED = "tests/conformance/test_recorded.py"
+"""Answers of a kernel whose pages were 4 KiB: they say nothing of others."""
+AT_LEAST = 1690
+SIZES = pytest.mark.parametrize("size", [4 * mmap.PAGESIZE, 16 * mmap.PAGESIZE])
+
+
+@SIZES
+def test_the_allocators_tests_and_the_fakes_hold_with_larger_pages(size: int) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--dmasync-page-size={size}"]
+    command += [f"--ignore={RECORDED}", *SUITES]
+    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    last = run.stdout.splitlines()[-1]
+    passed = re.match(r"(\d+) passed in ", last)
+    assert passed, last
+    assert int(passed[1]) >= AT_LEAST
+
+
+@SIZES
+def test_an_assumed_page_size_makes_no_udmabuf_where_pages_are_larger(size: int) -> None:
+    backend = FakeBackend(page_size=size)
+    with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend, page_size=mmap.PAGESIZE) as allocator:
+        with pytest.raises(AllocationError) as caught:
+            allocator.alloc("frame", mmap.PAGESIZE + 1)
+    assert caught.value.errno == errno.EINVAL
+    with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend, page_size=size) as allocator:
+        with allocator.alloc("frame", mmap.PAGESIZE + 1) as buffer:
+            assert buffer.size == size
+            buffer.map().close()
