@@ -1,13 +1,13 @@
 """The pytest side of the suites: options, the fixture ``row``, and what the run file says about itself.
 
 pytest-benchmark keeps the statistics and writes the file; the timing itself is done in another process
-(:mod:`dmasync.harness.bench_worker`), whose rounds are played back to its timer.
+(:mod:`dmasync.harness.bench_worker`), whose rounds are played back to its timer. For a virtual machine the suites run
+twice on the host: with ``--dmasync-plan`` they only note what is to be measured, and with ``--dmasync-answers`` they
+get what was measured there.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 
 from dmasync.harness.bench_measure import EXACT, WALL, Measured
-from dmasync.harness.bench_worker import RowImpossibleError, Worker, WorkerError
+from dmasync.harness.bench_worker import (
+    Answers,
+    Measurer,
+    Planner,
+    RowImpossibleError,
+    Worker,
+    WorkerError,
+    surroundings,
+)
 from dmasync.harness.rows import INSTRUCTIONS, NANOSECONDS, RUN_BLOCK, RUNGS, NotMeasured, RowFacts, RunFacts
 
 WARM_SIZE = 4096
@@ -29,6 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--dmasync-rung", choices=RUNGS, default=None, help="where this runs (default: found out)")
     group.addoption("--dmasync-exact", action="store_true", help="the clock counts instructions")
     group.addoption("--dmasync-quick", action="store_true", help="the short suite")
+    group.addoption("--dmasync-plan", type=Path, metavar="FILE", help="measure nothing: write what would be to FILE")
+    group.addoption(
+        "--dmasync-answers",
+        type=Path,
+        nargs=2,
+        metavar="FILE",
+        help="such a plan, and what was measured of it elsewhere",
+    )
     group.addoption("--dmasync-progress", action="store_true", help="say on standard error which row is measured")
 
 
@@ -50,7 +66,7 @@ PLAYBACK = Playback()
 
 
 class Suites:
-    """One run: the worker, what is there to measure, what could not be measured."""
+    """One run: whoever measures it, and what could not be measured."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.exact = bool(config.getoption("--dmasync-exact"))
@@ -58,29 +74,30 @@ class Suites:
         self.rung: str = config.getoption("--dmasync-rung") or _this_rung()
         self.plan = EXACT if self.exact else WALL
         self.not_measured: list[NotMeasured] = []
-        self._worker: Worker | None = None
-        self._missing: dict[str, str] | None = None
+        plan: Path | None = config.getoption("--dmasync-plan")
+        self.planner = None if plan is None else Planner(plan)
+        answers: list[Path] | None = config.getoption("--dmasync-answers")
+        self._measurer: Measurer | None = None
+        if answers is not None:
+            self._measurer = Answers(*(path.read_text(encoding="utf-8").splitlines() for path in answers))
+        self._folder = config.rootpath / "benchmarks"
 
-    def worker(self, folder: Path) -> Worker:
-        if self._worker is None:
-            environment = {"fake": self.rung == "fake", "exclusive": self.exact}
-            self._worker = Worker(folder, environment)
-        return self._worker
+    def use(self, folder: Path) -> None:
+        """Take the operations from *folder*, where the suites lie that run first."""
+        if self._measurer is None:
+            self._folder = folder
 
-    def missing(self, folder: Path, provider: str, attached: bool) -> str:
-        """Why *provider* cannot be measured here, or the empty text."""
-        if self._missing is None:
-            worker = self.worker(folder)
-            self._missing = worker.ask("bench:providers", {})
-            self._missing["vgem"] = worker.ask("bench:importers", {})
-        reason = self._missing[provider]
-        if reason:
-            return f"{provider}: {reason}"
-        return self._missing["vgem"] if attached else ""
+    @property
+    def measurer(self) -> Measurer:
+        if self._measurer is None:
+            self._measurer = Worker(self._folder, surroundings(self.rung, exact=self.exact))
+        return self._measurer
 
     def close(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
+        if self.planner is not None:
+            self.planner.close()
+        if self._measurer is not None:
+            self._measurer.close()
 
 
 _SUITES = pytest.StashKey[Suites]()
@@ -107,53 +124,53 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def row(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+def row(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Measure one row: ``row("sync:start", {"provider": …}, step="start", …)``; the rest are facts of the row."""
     suites = request.config.stash[_SUITES]
-    folder = Path(str(request.config.rootpath if request.path is None else request.path.parent))
+    suites.use(request.path.parent)
 
     def measure(function: str, arguments: dict[str, Any], **facts: Any) -> None:
-        measured = _measured(suites, folder, request.node.nodeid, function, arguments)
-        known = RowFacts(
-            unit=INSTRUCTIONS if suites.exact else NANOSECONDS,
-            rung=suites.rung,
-            arch=platform.machine(),
-            kernel=platform.release(),
-            python=platform.python_version(),
-            exact=suites.exact and _is_exact(measured.rounds),
-            # The operation itself knows best how many system calls it makes.
-            **{name: arguments[name] for name in _ARGUMENT_FACTS if name in arguments},
-            **{**facts, **{name: measured.facts.pop(name) for name in _OWN_FACTS if name in measured.facts}},
-        )
-        benchmark.extra_info.update(known.as_extra_info())
-        benchmark.extra_info.update(
-            measured.facts,
-            operations=measured.operations,
-            floor=measured.floor,
-            loop=measured.loop,
-            clock=measured.clock,
-        )
-        PLAYBACK.load(measured)
-        benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
+        small = {**arguments, "size": WARM_SIZE}
+        asked = (function, arguments, suites.plan, small if arguments.get("size", 0) > WARM_SIZE else None)
+        if suites.planner is not None:
+            suites.planner.add(*asked)
+            return
+        try:
+            measured = suites.measurer.measure(*asked)
+        except RowImpossibleError as impossible:
+            suites.not_measured.append(NotMeasured(request.node.nodeid, str(impossible)))
+            pytest.skip(str(impossible))
+        except WorkerError as defect:
+            pytest.fail(str(defect), pytrace=False)
+        _note(suites, measured, request.getfixturevalue("benchmark"), arguments, facts)
 
     return measure
 
 
-def _measured(suites: Suites, folder: Path, nodeid: str, function: str, arguments: dict[str, Any]) -> Measured:
-    reason = ""
-    if "provider" in arguments:
-        reason = suites.missing(folder, arguments["provider"], bool(arguments.get("attached")))
-    try:
-        if reason:
-            raise RowImpossibleError(reason)
-        small = {**arguments, "size": WARM_SIZE}
-        warm = small if arguments.get("size", 0) > WARM_SIZE else None
-        return suites.worker(folder).measure(function, arguments, suites.plan, warm)
-    except RowImpossibleError as impossible:
-        suites.not_measured.append(NotMeasured(nodeid, str(impossible)))
-        pytest.skip(str(impossible))
-    except WorkerError as defect:
-        pytest.fail(str(defect), pytrace=False)
+def _note(suites: Suites, measured: Measured, benchmark: Any, arguments: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Give pytest-benchmark the rounds and the facts of a row."""
+    machine = suites.measurer.host()["machine_info"]
+    known = RowFacts(
+        unit=INSTRUCTIONS if suites.exact else NANOSECONDS,
+        rung=suites.rung,
+        arch=machine["machine"],
+        kernel=machine["release"],
+        python=machine["python_version"],
+        exact=suites.exact and _is_exact(measured.rounds),
+        # The operation itself knows best how many system calls it makes.
+        **{name: arguments[name] for name in _ARGUMENT_FACTS if name in arguments},
+        **{**facts, **{name: measured.facts.pop(name) for name in _OWN_FACTS if name in measured.facts}},
+    )
+    benchmark.extra_info.update(known.as_extra_info())
+    benchmark.extra_info.update(
+        measured.facts,
+        operations=measured.operations,
+        floor=measured.floor,
+        loop=measured.loop,
+        clock=measured.clock,
+    )
+    PLAYBACK.load(measured)
+    benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
 
 
 def _nothing() -> None:
@@ -194,31 +211,16 @@ def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, An
     return {} if config.getoption("--dmasync-progress") else None
 
 
-def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
-    # The plugin's own asks programs about the CPU for a minute, under emulation; a run needs what follows.
-    return {
-        "node": platform.node(),
-        "processor": platform.processor(),
-        "machine": platform.machine(),
-        "python_compiler": platform.python_compiler(),
-        "python_implementation": platform.python_implementation(),
-        "python_implementation_version": platform.python_version(),
-        "python_version": platform.python_version(),
-        "python_build": list(platform.python_build()),
-        "release": platform.release(),
-        "system": platform.system(),
-        "cpu": {"count": os.cpu_count()},
-    }
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    return dict(config.stash[_SUITES].measurer.host()["machine_info"])
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     suites = config.stash[_SUITES]
-    command_line = None
-    if suites.rung != "fake":
-        command_line = Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").strip()
+    host = suites.measurer.host()
     facts = RunFacts(
-        kernel=platform.release(),
-        kernel_command_line=command_line,
+        kernel=host["machine_info"]["release"],
+        kernel_command_line=None if suites.rung == "fake" else host["kernel_command_line"],
         rung=suites.rung,
         not_measured=tuple(suites.not_measured),
     )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from dmasync.harness import guest_files, host_setup, kernels
+import dmasync
+from dmasync.harness import bench_worker, guest_files, host_setup, kernels
 from dmasync.harness.apt import host_machine
 from dmasync.harness.bench_rungs import VM
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -25,7 +29,7 @@ from dmasync.harness.virtual_machine import VirtualMachine
 
 GUEST_TIMEOUT_SECONDS = 1200.0
 ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-"""What else this Python has of pytest's plugins costs seconds to load under emulation, and could change the run."""
+"""What else this Python has of pytest's plugins could change the run."""
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
@@ -81,19 +85,21 @@ def suites_folder() -> Path:
     return folder
 
 
-def _arguments(request: Request, file: Path) -> list[str]:
+def _suites(request: Request, *options: str) -> list[str]:
+    """The command line of pytest that runs the suites on this host."""
     folder = suites_folder()
-    line = ["-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
+    line = [sys.executable, "-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
     line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain"]
-    line += ["--benchmark-quiet", f"--benchmark-json={file}", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
+    line += ["--benchmark-quiet", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
-    return line
+    return [*line, *options]
 
 
-def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
+def _run(line: Sequence[str], progress: Progress) -> tuple[int, str]:
+    """Run *line* here; return its status and what it printed."""
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
-            [sys.executable, *_arguments(request, file)],
+            line,
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.PIPE,
@@ -104,13 +110,17 @@ def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, d
         assert process.stderr is not None  # noqa: S101 - asked for above
         with process, process.stderr as stderr:
             try:
-                for line in stderr:
-                    sink.write(line)
+                for text in stderr:
+                    sink.write(text)
             finally:
                 process.terminate()  # at its end it is gone already; else this one is being ended
         progress.done()
         printed.seek(0)
-        return process.returncode, printed.read().decode(errors="replace") + sink.text, {}
+        return process.returncode, printed.read().decode(errors="replace") + sink.text
+
+
+def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
+    return (*_run(_suites(request, f"--benchmark-json={file}"), progress), {})
 
 
 def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
@@ -119,6 +129,12 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         host_setup.install_missing(progress, machine_name)
     kernel = kernels.resolve(request.kernel, machine=machine_name, progress=progress)
     folder = suites_folder()
+    # What is to be measured, before anything boots: the guest has nothing to do but that.
+    plan, answers = file.with_name("plan.jsonl"), file.with_name("answers.jsonl")
+    status, text = _run(_suites(request, f"--dmasync-plan={plan}"), SilentProgress())
+    if status:
+        return status, text, {}
+    _compile(folder)
     machine = VirtualMachine(
         kernel=kernel,
         exact=request.exact,
@@ -126,16 +142,19 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         output=file.parent,
         share=(folder.parent,),
         working_directory=folder.parent,
-        environment=ENVIRONMENT,
         timeout=request.timeout,
         progress=progress,
     )
-    pytest = " ".join([machine.python, *_arguments(request, file)])
     # vgem is the importer that attached rows need. Real-time threads may take all of the one CPU: while a row is
     # measured nothing else must run.
     prepare = "modprobe -q vgem 2>/dev/null; echo -1 >/proc/sys/kernel/sched_rt_runtime_us"
-    sink = _Rows(progress)
-    completed = machine.run(f"{prepare}; exec {pytest}", stderr=sink)
+    variables = [f"{name}={value}" for name, value in bench_worker.ENVIRONMENT.items()]
+    command = bench_worker.command(machine.python, folder, bench_worker.surroundings(VM, exact=request.exact))
+    worker = shlex.join(["env", "-i", *variables, *command])
+    errors = io.BytesIO()
+    with answers.open("wb") as out:
+        sink = _Answers(out, progress, len(plan.read_text(encoding="utf-8").splitlines()) - 1)
+        completed = machine.run(f"{prepare}; cd /; exec {worker} <{shlex.quote(str(plan))}", stdout=sink, stderr=errors)
     progress.done()
     provenance = {
         "kernel_config_digest": kernel.config_digest,
@@ -144,7 +163,36 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         "boot_seconds": round(completed.boot_seconds, 1),
         "suite_seconds": round(completed.command_seconds, 1),
     }
-    return completed.returncode, completed.stdout + sink.text, provenance
+    said = errors.getvalue().decode(errors="replace")
+    if not answers.stat().st_size:
+        return completed.returncode, said, provenance
+    status, text = _run(
+        _suites(request, f"--benchmark-json={file}", "--dmasync-answers", str(plan), str(answers)), SilentProgress()
+    )
+    return status, said + text, provenance
+
+
+def _compile(folder: Path) -> None:
+    """Leave bytecode beside the sources, as Python does: a guest that compiles has another memory, and other counts."""
+    for package in (Path(dmasync.__file__).parent, folder.parent / "fakes", folder / "timed"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            compileall.compile_dir(package, quiet=2)
+
+
+class _Answers(io.BytesIO):
+    """Standard output of the measuring process: one line a row, kept in a file, counted as progress."""
+
+    def __init__(self, file: BinaryIO, progress: Progress, rows: int) -> None:
+        super().__init__()
+        self._file, self._progress, self._rows = file, progress, rows
+        self._lines = 0
+
+    def write(self, block: Any) -> int:
+        before, self._lines = self._lines, self._lines + bytes(block).count(b"\n")
+        step = max(1, self._rows // 10)
+        if self._lines // step > before // step:
+            self._progress.phase(f"measuring row {min(self._lines, self._rows)} of {self._rows}")
+        return self._file.write(block)
 
 
 class _Rows(io.BytesIO):
