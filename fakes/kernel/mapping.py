@@ -16,6 +16,7 @@ _MAP_SHARED_VALIDATE = 0x03
 _MAP_FIXED = 0x10 | 0x100000
 _MAP_GROWSDOWN = 0x100
 _MAP_LOCKED = 0x2000
+_MAP_NORESERVE = 0x4000
 _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
 _LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
@@ -46,6 +47,8 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     if flags & _MAP_GROWSDOWN:
         raise os_error(errno.EINVAL)
     file.check_map(prot, is_shared(flags))
+    if flags & _MAP_NORESERVE and isinstance(file, HugeMemfd):
+        raise UnmodelledCallError("mmap() of huge pages with MAP_NORESERVE: whoever touches one that is not there dies")
 
 
 def check_length_in_file(file: Memfd, length: int, offset: int) -> None:

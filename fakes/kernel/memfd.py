@@ -145,18 +145,24 @@ class Memfd(File):
             self._writable_mappings += delta
 
     def pin(self, offset: int, size: int) -> Run | None:
-        """``memfd_pin_folios()``: the pages of a range, which must lie within the file; None for no pages."""
+        """The pages of a range, which must lie within the file; None for no pages."""
         if self.kernel.profile.udmabuf_pins_folios:
-            if offset >= 1 << 63 or offset + size > self.size or not size:
-                raise os_error(errno.EINVAL)
+            self.check_pin(offset, size)
         elif not size:
             return None
         elif offset >= 1 << 63:
             raise os_error(errno.EFBIG)
         elif offset + size - self.kernel.page_size >= self.size:
+            if offset < self.size:
+                self._pinned.append((offset, self.size - offset))  # page by page: those are there from now on
             raise os_error(errno.EINVAL)
         self._pinned.append((offset, size))
         return Run(self.store, offset, size)
+
+    def check_pin(self, offset: int, size: int) -> None:
+        """What ``memfd_pin_folios()`` asks before it takes any page."""
+        if offset >= 1 << 63 or offset + size > self.size or not size:
+            raise os_error(errno.EINVAL)
 
     def bytes_in_pages(self) -> int:
         """``inode_get_bytes()``: what the file's pages take, its holes left out."""
@@ -215,5 +221,9 @@ class HugeMemfd(Memfd):
         raise os_error(errno.EINVAL if offset % _HUGE_PAGE else errno.ENOMEM)
 
     def pin(self, offset: int, size: int) -> Run | None:
-        super().pin(offset, size)
-        raise os_error(errno.ENOMEM if self.kernel.profile.udmabuf_pins_folios else errno.EINVAL)
+        if not self.kernel.profile.udmabuf_pins_folios:
+            if not size:
+                return None
+            raise os_error(errno.EINVAL)  # it was looked for, never made
+        self.check_pin(offset, size)
+        raise os_error(errno.ENOMEM)

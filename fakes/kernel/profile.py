@@ -31,6 +31,9 @@ class Profile:
     udmabuf_pins_folios: bool
     """Since 6.12: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
     offset of 2**63 or more is EINVAL; 6.1 looked each page up, and said EFBIG to the last."""
+    largest_page_array: int
+    """Bytes that a udmabuf's table of pages, eight for each, may take: ``kmalloc_array()``'s most in 6.1, since 6.12
+    ``kvmalloc_array()``'s. More is ENOMEM before any memfd is looked at."""
 
     @staticmethod
     def page_limit(size_limit_mb: int, page_size: int) -> int:
@@ -48,6 +51,7 @@ PROFILES = {
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}),
             vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH}),
             udmabuf_pins_folios=True,
+            largest_page_array=(1 << 31) - 1,
         ),
         Profile(
             name="6.1",
@@ -56,6 +60,7 @@ PROFILES = {
             sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO}),
             vfs_requests=frozenset(),
             udmabuf_pins_folios=False,
+            largest_page_array=4 << 20,
         ),
     )
 }

@@ -15,6 +15,7 @@ from fakes.kernel.usermem import Argument, copy_from
 
 _ITEM = struct.Struct("=IIQQ")
 _KMALLOC_MAX = 4 << 20  # KMALLOC_MAX_SIZE; memdup_user() of more is ENOMEM before anything is read
+_POINTER = 8
 _SEALS_WANTED = uapi.F_SEAL_SHRINK
 _SEALS_DENIED = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 
@@ -59,6 +60,8 @@ class UdmabufDevice(File):
                 raise os_error(errno.EINVAL)
         if not pages:
             raise os_error(errno.EINVAL)
+        if pages * _POINTER > self.kernel.profile.largest_page_array:
+            raise os_error(errno.ENOMEM)
         with self.kernel.lock:
             pinned: list[Memfd] = []
             runs: list[Run] = []

@@ -84,7 +84,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("udmabuf_create", "a memfd that is not open"): _row("EBADFD udmabuf.py _sealed_memfd: if memfd is None"),
     ("check_memfd_seals", "no memfd"): _row("EBADFD udmabuf.py _sealed_memfd: if not isinstance"),
     ("check_memfd_seals", "without F_SEAL_SHRINK"): _row("EINVAL udmabuf.py _sealed_memfd"),
-    ("memfd_pin_folios", ""): _row("EINVAL memfd.py pin"),
+    ("memfd_pin_folios", ""): _row("EINVAL memfd.py check_pin"),
     ("memfd_alloc_folio", ""): _row("ENOMEM memfd.py pin"),
     ("dma_buf_fd", ""): _row("EMFILE udmabuf.py _create"),
     ("begin_cpu_udmabuf", ""): _row("^ioctl SYNC START = ok"),
