@@ -53,6 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the table, say where the file is."""
+    if not options.timeout > 0:
+        raise CommandError(f"--timeout is {options.timeout:g}, expected seconds, more than 0")
     refuse_unwritable([options.output], [])
     signal.signal(signal.SIGTERM, _leave)
     chosen = choose(

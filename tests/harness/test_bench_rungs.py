@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dmasync.cli import main
 from dmasync.harness import bench, bench_rungs, guest_files
 from dmasync.harness.bench_run import Request, suites_folder
 from dmasync.harness.bench_rungs import Chosen, choose
@@ -100,6 +101,16 @@ def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(
     monkeypatch.setattr(bench, "run_suites", suites)
     with pytest.raises(CommandError, match="did not boot"):
         bench._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", Notes())
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_timeout_that_is_over_before_it_begins_is_refused(
+    seconds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run.json"
+    assert main(["bench", "--rung", "fake", "--timeout", seconds, "-o", str(output)]) == ExitStatus.UNUSABLE
+    assert f"--timeout is {seconds}" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:

@@ -34,6 +34,29 @@ def without_data(**stats: object) -> str:
     return json.dumps(content)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--blocks", "0"],
+        ["--blocks", "6"],
+        ["--build", "make"],
+        ["--measure", "true"],
+        ["--panic-is-bad"],
+        ["--quick"],
+        ["--arch", "arm64"],
+        ["--keep", "folder"],
+    ],
+)
+def test_an_argument_that_would_change_nothing_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, candidate = (str(exact(tmp_path / f"{name}.json", {PAIR: 1})) for name in "ab")
+    assert main(["gate", base, candidate, *arguments]) == 2
+    told = capsys.readouterr()
+    assert arguments[0] in told.err
+    assert told.out == ""
+
+
 TWICE = document([benchmark(PAIR, [1e-6] * 3, facts()), benchmark(PAIR, [2e-6] * 3, facts())])
 
 BAD = {

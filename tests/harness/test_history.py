@@ -91,6 +91,23 @@ def test_list_for_a_program(tmp_path: Path, storage: Storage, capsys: pytest.Cap
     assert (run["kernel"], run["clock"], run["rows"], run["standing"]) == ("6.12.117", "exact", 2, "good")
 
 
+def test_the_storage_may_be_named_before_or_behind_the_action(
+    tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = keep(storage, exact(tmp_path / "r.json", {PAIR: 1}))
+    place = ["--storage", str(storage.folder)]
+    for call in (["list", "--json", *place], [*place, "list", "--json"]):
+        assert main(["history", *call]) == 0
+        assert [one["file"] for one in json.loads(capsys.readouterr().out)["runs"]] == [str(kept)]
+
+
+def test_a_run_without_rows_is_not_kept(tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = write(tmp_path / "empty.json", document([]))
+    assert main(["history", "keep", str(empty), "--storage", str(storage.folder)]) == 2
+    assert "holds no rows" in capsys.readouterr().err
+    assert not storage.folder.exists()
+
+
 def test_listing_a_storage_that_is_not_there_makes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "--storage", str(tmp_path / "none")]) == 0
     assert "no runs are kept" in capsys.readouterr().out

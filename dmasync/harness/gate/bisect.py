@@ -73,6 +73,10 @@ def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure 
         raise CommandError("give one saved baseline: dmasync gate --bisect BASE --kernel K")
     if len(options.kernel) > 1 or options.append_base:
         raise CommandError("the base is the saved baseline: give one --kernel and --append-candidate only")
+    if options.measure_base or options.measure_candidate or options.blocks is not None:
+        raise CommandError("a bisection measures the candidate only: give --measure CMD")
+    if options.self_check or options.keep or options.more_candidate:
+        raise CommandError("--self-check, --keep and --candidate are not for a step of a bisection: leave them out")
     outputs = Outputs.of(options)
     outputs.check([Path(options.base), *([Path(options.candidate)] if options.candidate else [])])
     base = load_run(options.base)

@@ -63,12 +63,17 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     ways = [files_given, kernels.is_asked_for(options), interleave.is_asked_for(options)]
     if sum(map(bool, ways)) > 1:
         raise CommandError("give one of: BASE and CANDIDATE, two kernels, two measuring commands")
+    _refuse_idle(options, ("build", "measure", "panic_is_bad"), "for a step of a bisection: add --bisect")
+    if not interleave.is_asked_for(options):
+        _refuse_idle(options, ("blocks",), "for two measuring commands: add --measure-base and --measure-candidate")
     if kernels.is_asked_for(options):
         outputs.check([])
         return kernels.run(options, settings, outputs)
+    _refuse_idle(options, ("arch", "quick"), "for kernels that are measured here: add --kernel or --append-candidate")
     if interleave.is_asked_for(options):
         outputs.check([])
         return interleave.run(options, settings, outputs)
+    _refuse_idle(options, ("keep",), "for runs that are measured here: BASE and CANDIDATE are kept already")
     base_files = files_of([options.base, *options.more_base])
     candidate_files = files_of([options.candidate, *options.more_candidate])
     outputs.check([*base_files, *candidate_files])
@@ -79,6 +84,14 @@ def _run(options: argparse.Namespace) -> ExitStatus:
         return _only_self_check(options, base, settings)
     candidate = [load_run(path) for path in candidate_files]
     return finish(base, candidate, None, options.self_check, settings, outputs)
+
+
+def _refuse_idle(options: argparse.Namespace, names: Sequence[str], meaning: str) -> None:
+    """An argument that would change nothing is a misunderstanding: CommandError if one of *names* was given."""
+    for name in names:
+        given = getattr(options, name)
+        if given is not None and given is not False:
+            raise CommandError(f"--{name.replace('_', '-')} is {meaning}")
 
 
 def finish(

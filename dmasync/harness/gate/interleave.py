@@ -31,8 +31,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
         "--blocks",
         metavar="N",
         type=int,
-        default=DEFAULT_BLOCKS,
-        help="how often A B B A is measured (default: %(default)s)",
+        help=f"how often A B B A is measured (default: {DEFAULT_BLOCKS})",
     )
 
 
@@ -46,13 +45,14 @@ def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -
 
     if not (options.measure_base and options.measure_candidate):
         raise CommandError("give both --measure-base and --measure-candidate")
-    if options.blocks < 1:
-        raise CommandError(f"--blocks is {options.blocks}, expected at least 1")
+    blocks = DEFAULT_BLOCKS if options.blocks is None else options.blocks
+    if blocks < 1:
+        raise CommandError(f"--blocks is {blocks}, expected at least 1")
     with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
         folder = made_folder(options.keep) if options.keep else Path(scratch)
         lines = {"A": options.measure_base, "B": options.measure_candidate}
         runs: dict[str, list[Run]] = {"A": [], "B": []}
-        sequence = "ABBA" * options.blocks
+        sequence = "ABBA" * blocks
         for number, side in enumerate(sequence, 1):
             name = "base" if side == "A" else "candidate"
             print(f"run {number} of {len(sequence)}: {name}", file=sys.stderr)  # noqa: T201

@@ -18,7 +18,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.history.storage import KeptRun, Standing, Storage, default_folder
-from dmasync.harness.rows_file import load_run, printable
+from dmasync.harness.rows_file import Run, load_run, printable
 from dmasync.harness.rows_write import made_folder
 
 SCHEMA_VERSION = 1
@@ -27,13 +27,7 @@ _WIDTH_OF_A_FILE = 160
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync history``."""
-    parser.add_argument(
-        "--storage",
-        metavar="DIR",
-        type=Path,
-        default=None,
-        help="where the runs are (default: $DMASYNC_STORAGE, else .benchmarks)",
-    )
+    _add_storage(parser, None)
     parser.set_defaults(action="list", json=False)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     listing = actions.add_parser("list", help="what was kept, damaged files named (the default)")
@@ -54,6 +48,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     night.add_argument(
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
     )
+    for action in (listing, pruning, keeping, night):
+        # Before or behind the action; a default here would replace what stands before it.
+        _add_storage(action, argparse.SUPPRESS)
+
+
+def _add_storage(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--storage",
+        metavar="DIR",
+        type=Path,
+        default=default,
+        help="where the runs are (default: $DMASYNC_STORAGE, else .benchmarks)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "prune":
         return _prune(storage, options.keep, options.older_than, options.dry_run)
     if options.action == "keep":
-        kept = storage.keep(load_run(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
+        kept = storage.keep(_run_with_rows(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
         print(kept)  # noqa: T201
         return ExitStatus.GOOD
     if options.action == "nightly":
@@ -72,6 +79,13 @@ def run(options: argparse.Namespace) -> int:
         report = options.report or made_folder(storage.folder) / "report.html"
         return nightly(storage, report, measure=measure)
     return _list(storage.kept(), options.json)
+
+
+def _run_with_rows(path: str) -> Run:
+    run = load_run(path)
+    if not run.rows:
+        raise CommandError(f"{printable(path)}: holds no rows: there is nothing to keep")
+    return run
 
 
 def _list(kept: Sequence[KeptRun], as_json: bool) -> int:
