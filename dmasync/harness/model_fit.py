@@ -64,10 +64,10 @@ def fit(rows: Iterable[Row]) -> tuple[list[Line], list[Subject]]:
     """
     lines: list[Line] = []
     too_few: list[Subject] = []
-    for subject, costs in _costs(rows).items():
-        sizes = numpy.array(sorted(costs), dtype=float)
-        measured = numpy.array([costs[int(size)][0] for size in sizes])
-        unit = next(iter(costs.values()))[1]
+    for subject, known in costs(rows).items():
+        sizes = numpy.array(sorted(known), dtype=float)
+        measured = numpy.array([known[int(size)][0] for size in sizes])
+        unit = next(iter(known.values()))[1]
         if len(sizes) < FEWEST_SIZES or not (measured > 0).all():
             too_few.append(subject)
             continue
@@ -82,7 +82,8 @@ def fit(rows: Iterable[Row]) -> tuple[list[Line], list[Subject]]:
     return lines, too_few
 
 
-def _costs(rows: Iterable[Row]) -> dict[Subject, dict[int, tuple[float, str]]]:
+def costs(rows: Iterable[Row]) -> dict[Subject, dict[int, tuple[float, str]]]:
+    """What the rows that are fitted tell: the cost of a call and its unit, by subject and size in bytes."""
     found: dict[Subject, dict[int, tuple[float, str]]] = {}
     for row in rows:
         facts = row.facts

@@ -21,16 +21,16 @@ END = (2_900, 5.0)
 FRAME = 3_112_960  # 1920 x 1080 x 3/2 bytes in whole pages of 4 KiB
 
 
-def rows(**changes: Any) -> list[dict[str, Any]]:
-    """A run of a machine whose costs are lines: fixed instructions, and instructions a byte."""
+def rows(sizes: tuple[int, ...] = SIZES, off: float = 1.0, **changes: Any) -> list[dict[str, Any]]:
+    """A run of a machine whose costs are lines: fixed instructions, and instructions a byte; END's times *off*."""
     made = []
     for access, line in START.items():
         first = (line[0] + 2_000, line[1] + 1.0)
         for step, (fixed, per_byte) in {"start": line, "end": END, "first-start": first}.items():
-            for size in SIZES:
+            for size in sizes:
                 name = f"benchmarks/test_sync_steps.py::test_{step}[udmabuf-{size}-{access}]"
                 facts = {"step": step, "size": size, "access": access, "calls": 1, "attached": False, **changes}
-                cost = round(fixed + per_byte * size)
+                cost = round((fixed + per_byte * size) * (off if step == "end" else 1))
                 made.append(run_files.benchmark(name, [cost * 1e-9] * 9, run_files.facts(**facts)))
     return made
 
@@ -115,6 +115,64 @@ def test_a_frame_beyond_every_size_is_called_an_extrapolation(model: Any, run: P
     assert "extrapolation" not in model(run)[1]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--format", "nv12"), ("--format", "NV12"), ("--access", "read")])
+def test_formats_and_accesses_are_known_in_small_letters_too(model: Any, run: Path, option: str, value: str) -> None:
+    assert answer(model, run, option, value) == answer(model, run)
+
+
+def test_a_format_that_is_not_known_is_refused_with_those_that_are(
+    model: Any, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        model(run, "--format", "nv99")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "NV99" in told
+    assert "NV16" in told
+
+
+OTHER_SIZES = (3 * MIB, 24 * MIB, MIB)
+"""The last is one that the model was fitted to."""
+
+
+def other(path: Path, **changes: Any) -> Path:
+    return run_files.write(path, run_files.document(rows(OTHER_SIZES, **changes), not_measured={}))
+
+
+def test_predictions_are_held_against_sizes_that_were_not_fitted(model: Any, run: Path, tmp_path: Path) -> None:
+    status, out, err = model(run, "--check", other(tmp_path / "other.json"), "--json")
+    assert (status, err) == (0, "")
+    predictions = json.loads(out)["predictions"]
+    assert len(predictions) == 2 * 3 * 3
+    assert {one["size"] for one in predictions} == {3 * MIB, 24 * MIB}
+    assert max(abs(one["error"]) for one in predictions) < 1e-4
+    (end,) = (one for one in predictions if (one["step"], one["access"], one["size"]) == ("end", "READ", 3 * MIB))
+    assert end["foretold"] == pytest.approx(2_900 + 5.0 * 3 * MIB, rel=1e-6)
+    assert end["measured"] == pytest.approx(2_900 + 5.0 * 3 * MIB, rel=1e-6)
+
+
+def test_a_prediction_that_is_off_is_a_failure_and_named(model: Any, run: Path, tmp_path: Path) -> None:
+    wrong = other(tmp_path / "other.json", off=1.02)
+    status, out, err = model(run, "--check", wrong)
+    assert status == 1
+    assert "+1.96%" in out
+    assert "6 of 18 predictions are off by more than 1 %" in err
+    assert "udmabuf end" in err
+    assert model(run, "--check", wrong, "--within", 2)[0] == 0
+
+
+def test_a_run_of_another_architecture_is_no_check(model: Any, run: Path, tmp_path: Path) -> None:
+    status, out, err = model(run, "--check", other(tmp_path / "other.json", arch="aarch64"))
+    assert (status, out) == (2, "")
+    assert "arch aarch64" in err
+
+
+def test_a_run_without_other_sizes_checks_nothing(model: Any, run: Path) -> None:
+    status, _, err = model(run, "--check", run)
+    assert status == 3
+    assert "--sizes" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "size"),
     [
@@ -161,6 +219,7 @@ def test_two_sizes_are_called_untested(model: Any, tmp_path: Path) -> None:
         ("--in-flight", "-1"),
         ("--instructions-per-second", "inf"),
         ("--fps", "nan"),
+        ("--within", "0"),
     ],
 )
 def test_impossible_streams_are_refused_by_name(model: Any, run: Path, arguments: tuple[str, str]) -> None:
