@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from dmasync.harness.bench_run import GUEST_TIMEOUT_SECONDS, Request, run_suites
 from dmasync.harness.bench_rungs import AUTO, FAKE, HARDWARE, VM, Chosen, choose
+from dmasync.harness.bench_sizes import parse_sizes
 from dmasync.harness.bench_table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
@@ -32,6 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exact", action="store_true", help="count instructions, in a virtual machine")
     parser.add_argument("--quick", action="store_true", help="the short suite")
+    parser.add_argument(
+        "--sizes",
+        type=parse_sizes,
+        default=(),
+        metavar="LIST",
+        help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB",
+    )
     parser.add_argument("--kernel", metavar="K", help="a bzImage, a build tree, or debian:VERSION; see dmasync vm")
     parser.add_argument(
         "--append", metavar="ARG", action="append", default=[], help="an argument for the kernel; may be repeated"
@@ -68,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             rung=chosen.rung,
             exact=options.exact,
             quick=options.quick,
+            sizes=options.sizes,
             kernel=options.kernel,
             append=tuple(options.append),
             machine=ARCHITECTURES[options.arch] if options.arch else None,

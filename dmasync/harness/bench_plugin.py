@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dmasync.harness.bench_measure import EXACT, WALL, Measured
+from dmasync.harness.bench_sizes import parse_sizes
 from dmasync.harness.bench_worker import (
     Answers,
     Measurer,
@@ -37,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--dmasync-rung", choices=RUNGS, default=None, help="where this runs (default: found out)")
     group.addoption("--dmasync-exact", action="store_true", help="the clock counts instructions")
     group.addoption("--dmasync-quick", action="store_true", help="the short suite")
+    group.addoption(
+        "--dmasync-sizes", type=parse_sizes, default=(), metavar="LIST", help="other sizes for test_sync_steps.py"
+    )
     group.addoption("--dmasync-plan", type=Path, metavar="FILE", help="measure nothing: write what would be to FILE")
     group.addoption(
         "--dmasync-answers",

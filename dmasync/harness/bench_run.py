@@ -30,6 +30,8 @@ from dmasync.harness.virtual_machine import VirtualMachine
 GUEST_TIMEOUT_SECONDS = 1200.0
 ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """What else this Python has of pytest's plugins could change the run."""
+SIZED = "test_sync_steps.py"
+"""The suite that can be asked for other sizes."""
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
@@ -42,6 +44,8 @@ class Request:
     rung: str
     exact: bool = False
     quick: bool = False
+    sizes: tuple[int, ...] = ()
+    """In bytes; not empty: instead of the suites START, END and first START of buffers of these sizes."""
     kernel: str | None = None
     append: tuple[str, ...] = ()
     machine: str | None = None
@@ -88,10 +92,12 @@ def suites_folder() -> Path:
 def _suites(request: Request, *options: str) -> list[str]:
     """The command line of pytest that runs the suites on this host."""
     folder = suites_folder()
-    line = [sys.executable, "-m", "pytest", str(folder), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
+    what = folder / SIZED if request.sizes else folder
+    line = [sys.executable, "-m", "pytest", str(what), f"--rootdir={folder.parent}", "-c", str(folder / "suites.ini")]
     line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain"]
     line += ["--benchmark-quiet", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
+    line += [f"--dmasync-sizes={','.join(map(str, request.sizes))}"] * bool(request.sizes)
     return [*line, *options]
 
 

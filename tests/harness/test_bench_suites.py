@@ -109,6 +109,29 @@ def test_row_names_are_kept_for_ever() -> None:
     assert [name for name in names if name not in kept] == [], f"add new names to {NAMES.name}"
 
 
+def test_other_sizes_have_rows_of_the_same_kind(tmp_path: Path) -> None:
+    output = tmp_path / "sizes.json"
+    status = cli.main(["bench", "--rung", "fake", "--sizes", "12KiB, 3m,12288", "--quiet", "-o", str(output)])
+    assert status == ExitStatus.GOOD
+    found = load_run(output)
+    steps = [
+        f"benchmarks/test_sync_steps.py::test_{step}[udmabuf-{size}-READ]"
+        for step in ("start", "end", "first_start")
+        for size in ("12KiB", "3MiB")
+    ]
+    assert set(steps) <= set(found.rows)
+    assert {row.facts.size for row in found.rows.values()} == {12 << 10, 3 << 20}
+    assert {row.facts.step for row in found.rows.values()} == {"start", "end", "first-start"}
+
+
+@pytest.mark.parametrize("sizes", ["", "3", "1MiB,", "-4096", "4097", "3TiB", "0", "1e6"])
+def test_a_size_that_is_none_is_refused(sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "--rung", "fake", f"--sizes={sizes}", "-o", str(tmp_path / "run.json")])
+    assert ended.value.code == ExitStatus.UNUSABLE
+    assert "is no size: expected multiples of 4 KiB" in capsys.readouterr().err
+
+
 def test_the_short_suite_is_part_of_the_long_one() -> None:
     listed = pytest_in_suites("-q", "--collect-only", "--dmasync-quick").stdout.splitlines()
     names = [line for line in listed if "::" in line]
