@@ -7,8 +7,10 @@ what it did up to a moment before. A process that it forks writes to a file of i
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import platform
+import resource
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -93,7 +95,11 @@ class TracingRecorder(Recorder):
             self._pid = os.getpid()
             path = f"{path}.{self._pid}"
         self._writer = Writer(self.journal)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        low = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        # Out of the way: the program's own descriptors get the numbers that they have without a recorder.
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._file = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, min(limit, 1024) // 2)
+        os.close(low)
         os.write(self._file, self._writer.header().encode())
 
     def finish(self) -> None:

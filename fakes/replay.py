@@ -17,7 +17,7 @@ from fakes.timeline import call_text, errno_name
 
 _TRANSIENT: Final = (errno.EINTR, errno.EAGAIN)
 _NO_FD: Final = -9
-"""Stands for a descriptor that the trace uses and never got: closed in the fake as well."""
+"""Stands for a descriptor that was not open: neither is it in the fake."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Replay:
     """One journal, played once. The same calls in the same order, on one thread, descriptors translated.
 
     What depends on more than the calls is taken from the journal: refusals with EINTR and EAGAIN and interruptions,
-    which nodes exist, what poll saw.
+    which nodes exist, what poll saw. Calls on a descriptor that the program got elsewhere (standard input, a dma-buf
+    that another process sent) are not played: what is behind it is not in the journal.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -51,8 +52,9 @@ class Replay:
             descriptor_limit=1 << 16,
         )
         self._fds: dict[int, int] = {}
-        self._mappings: list[Any] = []
         self.played = 0
+        self.skipped = 0
+        """Calls that were not played: their descriptors came from elsewhere."""
         self.differences: list[Difference] = []
 
     def run(self) -> list[Difference]:
@@ -62,17 +64,21 @@ class Replay:
                 self._attempt(entry)
             elif isinstance(entry, Call):
                 self._call(entry)
-        for mapping in self._mappings:
-            mapping.close()
-        self._mappings.clear()
         return self.differences
 
     def _fd(self, fd: int) -> int:
         return self._fds.get(fd, _NO_FD if fd >= 0 else fd)
 
+    def _is_foreign(self, code: int, *fds: int) -> bool:
+        """Whether one of *fds* was open in the program, as the answer *code* tells, and nothing tells what it was."""
+        return code != errno.EBADF and any(fd >= 0 and fd not in self._fds for fd in fds)
+
     def _attempt(self, entry: Transition) -> None:
         if entry.errno == -1 or entry.flags is None:
             return  # an exception in the program, or an argument nobody could read: no answer of the kernel's
+        if self._is_foreign(entry.errno, entry.fd):
+            self.skipped += 1
+            return
         self.played += 1
         if entry.errno in _TRANSIENT:
             self.backend.inject(faults.storm(entry.errno, 1, on=None))
@@ -93,6 +99,13 @@ class Replay:
             return
         if call.method == "open" and (not call.succeeded or not _is_provider(call.arguments[0])):
             return  # says what that machine had, not what its kernel answers
+        if self._is_foreign(call.errno, *_descriptors(call)):
+            self.skipped += 1
+            if call.method == "close":
+                self._fds.pop(call.arguments[0], None)
+            elif call.new_fd is not None:
+                self._fds.pop(call.new_fd, None)  # one more of which nobody knows what is behind it
+            return
         self.played += 1
         code, result = 0, None
         argument: Any = None
@@ -134,9 +147,8 @@ class Replay:
         if not isinstance(arg, bytes):
             return 0
         data = bytearray(arg)
-        for place in _descriptors_in(request, data):
-            fd = int.from_bytes(data[place : place + 4], sys.byteorder, signed=True)
-            data[place : place + 4] = self._fd(fd).to_bytes(4, sys.byteorder, signed=True)
+        for place in _places_of_descriptors(request, data):
+            data[place : place + 4] = self._fd(_number_at(data, place)).to_bytes(4, sys.byteorder, signed=True)
         return data
 
     def _compare(self, call: Call, result: Any, argument: Any) -> None:
@@ -145,19 +157,32 @@ class Replay:
             played = Call(call.method, call.arguments, 0, 0, 0, result=result, errno=0)
             played.after = bytes(argument) if isinstance(argument, bytearray) else None
             fake_fd = played.new_fd
-            if fake_fd is not None:
-                self._fds[made] = fake_fd
+            self._fds[made] = _NO_FD if fake_fd is None else fake_fd
             return
         if call.method == "close":
             self._fds.pop(call.arguments[0], None)
         elif call.method == "mmap":
-            self._mappings.append(result)
-            self._mappings.pop().close()
+            result.close()
         elif call.method != "poll" and isinstance(call.result, int) and result != call.result:
             self._differs(call.position, call_text(call), str(call.result), str(result))
 
 
-def _descriptors_in(request: int, data: bytearray) -> list[int]:
+def _descriptors(call: Call) -> list[int]:
+    """The descriptors that a call was given."""
+    if call.method in ("open", "memfd_create"):
+        return []
+    fd, *rest = call.arguments
+    if call.method == "ioctl" and isinstance(rest[1], bytes):
+        request, data = rest
+        return [fd, *(_number_at(data, place) for place in _places_of_descriptors(request, data))]
+    return [fd]
+
+
+def _number_at(data: bytes | bytearray, place: int) -> int:
+    return int.from_bytes(data[place : place + 4], sys.byteorder, signed=True)
+
+
+def _places_of_descriptors(request: int, data: bytes | bytearray) -> list[int]:
     """Where in an ioctl's argument descriptors lie that the caller put there."""
     if request == uapi.UDMABUF_CREATE and len(data) >= uapi.udmabuf_create.size:
         return [uapi.udmabuf_create.offsets["memfd"]]

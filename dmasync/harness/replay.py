@@ -12,7 +12,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 
 if TYPE_CHECKING:
     from fakes.journal import Journal
-    from fakes.replay import Difference
+    from fakes.replay import Difference, Replay
     from fakes.sanitizer import Finding
 
 
@@ -41,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
     findings = sanitizer.findings()
     _pictures(journal, options)
     if options.json:
-        _out(json.dumps(_facts(journal, replay.played, differences, findings), indent=2))
+        _out(json.dumps(_facts(journal, replay, differences, findings), indent=2))
     else:
-        _say(journal, replay.played, differences, findings, options.timeline)
+        _say(journal, replay, differences, findings, options.timeline)
     if not replay.played:
         sys.stderr.write("dmasync replay: the trace holds no call: nothing was judged" + "\n")
         return ExitStatus.CANNOT_JUDGE
@@ -71,10 +71,13 @@ def _pictures(journal: Journal, options: argparse.Namespace) -> None:
         raise CommandError(f"{error.filename!r} cannot be written: {error.strerror}") from None
 
 
-def _say(journal: Journal, played: int, differences: list[Difference], findings: list[Finding], timeline: int) -> None:
+def _say(
+    journal: Journal, replay: Replay, differences: list[Difference], findings: list[Finding], timeline: int
+) -> None:
     kernel = journal.facts.get("kernel", "an unnamed kernel")
     cut = "" if journal.facts.get("complete") else ", cut off: read up to the last whole line"
-    _out(f"{played} calls recorded on {kernel}{cut}")
+    skipped = f", {replay.skipped} more on descriptors from elsewhere not played" if replay.skipped else ""
+    _out(f"{replay.played} calls recorded on {kernel}{cut}{skipped}")
     for difference in differences:
         _out(f"difference: {difference}")
     _out(f"differences: {len(differences)}")
@@ -85,10 +88,11 @@ def _say(journal: Journal, played: int, differences: list[Difference], findings:
         _out(journal.timeline(timeline))
 
 
-def _facts(journal: Journal, played: int, differences: list[Difference], findings: list[Finding]) -> dict[str, Any]:
+def _facts(journal: Journal, replay: Replay, differences: list[Difference], findings: list[Finding]) -> dict[str, Any]:
     return {
         "facts": journal.facts,
-        "calls": played,
+        "calls": replay.played,
+        "skipped": replay.skipped,
         "differences": [
             {"position": d.position, "what": d.what, "recorded": d.recorded, "fake": d.fake} for d in differences
         ],

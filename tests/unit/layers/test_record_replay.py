@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncerGroup, Step, SyncType, uapi
-from fakes import FakeBackend, Journal, faults
+from fakes import FakeBackend, FakeDevice, Journal, Recorder, faults
 from fakes.replay import Replay
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
@@ -302,3 +302,154 @@ def test_a_program_that_uses_no_backend_records_nothing(tmp_path):
     assert result.returncode == 0
     assert (tmp_path / "t").exists()
     assert dmasync("replay", tmp_path / "t").returncode == 3
+
+
+def without(journal: Journal, method: str) -> Journal:
+    """As if the program had got elsewhere what *method* gave it."""
+    journal.calls[:] = [call for call in journal.calls if call.method != method]
+    return journal
+
+
+def test_a_descriptor_from_elsewhere_is_not_judged():
+    backend = FakeBackend()
+    memfd = backend.memfd_create("inherited", 0)  # as standard input is, or what came over a socket
+    backend.ftruncate(memfd, 8192)
+    again = backend.dup(memfd)
+    backend.lseek(again, 0, os.SEEK_END)
+    with pytest.raises(OSError, match="Inappropriate ioctl"):
+        backend.ioctl(again, SYNC, edge(Step.START))
+    backend.close(again)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        backend.close(again)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        backend.ioctl(again, SYNC, edge(Step.START))
+    backend.close(memfd)
+    replay = Replay(without(backend.journal, "memfd_create"))
+    assert replay.run() == []
+    # ftruncate, dup, lseek, START, and both that were closed; what was closed is known to be so.
+    assert (replay.skipped, replay.played) == (6, 2)
+
+
+def test_a_buffer_of_a_memfd_from_elsewhere_is_not_judged():
+    backend = FakeBackend()
+    memfd = backend.memfd_create("inherited", uapi.MFD_ALLOW_SEALING)
+    backend.ftruncate(memfd, 4096)
+    backend.add_seals(memfd, uapi.F_SEAL_SHRINK)
+    node = backend.open("/dev/udmabuf", os.O_RDWR)
+    buffer = backend.ioctl(node, uapi.UDMABUF_CREATE, uapi.udmabuf_create.pack(memfd, 0, 0, 4096))
+    backend.lseek(buffer, 0, os.SEEK_END)
+    backend.close(buffer)
+    backend.close(node)
+    replay = Replay(without(backend.journal, "memfd_create"))
+    assert replay.run() == []
+    assert replay.played == 2  # the node's open and close
+
+
+def test_a_number_that_the_program_opened_itself_meanwhile_is_from_elsewhere():
+    backend = FakeBackend()
+    mine = backend.memfd_create("mine", 0)
+    backend.close(mine)
+    other = backend.memfd_create("not through the backend", 0)
+    backend.ftruncate(other, 4096)
+    backend.close(other)
+    del backend.journal.calls[2]
+    for call in backend.journal.calls[2:]:
+        call.arguments = (mine, *call.arguments[1:])  # a real kernel gives the number again
+    replay = Replay(backend.journal)
+    assert replay.run() == []
+    assert (replay.played, replay.skipped) == (2, 2)
+
+
+def test_what_is_skipped_is_said(tmp_path):
+    backend = FakeBackend()
+    memfd = backend.memfd_create("inherited", 0)
+    backend.close(heap_buffer(backend))
+    backend.ftruncate(memfd, 4096)
+    without(backend.journal, "memfd_create").dump(tmp_path / "trace")
+    told = dmasync("replay", "--allow", "leaked-fd", tmp_path / "trace")
+    assert told.returncode == 0, told.stdout
+    assert told.stdout.startswith(
+        "4 calls recorded on an unnamed kernel, 1 more on descriptors from elsewhere not played"
+    )
+    assert json.loads(dmasync("replay", "--json", tmp_path / "trace").stdout)["skipped"] == 1
+
+
+def test_descriptor_zero_is_a_descriptor_like_others(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import os
+from dmasync import DmaSyncer
+from dmasync.backend import LINUX
+os.close(0)
+for _ in range(2):
+    assert LINUX.memfd_create("zero", 0) == 0  # the trace's file is out of the way
+    LINUX.ftruncate(0, 4096)
+    try:
+        DmaSyncer(0).start()
+    except OSError as error:
+        print(error.errno)
+    LINUX.mmap(0, 4096, 1, 1).close()
+    LINUX.close(0)
+"""
+    )
+    result = dmasync("record", "-o", tmp_path / "t", program)
+    assert result.stdout == f"{errno.ENOTTY}\n" * 2, result.stderr
+    replay = Replay(Journal.load(tmp_path / "t"))
+    assert replay.run() == []
+    assert (replay.played, replay.skipped) == (10, 0)
+
+
+def test_fences_are_merged_again():
+    backend = FakeBackend()
+    fd = heap_buffer(backend)
+    fences = []
+    for _ in range(2):
+        argument = uapi.dma_buf_export_sync_file.pack(SyncType.READ.value, -1)
+        backend.ioctl(fd, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, argument)
+        fences.append(uapi.dma_buf_export_sync_file.get(argument, "fd"))
+    merge = uapi.sync_merge_data.pack(b"both", fences[1], -1, 0, 0)
+    backend.ioctl(fences[0], uapi.SYNC_IOC_MERGE, merge)
+    for made in (*fences, uapi.sync_merge_data.get(merge, "fence"), fd):
+        backend.close(made)
+    replay = Replay(backend.journal)
+    assert replay.run() == []
+    assert replay.skipped == 0
+    assert replay.backend.kernel.open_fds() == {}
+
+
+def test_what_was_no_answer_of_the_kernels_is_not_played():
+    backend = FakeBackend(coherent=False)
+    fd = heap_buffer(backend)
+    opened = len(backend.journal.calls)
+    with pytest.raises(OSError, match="Invalid argument"):
+        backend.ioctl(fd, SYNC, "no flags are known of it")
+    for request in (SYNC, uapi.DMA_BUF_SET_NAME):
+        with pytest.raises(TypeError):
+            backend.ioctl(fd, request, object())
+    FakeDevice(backend).write(fd, b"device")  # an event, no call
+    replay = Replay(backend.journal)
+    assert replay.run() == []
+    assert (replay.played, replay.skipped) == (opened, 0)
+
+
+def test_an_argument_that_was_no_buffer_is_played_as_a_number():
+    class Taking:
+        """A backend that takes any argument, and whose answer is the fake's to a null pointer."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def ioctl(self, fd, request, arg):
+            return self.inner.ioctl(fd, request, arg if isinstance(arg, (int, bytearray)) else 0)
+
+    fake = FakeBackend()
+    recorder = Recorder(Taking(fake))
+    fd = heap_buffer(recorder)
+    with pytest.raises(OSError, match="Bad address"):
+        recorder.ioctl(fd, uapi.DMA_BUF_SET_NAME, object())
+    recorder.close(fd)
+    assert Replay(recorder.journal).run() == []
