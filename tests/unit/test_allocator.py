@@ -171,6 +171,13 @@ def test_nothing_there_at_all_is_enoent():
     assert [code for _, code in caught.value.tried] == [errno.ENOENT] * 6
 
 
+def test_the_real_kernel_is_asked_unless_said(tmp_path):
+    path = str(tmp_path / "no-such-node")
+    with pytest.raises(NoProviderError) as caught:
+        dma_buf_allocator(UDMABUF, providers=[Provider(UDMABUF, path)])
+    assert caught.value.tried == ((path, errno.ENOENT),)
+
+
 def test_a_list_without_such_a_provider_says_so(backend):
     with pytest.raises(NoProviderError, match="providers hold no node for") as caught:
         dma_buf_allocator(CMA, providers=[Provider(UDMABUF, "/dev/udmabuf")], backend=backend)
@@ -321,6 +328,15 @@ def test_a_larger_page_size_rounds_udmabufs_up_to_it(backend):
         assert buffer.size == 65536
 
 
+@pytest.mark.parametrize("page_size", [1, 2])
+def test_any_power_of_two_is_a_page_size(backend, page_size):
+    with (
+        dma_buf_allocator(SYSTEM, backend=backend, page_size=page_size) as allocator,
+        allocator.alloc("x", 5) as buffer,
+    ):
+        assert buffer.size == backend.kernel.page_size
+
+
 def test_integers_of_other_kinds_are_sizes_too(allocator):
     class Index:
         def __index__(self):
@@ -443,6 +459,16 @@ def test_nothing_is_left_when_any_call_is_interrupted_by_an_exception(backend, f
         assert backend.kernel.open_fds() == {}
 
 
+def test_a_node_that_finds_no_owner_is_closed(backend, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("dmasync.allocator.Descriptor", no_memory)
+    with pytest.raises(MemoryError):
+        dma_buf_allocator(SYSTEM, backend=backend)
+    assert backend.kernel.open_fds() == {}
+
+
 def test_an_error_without_errno_is_reported_as_eio(backend):
     class Odd:
         def __getattr__(self, name):
@@ -532,7 +558,7 @@ def test_frames_are_all_closed_though_closing_one_fails(allocator, backend):
         (-1, [1], ValueError, "count must not be negative"),
         (1.0, [1], TypeError, "count must be an integer"),
         (True, [1], TypeError, "count must be an integer"),
-        (1, [], ValueError, "plane_sizes"),
+        (1, [], ValueError, "plane_sizes must name at least one plane"),
         (1, 5, TypeError, "plane_sizes"),
         (1, None, TypeError, "plane_sizes"),
         (1, [1, 0], ValueError, r"plane_sizes\[1\] must be at least 1"),

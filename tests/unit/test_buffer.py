@@ -97,7 +97,7 @@ def test_a_closed_buffer_refuses_every_use_before_any_system_call(buffer, backen
         lambda: buffer.export_sync_file(READ),
         lambda: buffer.import_sync_file(sync_file, READ),
     ):
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ValueError, match="the DmaBuf was closed"):
             use()
     assert len(backend.journal.calls) == before
     sync_file.close()
@@ -118,9 +118,9 @@ def test_release_gives_the_number_away(buffer, backend):
         pass
     assert buffer.release() == fd
     assert buffer.closed
+    assert backend.kernel.mappings() == []
     buffer.close()
     assert backend.kernel.open_fds()[fd] == "dmabuf"
-    assert backend.kernel.mappings() == []
     backend.close(fd)
 
 
@@ -163,6 +163,8 @@ def test_a_descriptor_from_elsewhere_becomes_a_buffer_that_owns_it(buffer, backe
     fd = backend.dup(buffer.fileno())
     with DmaBuf.from_fd(fd, backend=backend) as same:
         assert (same.fileno(), same.size, same.name, same.provider) == (fd, 8192, "", None)
+        asked = next(call for call in reversed(backend.journal.calls) if call.method == "ioctl")
+        assert asked.arguments == (fd, uapi.DMA_BUF_SET_NAME, 0)  # a null name: refused, so nothing changes
         with same.cpu_access(WRITE) as view:
             view[:3] = b"abc"
     assert fd not in backend.kernel.open_fds()
@@ -332,11 +334,33 @@ def test_all_windows_share_one_mapping(buffer, backend):
     assert [call.method for call in backend.journal.calls].count("mmap") == 1
 
 
-def test_closing_unmaps(buffer, backend):
-    with buffer.cpu_access():
-        pass
-    buffer.close()
-    assert backend.kernel.mappings() == []
+class Keeping:
+    """The backend, but it keeps every mapping: only close() ends one."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self.mappings = []
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def mmap(self, *arguments):
+        self.mappings.append(self._backend.mmap(*arguments))
+        return self.mappings[-1]
+
+
+@pytest.mark.parametrize("end", [DmaBuf.close, DmaBuf.release], ids=["close", "release"])
+def test_a_buffer_that_is_closed_or_released_closes_its_mapping(buffer, backend, end):
+    keeping = Keeping(backend)
+    with DmaBuf.from_fd(backend.dup(buffer.fileno()), backend=keeping) as same:
+        fd = same.fileno()
+        with same.cpu_access():
+            pass
+        assert [mapping.closed for mapping in keeping.mappings] == [False]
+        end(same)
+        assert [mapping.closed for mapping in keeping.mappings] == [True]
+    if end is DmaBuf.release:
+        backend.close(fd)
 
 
 def test_a_buffer_closed_inside_the_window_stays_readable_until_its_end(buffer, backend):
@@ -466,6 +490,37 @@ def test_interrupts_at_either_edge_leave_no_window_and_no_view(buffer, backend):
     assert steps(backend) == [START, END]
 
 
+def test_an_interrupt_just_behind_the_start_gets_its_end_and_leaves_no_view(buffer, backend, monkeypatch):
+    enter = DmaSyncer.__enter__
+
+    def interrupted(syncer):
+        enter(syncer)
+        raise KeyboardInterrupt
+
+    access = buffer.cpu_access(READ)
+    monkeypatch.setattr(DmaSyncer, "__enter__", interrupted)
+    with pytest.raises(KeyboardInterrupt), access:
+        raise AssertionError
+    assert not access.active
+    assert steps(backend) == [START, END]
+    assert access._view is None
+
+
+def test_an_interrupt_just_before_the_end_delays_it_only(buffer, backend, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    access = buffer.cpu_access(READ)
+    monkeypatch.setattr(DmaSyncer, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught, access as view:
+        raise ZeroDivisionError
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+    assert not access.active
+    assert steps(backend) == [START, END]
+    with pytest.raises(ValueError, match="released"):
+        view[0]
+
+
 def test_a_cpu_access_dropped_while_open_gets_its_end(buffer, backend):
     access = buffer.cpu_access(READ)
     view = access.__enter__()
@@ -487,6 +542,18 @@ def test_fences_are_exported_and_imported(allocator, buffer, backend):
     assert "sync_file" not in backend.kernel.open_fds().values()
     imports = [c.arguments[2] for c in backend.journal.calls if c.method == "ioctl" and c.errno == 0]
     assert len(imports) >= 3
+
+
+@pytest.mark.parametrize("make", [DmaBuf.dup, lambda buffer: buffer.export_sync_file(READ)], ids=["dup", "export"])
+def test_a_descriptor_that_finds_no_owner_is_closed(buffer, backend, monkeypatch, make):
+    def no_memory(*_):
+        raise MemoryError
+
+    before = backend.kernel.open_fds()
+    monkeypatch.setattr("dmasync.buffer.Descriptor", no_memory)
+    with pytest.raises(MemoryError):
+        make(buffer)
+    assert backend.kernel.open_fds() == before
 
 
 def test_an_export_that_fails_leaves_nothing(buffer, backend):
