@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,18 +62,40 @@ def project_folder() -> Path:
 def pure_python_links() -> dict[str, Path]:
     """Return the top-level names of the installed distributions that are pure Python, and where each lies.
 
-    A distribution with a compiled module anywhere is left out as a whole: it would be found and then fail to load.
+    A distribution with a compiled module anywhere is left out as a whole, and so is one that needs such a
+    distribution: it would be found and then fail to load.
     """
+    installed = {
+        _canonical(str(distribution.metadata["Name"])): distribution
+        for distribution in reversed([*importlib.metadata.distributions(path=[str(path) for path in import_folders()])])
+    }
+    left_out = {name for name, distribution in installed.items() if not _is_pure(distribution)}
+    while lost := {name for name in installed.keys() - left_out if _required(installed[name]) & left_out}:
+        left_out |= lost
     links: dict[str, Path] = {}
-    for distribution in importlib.metadata.distributions(path=[str(folder) for folder in import_folders()]):
-        files = distribution.files
-        if files is None or any(file.suffix in COMPILED for file in files):
-            continue
-        for name in {file.parts[0] for file in files if file.parts[0] not in ("..", "__pycache__")}:
+    for name in installed.keys() - left_out:
+        for top in {
+            file.parts[0] for file in installed[name].files or () if file.parts[0] not in ("..", "__pycache__")
+        }:
             # .pth files are read by Python itself from folders of its own only.
-            if not name.endswith(".pth"):
-                links.setdefault(name, Path(str(distribution.locate_file(name))))
+            if not top.endswith(".pth"):
+                links[top] = Path(str(installed[name].locate_file(top)))
     return dict(sorted(links.items()))
+
+
+def _is_pure(distribution: importlib.metadata.Distribution) -> bool:
+    files = distribution.files
+    return files is not None and not any(file.suffix in COMPILED for file in files)
+
+
+def _required(distribution: importlib.metadata.Distribution) -> set[str]:
+    """What *distribution* cannot do without: the names of its requirements that no extra asks for."""
+    needs = (text for text in distribution.requires or () if "extra" not in text.partition(";")[2])
+    return {_canonical(match[0]) for text in needs if (match := re.match(r"[\w.-]+", text))}
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def environment_on_host_root() -> dict[str, str]:

@@ -91,3 +91,25 @@ def test_only_packages_without_compiled_parts_are_brought_to_a_foreign_root():
     assert any(name.startswith("pytest-") and name.endswith(".dist-info") for name in links)
     assert "numpy" not in links
     assert not [name for name in links if name.endswith((".pth", ".so"))]
+
+
+def installed(folder, name, *files, requires=()):
+    """A distribution as an installer leaves it, with the given files."""
+    info = folder / f"{name}-1.dist-info"
+    info.mkdir()
+    needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n{needs}", encoding="utf-8")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files), encoding="utf-8")
+
+
+def test_what_needs_a_compiled_package_is_not_brought_either(tmp_path, monkeypatch):
+    monkeypatch.setattr(guest_files, "import_folders", lambda: [tmp_path])
+    installed(tmp_path, "Fast_Core", "fast_core/__init__.py", "fast_core/core.so")
+    installed(tmp_path, "plugin", "plugin/__init__.py", requires=["fast.core >=2 ; python_version > '3'"])
+    installed(tmp_path, "user", "user.py", requires=["plugin"])
+    installed(tmp_path, "careful", "careful.py", requires=["fast-core; extra == 'speed'", "plain"])
+    installed(tmp_path, "plain", "plain.py", "plain.pth", "../bin/plain", "__pycache__/plain.pyc")
+    assert guest_files.pure_python_links() == {
+        "careful.py": tmp_path / "careful.py",
+        "plain.py": tmp_path / "plain.py",
+    }
