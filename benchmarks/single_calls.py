@@ -1,0 +1,93 @@
+"""START and END through fcntl, each call timed alone as a plain program would, by size and access.
+
+    dmasync vm --exact -- python benchmarks/single_calls.py
+    dmasync vm --arch arm64 --exact -- python benchmarks/single_calls.py
+
+On the exact clock a nanosecond is an instruction. A figure is the median of 61 calls, that of a first START the median
+of 15 new buffers. It holds what stands between two readings of the clock: one reading, and the bytecode of the call.
+The suites' rows (``dmasync bench``) hold neither; the last line says what two readings with nothing between them give.
+"""
+
+# ruff: noqa: T201 - printing is all it does
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType, uapi
+
+SIZES = {"64 KiB": 64 << 10, "1 MiB": 1 << 20, "4 MiB": 4 << 20}
+CALLS = 61
+BUFFERS = 15
+WARM_UP = 192
+"""Calls after which CPython has its final form of the code that makes them."""
+ACCESSES = (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE)
+
+
+def timed(kernel: Any, fd: int, argument: bytearray) -> int:
+    """Nanoseconds of one call and of one reading of the clock."""
+    began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, argument)
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began
+
+
+def nothing() -> int:
+    """Nanoseconds of one reading of the clock."""
+    began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began
+
+
+def median(call: Callable[[], int], calls: int = CALLS) -> int:
+    return statistics.median_low([call() for _ in range(calls)])
+
+
+def steady(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> tuple[int, int]:
+    """What a START and an END cost of a buffer that has been STARTed before."""
+    start, end = (uapi.dma_buf_sync.pack(access.value | step) for step in STEPS)
+    with allocator.alloc("single-calls", size) as buffer:
+        fd = buffer.fileno()
+        pairs = [(timed(kernel, fd, start), timed(kernel, fd, end)) for _ in range(1 + CALLS)][1:]
+    return statistics.median_low([pair[0] for pair in pairs]), statistics.median_low([pair[1] for pair in pairs])
+
+
+def first(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> int:
+    """What the first START of a buffer costs."""
+    start, end = (uapi.dma_buf_sync.pack(access.value | step) for step in STEPS)
+    costs = []
+    for _ in range(BUFFERS):
+        with allocator.alloc("single-calls", size) as buffer:
+            costs.append(timed(kernel, buffer.fileno(), start))
+            kernel.ioctl(buffer.fileno(), uapi.DMA_BUF_IOCTL_SYNC, end)
+    return statistics.median_low(costs)
+
+
+STEPS = (uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END)
+
+
+def main(kernel: Any = fcntl, backend: Any = None) -> None:
+    """Print the table; *kernel* has the ioctl that is timed, *backend* the nodes."""
+    gc.disable()
+    release = os.uname()
+    print(f"kernel {release.release}, {release.machine}, Python {sys.version.split()[0]}, one call:")
+    print(f"{'':18}" + "".join(f"{size:>12}" for size in SIZES))
+    with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:
+        for _ in range(WARM_UP // CALLS + 1):
+            steady(allocator, kernel, 4096, SyncType.READ)
+        for access in ACCESSES:
+            costs = [steady(allocator, kernel, size, access) for size in SIZES.values()]
+            firsts = [first(allocator, kernel, size, access) for size in SIZES.values()]
+            for step, figures in zip(("first START", "START", "END"), (firsts, *zip(*costs, strict=True)), strict=True):
+                print(f"{step} {access.name}".ljust(18) + "".join(f"{figure:12,}" for figure in figures))
+    print(f"two readings of the clock: {median(nothing):,}")
+
+
+if __name__ == "__main__":
+    main()
