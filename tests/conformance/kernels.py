@@ -38,6 +38,7 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _MAP_FIXED_NOREPLACE = 0x100000
+_FIOQSIZE = 0x5460
 _DRM_VERSION = 0xC0406400
 
 
@@ -186,6 +187,12 @@ class System:
 
     def size(self, fd: int) -> int:
         return int(self.backend.lseek(fd, 0, os.SEEK_END))
+
+    def bytes_in_pages(self, memfd: int) -> int:
+        """What FIOQSIZE tells: the pages that are there."""
+        argument = bytearray(8)
+        assert self.backend.ioctl(memfd, _FIOQSIZE, argument) == 0
+        return int.from_bytes(argument, "little")
 
     def low_memory(self) -> LowMemory:
         memory = LowMemory()

@@ -34,7 +34,7 @@ for file in sorted(FOLDER.glob("*.jsonl.xz")):
     steps, difference = first_difference(file)
     run += steps
     if difference is not None:
-        print(f"{run}\\t{difference.label}: {difference.fake} instead of {difference.kernel}")
+        print(f"{run}\\t{difference.label}: {difference.said} instead of {difference.recorded}")
         break
 else:
     print(f"{run}\\t")

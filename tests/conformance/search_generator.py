@@ -53,7 +53,14 @@ EVENTS = (
     select.POLLRDNORM | select.POLLWRNORM,
 )
 _SYNC_BITS = (*range(16), 1 << 4, 1 << 31, 1 << 32 | 1, 1 << 63 | 3)
-_INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF)
+_INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF, -1, -PAGE)
+_WO, _EXEC = mmap.PROT_WRITE, mmap.PROT_EXEC
+_PROTECTIONS = (RW, RW, RW, RW, RW, RW, RO, RO, 0, _WO, _EXEC, _EXEC | RO, _EXEC | _WO, _EXEC | RW)
+_NEWLINE = 10
+_HUGE_SIZE = 1 << 40
+"""A udmabuf whose table of pages Linux does not even try to allocate."""
+_LIST_LIMITS = (1024, 1024, 0, 1, 2, 4, -1, -1)
+_SIZE_LIMITS_MB = (64, 64, 1, 1, 1, 0, 2047, _HUGE_SIZE >> 19)
 _BUFFER_ROOM = 64
 _OPEN_FLAGS = (
     os.O_CREAT, os.O_EXCL, os.O_NOCTTY, os.O_TRUNC, os.O_APPEND, os.O_NONBLOCK, os.O_DSYNC, 0o20000, os.O_DIRECT,
@@ -112,7 +119,7 @@ class Generator:
     def ops(self) -> Iterator[Op]:
         """Without end."""
         if self.one_in(3):
-            yield ("limits", self.pick((1024, 1024, 0, 1, 2, 4, -1, -1)), self.pick((64, 64, 1, 1, 1, 0, 2047)))
+            yield ("limits", self.pick(_LIST_LIMITS), self.pick(_SIZE_LIMITS_MB))
         yield ("open", self.out(), UDMABUF, os.O_RDWR)
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
         while True:
@@ -238,6 +245,7 @@ class Generator:
                 ("ftruncate", out, self.pick((0, huge, 4 * huge))),
             )
         )
+        yield self.ioctl(out, FIO["FIOQSIZE"], bytes(8))
         yield ("close", out)
 
     def _memfd(self) -> Iterator[Op]:
@@ -246,7 +254,11 @@ class Generator:
             flags |= self.below(64) << 26
             if flags >> 26 & 0x3F == 30:
                 flags ^= 1 << 26
-        name = "a" * self.pick((1, 3, 8, 8, 0, 248, 249, 250, 251)) if self.one_in(3) else "search"
+        name = "search"
+        if self.one_in(3):
+            name = "a" * self.pick((1, 3, 8, 8, 0, 248, 249, 250, 251))
+        elif self.one_in(6):
+            name = "\u00e4/" * self.pick((1, 82, 83, 84))
         out = self.out()
         yield ("memfd", out, name, flags)
         if out in self.world.held and not self.one_in(4):
@@ -289,7 +301,8 @@ class Generator:
         offset = self.pick((0, 0, 0, PAGE, 1, PAGE - 1, end, end + PAGE, far, far - PAGE, 1 << 63, (1 << 63) - PAGE))
         # Sizes that the kernel would pin are kept small: the guest's memory is too.
         limit = (64 << 20) + PAGE
-        size = self.pick((0, 0, 1, PAGE, PAGE, PAGE - 1, min(end + PAGE, 8 * PAGE), limit, far, far - offset, 1 << 63))
+        sizes = (0, 0, 1, PAGE, PAGE, PAGE - 1, min(end + PAGE, 8 * PAGE), limit, far, far - offset, 1 << 63)
+        size = _HUGE_SIZE if self.one_in(12) else self.pick(sizes)
         if size == 0 and end > 64 * PAGE:
             size = PAGE
         if self.one_in(3):
@@ -390,7 +403,7 @@ class Generator:
         var = self.var("memfd", "dmabuf", "dmabuf", wrong=10)
         held = self.world.held.get(var)
         size = min(held.file.size, 16 * PAGE) if held is not None else PAGE
-        length, prot, flags, offset = size, self.pick((RW, RW, RW, RO, 0, 2)), SHARED, 0
+        length, prot, flags, offset = size, self.pick(_PROTECTIONS), SHARED, 0
         roll = self.below(8)
         if roll == 0:
             length = self.pick((0, 1, PAGE - 1, PAGE, size + 1, size + PAGE, size - 1, 1 << 47, (1 << 62)))
@@ -400,11 +413,15 @@ class Generator:
         elif roll == 2:
             flags = self.pick((0, PRIVATE, PRIVATE, 3, 4, 0x0F, SHARED | 0x4000, SHARED | 0x100, 3 | 1 << 24))
         elif roll == 3:
-            flags = self.pick((SHARED | 0x40000, PRIVATE | 0x40000, 3 | 0x80000, SHARED | 0x80000, SHARED | 0x800))
+            odd = (SHARED | 0x40000, PRIVATE | 0x40000, 3 | 0x80000, SHARED | 0x80000, SHARED | 0x800)
+            flags = self.pick((*odd, SHARED | 0x8000, SHARED | 0x20000, 3 | 0x18000, PRIVATE | 0x8000))
         elif roll == 4:
             flags, length = PRIVATE, self.pick((PAGE, size))
         if length < 0:
             length = 0
+        if held is not None and held.kind in ("udmabuf device", "heap device", "path"):
+            # How /dev is mounted decides whether that is EPERM.
+            prot &= ~mmap.PROT_EXEC
         # A large mapping costs the fake real pages tables, and overcommitment decides: neither is what is asked.
         if held is not None and held.kind in ("memfd", "huge memfd") and 16 * PAGE < length <= 1 << 46:
             length = PAGE
@@ -437,7 +454,12 @@ class Generator:
             yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_SYNC, struct.pack("=Q", access | step))
 
     def _set_name(self) -> Iterator[Op]:
-        name = bytes(97 + self.below(26) for _ in range(self.pick((0, 1, 5, 5, 30, 31, 32, 33, 40))))
+        length = self.pick((0, 1, 5, 5, 30, 31, 32, 33, 40))
+        if self.one_in(4):
+            # Whatever a byte can be but the end of a name and of a line, by which fdinfo is read.
+            name = bytes(1 + self.below(255) for _ in range(length)).replace(bytes([_NEWLINE]), b" ")
+        else:
+            name = bytes(97 + self.below(26) for _ in range(length))
         request = self.pick((uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B))
         # Memory that ends where the name does must hold its NUL, or not: both are asked.
         yield self.ioctl(self.var("dmabuf"), request, name + b"\0" if self.one_in(2) or not name else name)
@@ -509,7 +531,8 @@ class Generator:
             yield ("signal", self.pick(fences))
 
     def _poll(self) -> Iterator[Op]:
-        yield ("poll", self.var("dmabuf", "dmabuf", "sync_file", "memfd", wrong=6), self.pick(EVENTS))
+        events = self.below(1 << 16) if self.one_in(5) else self.pick(EVENTS)
+        yield ("poll", self.var("dmabuf", "dmabuf", "sync_file", "memfd", wrong=6), events)
 
     def _lseek(self) -> Iterator[Op]:
         var = self.var("dmabuf", "memfd", "huge memfd", "sync_file", wrong=6)

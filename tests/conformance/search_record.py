@@ -1,15 +1,16 @@
-"""Programs with the real kernel's recorded answers, to be run against the fake on any host."""
+"""Programs with a real kernel's recorded answers, to be run against the fake on any host, or against a real kernel."""
 
 from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.conformance.search_program import digest, from_json, label_of, observe, outcome_of
-from tests.conformance.search_world import FakeWorld, Op
+from tests.conformance.search_world import FakeWorld, Op, World
 
 FOLDER = Path(__file__).with_name("recorded")
 
@@ -23,18 +24,18 @@ class Answered(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The fake's first answer that is not the recorded one, after *steps* operations of all programs."""
+    """The first answer that is not the recorded one, after *steps* operations of all programs."""
 
     steps: int
     program: int
     label: str
-    fake: str
-    kernel: str
+    said: str
+    recorded: str
 
     def __str__(self) -> str:
-        kernel = "it too, but something else is to be seen" if self.fake == self.kernel else self.kernel
+        recorded = "it too, but something else is to be seen" if self.said == self.recorded else self.recorded
         where = f"program {self.program}, step {self.steps}"
-        return f"{where}: {self.label}: the fake says {self.fake}, the kernel said {kernel}"
+        return f"{where}: {self.label}: {self.said}, the recorded kernel said {recorded}"
 
 
 def programs(file: Path) -> Iterator[list[Answered]]:
@@ -44,11 +45,16 @@ def programs(file: Path) -> Iterator[list[Answered]]:
             yield [Answered(from_json(op), outcome, number) for op, outcome, number in json.loads(line)]
 
 
-def first_difference(file: Path) -> tuple[int, Difference | None]:
-    """Run all programs of *file* against the fake until it answers differently: the steps run, the difference."""
+def first_difference(
+    file: Path, make_world: Callable[[], World] = FakeWorld, most: int | None = None
+) -> tuple[int, Difference | None]:
+    """Run the programs of *file*, *most* of them if given, until one is answered differently.
+
+    Returns the steps run and the difference. *make_world* makes the kernel for each: a fake one unless told otherwise.
+    """
     steps = 0
-    for number, program in enumerate(programs(file)):
-        world = FakeWorld()
+    for number, program in enumerate(islice(programs(file), most)):
+        world = make_world()
         try:
             for op, outcome, wanted in program:
                 steps += 1

@@ -81,6 +81,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("udmabuf_create", "an offset or a size"): _row("EINVAL udmabuf.py _create: if offset"),
     ("udmabuf_create", "more pages than"): _row("EINVAL udmabuf.py _create: if pages >"),
     ("udmabuf_create", "no pages at all"): _row("EINVAL udmabuf.py _create: if not pages"),
+    ("udmabuf_create", "a table of pages"): _row("ENOMEM udmabuf.py _create"),
     ("udmabuf_create", "a memfd that is not open"): _row("EBADFD udmabuf.py _sealed_memfd: if memfd is None"),
     ("check_memfd_seals", "no memfd"): _row("EBADFD udmabuf.py _sealed_memfd: if not isinstance"),
     ("check_memfd_seals", "without F_SEAL_SHRINK"): _row("EINVAL udmabuf.py _sealed_memfd"),

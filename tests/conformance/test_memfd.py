@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 
 import pytest
@@ -12,6 +13,7 @@ from dmasync import uapi
 
 SEAL, SHRINK, GROW, WRITE = uapi.F_SEAL_SEAL, uapi.F_SEAL_SHRINK, uapi.F_SEAL_GROW, uapi.F_SEAL_WRITE
 FUTURE, EXEC = uapi.F_SEAL_FUTURE_WRITE, uapi.F_SEAL_EXEC
+MAP_POPULATE, MAP_NONBLOCK = 0x8000, 0x10000
 ALL_SEALS = SEAL | SHRINK | GROW | WRITE | FUTURE | EXEC
 
 
@@ -420,6 +422,7 @@ def test_what_needs_a_huge_page_is_enomem(system: System) -> None:
         system.create(device, fd, HUGE + PAGE, PAGE)
     with refused(errno.EINVAL):
         system.create(device, fd, 2 * HUGE, PAGE)
+    assert system.bytes_in_pages(fd) == 0
     system.backend.add_seals(fd, WRITE)
     with refused(errno.EPERM):
         system.mmap(fd, HUGE)
@@ -447,3 +450,24 @@ def test_huge_files_are_all_data(system: System, offset: int, whence: int, resul
             system.backend.lseek(fd, offset, whence)
         return
     assert system.backend.lseek(fd, offset, whence) == result
+
+
+@pytest.mark.parametrize(
+    ("prot", "flags", "pages"),
+    [
+        (RW, SHARED, 2),
+        (RO, SHARED, 2),
+        (RW, PRIVATE, 2),
+        (RO, PRIVATE, 2),
+        (mmap.PROT_EXEC, SHARED, 2),
+        (mmap.PROT_WRITE, SHARED, 2),
+        (0, SHARED, 0),
+        (RW, SHARED | MAP_NONBLOCK, 0),
+    ],
+)
+def test_a_mapping_can_bring_all_its_pages(system: System, prot: int, flags: int, pages: int) -> None:
+    fd = system.memfd(4)
+    system.mmap(fd, 2 * PAGE, prot, flags, PAGE)
+    assert system.bytes_in_pages(fd) == 0
+    system.mmap(fd, 2 * PAGE, prot, flags | MAP_POPULATE, PAGE)
+    assert system.bytes_in_pages(fd) == pages * PAGE

@@ -12,6 +12,7 @@ from kernels import PAGE, START_READ, SYSTEM_HEAP, UDMABUF, System, refused
 from dmasync import uapi
 
 MIB = 1 << 20
+CLOSED = 99_999
 SHRINK, GROW, WRITE = uapi.F_SEAL_SHRINK, uapi.F_SEAL_GROW, uapi.F_SEAL_WRITE
 FUTURE, SEAL, EXEC = uapi.F_SEAL_FUTURE_WRITE, uapi.F_SEAL_SEAL, uapi.F_SEAL_EXEC
 BOTH = pytest.mark.parametrize("listed", [False, True], ids=["create", "list"])
@@ -207,6 +208,24 @@ def test_the_size_limit_is_computed_in_64_bits(system: System, limit_mb: int) ->
     device, memfd = system.open(UDMABUF), system.memfd()
     with system.udmabuf_limits(size_limit_mb=limit_mb):
         system.create(device, memfd)
+
+
+@pytest.mark.parametrize(
+    ("pages", "memfd", "code"),
+    [
+        (1 << 28, "closed", errno.ENOMEM),
+        (1 << 28, "open", errno.ENOMEM),
+        ((1 << 29) + 1, "open", errno.EINVAL),
+    ],
+)
+def test_a_table_of_more_than_2_gib_is_enomem_before_any_memfd(
+    system: System, pages: int, memfd: str, code: int
+) -> None:
+    # One entry less, and the machine's memory decides.
+    device = system.open(UDMABUF)
+    fd = system.memfd() if memfd == "open" else CLOSED
+    with system.udmabuf_limits(size_limit_mb=(PAGE << 29) // MIB), refused(code):
+        system.create(device, fd, size=pages * PAGE)
 
 
 @pytest.mark.parametrize("count", [1, 2, 1023, 1024])
