@@ -14,14 +14,20 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 LEAST_FOR_SLOPE = 8
-FLOOR_ROUNDS = 15
 SPECIALISING_CALLS = 192
 LONGEST_PERIOD = 100
 PERIOD_SAMPLE = 250
 """Operations among which a period is looked for: their numbers are small integers, which CPython keeps ready."""
-MOST_DISTURBED = 10
-"""Of those: a timer tick or a new attempt to specialise falls into one now and then, and is then seen twice."""
+MOST_UNUSUAL = 10
+"""Of those, where all cost the same: a timer tick or a new attempt to specialise falls into one now and then."""
+MOST_UNLIKE = 0.12
+"""The part of those that may differ from the one a period later: each of the former is seen twice."""
 DEAREST_FOR_PERIOD_NS = 40_000
+BETWEEN_TICKS_NS = 1_600_000
+"""Of shorter blocks most fall between two ticks of the kernel's timer (4 ms apart, or 10); the others are left out."""
+LONGEST_FOR_SLOPE_NS = 3_500_000
+"""A longer block holds a tick wherever it begins."""
+CLOCK_READINGS = 15
 LOOP_STEPS = 64
 """Twice as many are still small integers, which CPython keeps ready."""
 
@@ -52,9 +58,10 @@ class Operation(NamedTuple):
 class Plan:
     """How often to measure; block times in nanoseconds, which on the exact clock are instructions.
 
-    A block takes at most ``block_ns`` and ``most_operations`` operations (one operation at least). There are ``rounds``
-    of them, fewer where they would take more than ``budget_ns``, but at least ``least_rounds``. ``exact`` counts
-    instructions: whole numbers, and blocks longer than ``block_ns`` begin just after a timer tick.
+    A block takes at most ``block_ns`` and ``most_operations`` operations (one operation at least), and with what goes
+    around it at most ``whole_block_ns``. There are ``rounds`` of them, fewer where they would take more than
+    ``budget_ns``, but at least ``least_rounds``; ``floor_rounds`` go into each figure that is taken off. ``exact``
+    counts instructions: whole numbers, and no timer tick within a block where that can be had.
     """
 
     exact: bool
@@ -62,8 +69,10 @@ class Plan:
     least_rounds: int
     warmup_operations: int
     block_ns: int
+    whole_block_ns: int
     most_operations: int
     budget_ns: int
+    floor_rounds: int
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,12 +80,14 @@ class Plan:
 
 EXACT = Plan(
     exact=True,
-    rounds=31,
+    rounds=21,
     least_rounds=7,
     warmup_operations=192,
     block_ns=150_000,
+    whole_block_ns=8_000_000,
     most_operations=32,
-    budget_ns=60_000_000,
+    budget_ns=40_000_000,
+    floor_rounds=9,
 )
 WALL = Plan(
     exact=False,
@@ -84,8 +95,10 @@ WALL = Plan(
     least_rounds=20,
     warmup_operations=300,
     block_ns=200_000,
+    whole_block_ns=50_000_000,
     most_operations=4096,
     budget_ns=300_000_000,
+    floor_rounds=15,
 )
 
 
@@ -122,12 +135,12 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
         _warm_up(stopwatch, plan)
     pilot = min(stopwatch.blocks(1, 3))
     period = _period(stopwatch, pilot, plan)
-    operations = period * max(1, _operations(pilot, plan, operation) // period)
+    operations = period * max(1, _operations(pilot, stopwatch.whole_block(1), plan, operation) // period)
     _warm_up(stopwatch, plan, operations, budget_ns=plan.budget_ns // 8)
-    aligned = plan.exact and pilot * operations > plan.block_ns
-    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // stopwatch.whole_block(operations, aligned)))
-    floor = _floor(stopwatch, operations, plan)
-    nets = [max(0.0, (took - floor) / operations - loop) for took in stopwatch.blocks(operations, rounds, aligned)]
+    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // stopwatch.whole_block(operations)))
+    floor = _floor(stopwatch, operations, pilot, plan)
+    blocks = stopwatch.placed_blocks(operations, rounds, pilot * operations, plan)
+    nets = [max(0.0, (took - floor) / operations - loop) for took in blocks]
     if plan.exact:
         nets = [float(round(net)) for net in nets]
     return Measured(nets, operations, float(floor), loop, _clock_cost(), dict(operation.facts))
@@ -136,7 +149,7 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
 def _clock_cost() -> float:
     """What reading the clock takes of what it measures: the least time between two readings."""
     clock = time.perf_counter_ns
-    return float(min(-clock() + clock() for _ in range(FLOOR_ROUNDS)))
+    return float(min(-clock() + clock() for _ in range(CLOCK_READINGS)))
 
 
 def _empty_loop(count: int) -> None:
@@ -148,20 +161,26 @@ def _loop_cost(plan: Plan) -> float:
     """What a step of an empty loop costs: with it taken off, a pair costs what its START and its END cost."""
     stopwatch = _Stopwatch(Operation(_empty_loop))
     _warm_up(stopwatch, plan)
-    floor = _floor(stopwatch, LOOP_STEPS, plan)
-    return max(0.0, (stopwatch.middle(LOOP_STEPS) - floor) / LOOP_STEPS)
+    pilot = min(stopwatch.blocks(1, 3))
+    floor = _floor(stopwatch, LOOP_STEPS, pilot, plan)
+    return max(0.0, (stopwatch.middle(LOOP_STEPS, pilot, plan) - floor) / LOOP_STEPS)
 
 
-def _floor(stopwatch: _Stopwatch, operations: int, plan: Plan) -> int:
+def _floor(stopwatch: _Stopwatch, operations: int, pilot: int, plan: Plan) -> int:
     """What a block costs beside its operations.
 
     The longer block of two tells it best: where a loop begins, its first step and its end are then left out. A block
     of nothing tells it where operations are dear enough to make no difference, and where the clock is noisy: the
     difference of two long blocks would be noise.
     """
-    if plan.exact and operations >= LEAST_FOR_SLOPE and 2 * operations <= stopwatch.operation.most:
-        return max(0, 2 * stopwatch.middle(operations) - stopwatch.middle(2 * operations))
-    return stopwatch.middle(0)
+    longer = 2 * operations
+    if (
+        plan.exact
+        and operations >= LEAST_FOR_SLOPE
+        and longer <= min(stopwatch.operation.most, LONGEST_FOR_SLOPE_NS // pilot)
+    ):
+        return max(0, 2 * stopwatch.middle(operations, pilot, plan) - stopwatch.middle(longer, pilot, plan))
+    return stopwatch.middle(0, pilot, plan)
 
 
 def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
@@ -175,21 +194,22 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
         return 1
     costs = stopwatch.blocks(1, PERIOD_SAMPLE)
     usual = sorted(costs)[PERIOD_SAMPLE // 2]
-    if sum(abs(cost - usual) > 1 for cost in costs) <= MOST_DISTURBED:
+    if sum(abs(cost - usual) > 1 for cost in costs) <= MOST_UNUSUAL:
         return 1
 
-    def disturbed(period: int) -> int:
-        return sum(abs(one - other) > 1 for one, other in zip(costs, costs[period:], strict=False))
+    def unlike(period: int) -> float:
+        differ = [abs(one - other) > 1 for one, other in zip(costs, costs[period:], strict=False)]
+        return sum(differ) / len(differ)
 
-    best = min(range(2, LONGEST_PERIOD + 1), key=disturbed)
-    return best if disturbed(best) <= MOST_DISTURBED else 1
+    best = min(range(2, LONGEST_PERIOD + 1), key=unlike)
+    return best if unlike(best) <= MOST_UNLIKE else 1
 
 
-def _operations(pilot: int, plan: Plan, operation: Operation) -> int:
+def _operations(pilot: int, whole: int, plan: Plan, operation: Operation) -> int:
     """A power of two, so that a small difference between two machines seldom changes it."""
-    most = max(1, min(plan.most_operations, operation.most))
+    most = max(1, min(plan.most_operations, operation.most, plan.block_ns // pilot, plan.whole_block_ns // whole))
     operations = operation.least
-    while operations * 2 <= most and operations * 2 * pilot <= plan.block_ns:
+    while operations * 2 <= most:
         operations *= 2
     return operations
 
@@ -222,8 +242,34 @@ class _Stopwatch:
         self._timed = FunctionType(_timed.__code__.replace(), globals())
         self.blocks(0, SPECIALISING_CALLS)
 
-    def blocks(self, count: int, rounds: int, aligned: bool = False) -> array[int]:
-        """Nanoseconds of each of *rounds* blocks of *count* operations.
+    def placed_blocks(self, count: int, rounds: int, length: int, plan: Plan) -> array[int]:
+        """As :meth:`blocks`; on the exact clock, without a timer tick in them or with as many in each of them.
+
+        *length* is about how long a block takes.
+        """
+        if not plan.exact:
+            return self.blocks(count, rounds)
+        if length > BETWEEN_TICKS_NS:
+            return self.blocks(count, rounds, aligned=True)
+        return self._blocks_between_ticks(count, rounds)
+
+    def _blocks_between_ticks(self, count: int, rounds: int) -> array[int]:
+        taken = array("q", bytes(8 * rounds))
+        operation, timed, read, coarse = self.operation, self._timed, time.clock_gettime_ns, _CLOCK_MONOTONIC_COARSE
+        index = 0
+        for chance in range(4 * rounds, 0, -1):
+            operation.prepare(count)
+            began = read(coarse)
+            taken[index] = timed(operation.run, count, time.perf_counter_ns)
+            # One with a tick in it is written over, while there are chances.
+            index += read(coarse) == began or chance <= rounds - index
+            operation.clean()
+            if index == rounds:
+                break
+        return taken
+
+    def blocks(self, count: int, rounds: int, *, aligned: bool = False) -> array[int]:
+        """Nanoseconds of each of *rounds* blocks of *count* operations; *aligned*: just after a timer tick.
 
         The numbers go into memory that is there beforehand: an object more that lives on after a block is a different
         path through the allocator for the next one.
@@ -238,14 +284,14 @@ class _Stopwatch:
             operation.clean()
         return taken
 
-    def middle(self, count: int) -> int:
-        """The median block."""
-        return sorted(self.blocks(count, FLOOR_ROUNDS))[FLOOR_ROUNDS // 2]
+    def middle(self, count: int, pilot: int, plan: Plan) -> int:
+        """The median block; *pilot* is what one operation takes."""
+        return sorted(self.placed_blocks(count, plan.floor_rounds, count * pilot, plan))[plan.floor_rounds // 2]
 
-    def whole_block(self, count: int, aligned: bool = False) -> int:
+    def whole_block(self, count: int) -> int:
         """Nanoseconds of a block with what goes around it."""
         began = time.perf_counter_ns()
-        self.blocks(count, 1, aligned)
+        self.blocks(count, 1)
         return max(1, time.perf_counter_ns() - began)
 
 

@@ -160,7 +160,7 @@ def _note(suites: Suites, measured: Measured, benchmark: Any, arguments: dict[st
         arch=machine["machine"],
         kernel=machine["release"],
         python=machine["python_version"],
-        exact=suites.exact and _is_exact(measured.rounds),
+        exact=suites.exact and not facts.get("resolution") and _is_exact(measured.rounds),
         # The operation itself knows best how many system calls it makes.
         **{name: arguments[name] for name in _ARGUMENT_FACTS if name in arguments},
         **{**facts, **{name: measured.facts.pop(name) for name in _OWN_FACTS if name in measured.facts}},

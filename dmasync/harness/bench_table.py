@@ -105,6 +105,7 @@ def _reading(rows: Iterable[Row], unit: str) -> str:
 def _inexact(rows: Iterable[Row]) -> list[str]:
     return [
         f"not exact: {printable(row.fullname)}: {_shown(row.median)}, quartiles {_shown(row.q1)} to {_shown(row.q3)}"
+        + (f", from boot to boot up to {row.facts.resolution:g} %" if row.facts.resolution else "")
         for row in rows
         if row.is_exact_clock and not row.facts.exact
     ]

@@ -45,8 +45,9 @@ class RowFacts:
 
     ``size`` is in bytes, None where a row has no buffer. ``attached`` tells whether a device has mapped the
     buffer. ``calls`` is the number of system calls in one operation (2 for a pair). ``exact`` says that the
-    unit is instructions and every round took the same number. ``resolution`` is how far the row moves from boot to
-    boot where nothing changed, in percent of its cost: what memory and threads do to it. 0 for a plain system call.
+    unit is instructions, and every round took the same number, which every boot will find again. ``resolution`` is how
+    far a row that is not exact moves from boot to boot where nothing changed, in percent of its cost: what the page
+    allocator and threads do to it.
     """
 
     unit: str = SECONDS

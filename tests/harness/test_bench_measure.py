@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,25 +15,36 @@ from dmasync.harness.bench_measure import EXACT, WALL, Operation, measure
 
 CLOCK_COST = 490
 CALL_COST = 210
+TICK = 4_000_000
+TICK_COST = 2_400
 
 
 class Machine:
     """A clock that moves by what the operation and reading the clock cost."""
 
     def __init__(self, cost: int, disturbances: Iterator[int] | None = None) -> None:
-        self.now = 0
-        self.coarse = 0
+        self._now = 0
         self.cost = cost
         self.blocks: list[int] = []
         self._disturbances = disturbances
+
+    @property
+    def now(self) -> int:
+        return self._now
+
+    @now.setter
+    def now(self, now: int) -> None:
+        """Time goes on; at each of the kernel's ticks it takes a step more."""
+        ticks = now // TICK - self._now // TICK
+        self._now = now + ticks * TICK_COST
 
     def read(self) -> int:
         self.now += CLOCK_COST
         return self.now
 
     def read_coarse(self, clock: int) -> int:
-        self.coarse += 1
-        return self.coarse // 3
+        self.now += 500
+        return self.now // TICK
 
     def run(self, count: int) -> None:
         self.blocks.append(count)
@@ -175,13 +187,29 @@ def test_a_cheap_operation_gets_all_rounds(machine: Any) -> None:
     assert len(measure(Operation(machine(1_000).run), EXACT).rounds) == EXACT.rounds
 
 
-def test_long_exact_rounds_begin_just_after_a_timer_tick(machine: Any) -> None:
-    clock = machine(1_000_000)
-    measure(Operation(clock.run), EXACT)
-    assert clock.coarse > 0
-    clock = machine(1_000)
-    measure(Operation(clock.run), EXACT)
-    assert clock.coarse == 0
+@pytest.mark.parametrize("cost", [400_000, 1_500_000, 3_000_000])
+def test_no_timer_tick_is_in_an_exact_round_that_fits_between_two(machine: Any, cost: int) -> None:
+    assert set(measure(Operation(machine(cost).run), EXACT).rounds) == {cost}
+
+
+def test_every_exact_round_that_is_longer_holds_as_many_ticks(machine: Any) -> None:
+    assert set(measure(Operation(machine(6_000_000).run), EXACT).rounds) == {6_000_000.0 + TICK_COST}
+
+
+def test_rounds_in_which_there_is_always_a_tick_are_taken_as_they_are(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = machine(5_000)
+    moments = itertools.count()
+    monkeypatch.setattr(bench_measure.time, "clock_gettime_ns", lambda coarse: next(moments))
+    measured = measure(Operation(clock.run), EXACT)
+    assert len(measured.rounds) == EXACT.rounds
+    assert min(measured.rounds) == 5_000
+
+
+def test_the_wall_clocks_rounds_keep_what_fell_into_them(machine: Any) -> None:
+    measured = measure(Operation(machine(100_000).run), WALL)
+    assert len(set(measured.rounds)) > 1
 
 
 def test_preparing_and_cleaning_are_not_counted_and_go_around_every_block(machine: Any) -> None:
