@@ -123,6 +123,16 @@ class Check:
             line = [[to_json(op), outcome, number] for op, number, outcome in answers]
             search.recorder.write(json.dumps(line, separators=(",", ":")) + "\n")
 
+    def write_log(self, file: Path | None, first: int, seconds: float) -> dict[str, Any]:
+        """The statistics so far, as they are in *file* then; it holds a whole log at any time."""
+        log = self.search.summary() | {"refusals": dict(sorted(self.places.items())), "first": first}
+        log |= {"seeds": sorted(int(seed) for seed in self.seeds), "seconds": round(seconds, 1)}
+        if file is not None:
+            part = file.with_name(file.name + ".part")
+            part.write_text(json.dumps(log, indent=1) + "\n")
+            part.replace(file)
+        return log
+
 
 def check(options: argparse.Namespace) -> int:
     """Run what was written; the same report as the search's."""
@@ -130,7 +140,7 @@ def check(options: argparse.Namespace) -> int:
     began = time.monotonic()
     search = Search(RealMachine(), folder)
     checked = Check(search)
-    gc.disable()
+    gc.disable()  # until it is asked for below: every step's garbage is its own
     for number, prepared in enumerate(_prepared(options.file, options.first)):
         if options.seconds is not None and time.monotonic() - began > options.seconds:
             break
@@ -142,15 +152,14 @@ def check(options: argparse.Namespace) -> int:
         checked.program(prepared)
         if number % _COLLECT_EVERY == 0:
             gc.collect()
+            # A machine that is stopped in the middle has not worked for nothing.
+            checked.write_log(options.log, options.first, time.monotonic() - began)
     if search.recorder is not None:
         search.recorder.close()
     search.machine.close()
-    summary = search.summary() | {"refusals": dict(sorted(checked.places.items())), "first": options.first}
-    seconds = time.monotonic() - began
-    seeds = sorted(int(seed) for seed in checked.seeds)
-    print_summary(summary, seconds, seeds)
-    if options.log is not None:
-        options.log.write_text(json.dumps(summary | {"seeds": seeds, "seconds": round(seconds, 1)}, indent=1) + "\n")
+    gc.enable()
+    summary = checked.write_log(options.log, options.first, time.monotonic() - began)
+    print_summary(summary, summary["seconds"], summary["seeds"])
     return 1 if summary["divergences"] else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import lzma
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fakes.kernel import FakeKernel
+from tests.conformance import search, search_prepared
 from tests.conformance.mutants import ROOT
 from tests.conformance.mutants_list import MUTANTS, Mutant
 from tests.conformance.search_generator import Generator
@@ -22,6 +24,25 @@ from tests.conformance.search_table import TABLE, joined, table_rows
 from tests.conformance.search_world import FakeWorld, Op
 
 STEPS = 300
+
+
+class Machine:
+    """What takes the real kernel's place: its worlds are fake, too."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """What checks a file of 1,000 steps, and the log that it writes."""
+    file = tmp_path / "programs.bin"
+    search_prepared.write(file, 1000, range(1, 3))
+    monkeypatch.setattr(search_prepared, "RealMachine", Machine)
+    for module in (search, search_prepared):
+        monkeypatch.setattr(module, "RealWorld", lambda machine: FakeWorld())
+    log = tmp_path / "log.json"
+    return argparse.Namespace(file=file, first=0, seconds=None, log=log, record=None, record_programs=0)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +116,35 @@ def test_a_kernel_that_answers_differently_is_found(tmp_path: Path, monkeypatch:
     steps, difference = first_difference(file)
     assert difference is not None
     assert difference.steps == steps <= STEPS
+
+
+def test_a_file_of_programs_is_confirmed_by_a_kernel_that_answers_the_same(prepared: argparse.Namespace) -> None:
+    assert search_prepared.check(prepared) == 0
+    log = json.loads(prepared.log.read_text())
+    assert (log["steps"], log["programs"], log["seeds"], log["divergences"]) == (1000, 3, [1, 2], [])
+    assert log["refusals"]
+    assert sum(log["operations"]["memfd"].values()) > 0
+
+
+def test_programs_can_be_skipped(prepared: argparse.Namespace) -> None:
+    prepared.first = 2
+    assert search_prepared.check(prepared) == 0
+    assert json.loads(prepared.log.read_text())["steps"] == 200
+
+
+def test_a_kernel_that_answers_otherwise_is_told_side_by_side(
+    prepared: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Other(FakeWorld):
+        def do_lseek(self, var: int, offset: int, whence: int) -> int:
+            return super().do_lseek(var, offset, whence) + 1
+
+    for module in (search, search_prepared):
+        monkeypatch.setattr(module, "RealWorld", lambda machine: Other())
+    assert search_prepared.check(prepared) == 1
+    assert "lseek" in capsys.readouterr().out
+    assert json.loads(prepared.log.read_text())["divergences"]
+    assert list((prepared.log.parent / "divergences").glob("*.json"))
 
 
 def test_bytes_that_differ_in_a_mapping_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
