@@ -103,7 +103,9 @@ def _build(folder: Path, machine: str, progress: Progress) -> list[str]:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     for number, file in enumerate(files, 1):
-        progress.phase(f"building the {machine} root folder: package {number} of {len(files)}")
+        # Some ten lines, not scores of them, where the progress is a log.
+        if number % max(1, len(files) // 10) == 0:
+            progress.phase(f"building the {machine} root folder: package {number} of {len(files)}")
         apt.unpack(file, root)
     (folder / "packages").write_text("\n".join(file.name for file in files) + "\n", encoding="utf-8")
     shutil.rmtree(archives)
