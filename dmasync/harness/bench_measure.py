@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 LEAST_FOR_SLOPE = 8
 SPECIALISING_CALLS = 192
 LONGEST_PERIOD = 100
+PERIOD_LOOKS = 4
 PERIOD_SAMPLE = 250
 """Operations among which a period is looked for: their numbers are small integers, which CPython keeps ready."""
 MOST_UNUSUAL = 10
@@ -122,23 +123,29 @@ class Measured:
 def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> Measured:
     """Time *operation* as *plan* says, in this process, with the garbage collector off.
 
-    *warm* is a cheap operation that runs the same code: it takes most of the warm-up where *operation* is dear.
+    *warm* is a cheap operation that runs the same code: it takes most of the warm-up where *operation* is dear, and
+    tells what a block costs beside its operations.
     """
     gc.collect()
     gc.freeze()
     gc.disable()
     loop = 0.0 if operation.counts_loop else _loop_cost(plan)
-    if warm is not None:
-        _warm_up(_Stopwatch(warm), plan)
+    twin = None if warm is None else _Stopwatch(warm)
+    if twin is not None:
+        _warm_up(twin, plan)
     stopwatch = _Stopwatch(operation)
-    if warm is None:
+    if twin is None:
         _warm_up(stopwatch, plan)
     pilot = min(stopwatch.blocks(1, 3))
     period = _period(stopwatch, pilot, plan)
     operations = period * max(1, _operations(pilot, stopwatch.whole_block(1), plan, operation) // period)
     _warm_up(stopwatch, plan, operations, budget_ns=plan.budget_ns // 8)
     rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // stopwatch.whole_block(operations)))
-    floor = _floor(stopwatch, operations, pilot, plan)
+    floor = _slope_floor(stopwatch, operations, pilot, plan)
+    if floor is None:
+        floor = _short_floor(twin or stopwatch, plan)
+    if floor is None:
+        floor = stopwatch.middle(0, pilot, plan)
     blocks = stopwatch.placed_blocks(operations, rounds, pilot * operations, plan)
     nets = [max(0.0, (took - floor) / operations - loop) for took in blocks]
     if plan.exact:
@@ -162,25 +169,31 @@ def _loop_cost(plan: Plan) -> float:
     stopwatch = _Stopwatch(Operation(_empty_loop))
     _warm_up(stopwatch, plan)
     pilot = min(stopwatch.blocks(1, 3))
-    floor = _floor(stopwatch, LOOP_STEPS, pilot, plan)
+    floor = _slope_floor(stopwatch, LOOP_STEPS, pilot, plan)
+    if floor is None:
+        floor = stopwatch.middle(0, pilot, plan)
     return max(0.0, (stopwatch.middle(LOOP_STEPS, pilot, plan) - floor) / LOOP_STEPS)
 
 
-def _floor(stopwatch: _Stopwatch, operations: int, pilot: int, plan: Plan) -> int:
-    """What a block costs beside its operations.
+def _slope_floor(stopwatch: _Stopwatch, operations: int, pilot: int, plan: Plan) -> int | None:
+    """What a block costs beside its operations, as the longer block of two tells it.
 
-    The longer block of two tells it best: where a loop begins, its first step and its end are then left out. A block
-    of nothing tells it where operations are dear enough to make no difference, and where the clock is noisy: the
-    difference of two long blocks would be noise.
+    That is more than a block of nothing costs: where a loop begins, its first step and its end are in it. None where
+    operations are too dear, or the clock is noisy: the difference of two long blocks would be noise.
     """
     longer = 2 * operations
-    if (
-        plan.exact
-        and operations >= LEAST_FOR_SLOPE
-        and longer <= min(stopwatch.operation.most, LONGEST_FOR_SLOPE_NS // pilot)
-    ):
-        return max(0, 2 * stopwatch.middle(operations, pilot, plan) - stopwatch.middle(longer, pilot, plan))
-    return stopwatch.middle(0, pilot, plan)
+    if not plan.exact or operations < LEAST_FOR_SLOPE:
+        return None
+    if longer > min(stopwatch.operation.most, LONGEST_FOR_SLOPE_NS // pilot):
+        return None
+    return max(0, 2 * stopwatch.middle(operations, pilot, plan) - stopwatch.middle(longer, pilot, plan))
+
+
+def _short_floor(twin: _Stopwatch, plan: Plan) -> int | None:
+    """The floor that the shortest blocks tell of *twin*, a cheap operation with the same loop; None where none does."""
+    pilot = min(twin.blocks(1, 3))
+    period = _period(twin, pilot, plan)
+    return _slope_floor(twin, period * -(-LEAST_FOR_SLOPE // period), pilot, plan)
 
 
 def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
@@ -192,7 +205,16 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
     """
     if not plan.exact or pilot > DEAREST_FOR_PERIOD_NS or stopwatch.operation.most < LONGEST_PERIOD:
         return 1
-    costs = stopwatch.blocks(1, PERIOD_SAMPLE)
+    # A look that comes while the code is only about to find its rhythm sees none.
+    for _ in range(PERIOD_LOOKS):
+        period = _period_of(stopwatch.blocks(1, PERIOD_SAMPLE))
+        if period is not None:
+            return period
+    return 1
+
+
+def _period_of(costs: Sequence[int]) -> int | None:
+    """The period of *costs*: 1 where they are the same, None where they neither are nor repeat themselves."""
     usual = sorted(costs)[PERIOD_SAMPLE // 2]
     if sum(abs(cost - usual) > 1 for cost in costs) <= MOST_UNUSUAL:
         return 1
@@ -202,7 +224,7 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
         return sum(differ) / len(differ)
 
     best = min(range(2, LONGEST_PERIOD + 1), key=unlike)
-    return best if unlike(best) <= MOST_UNLIKE else 1
+    return best if unlike(best) <= MOST_UNLIKE else None
 
 
 def _operations(pilot: int, whole: int, plan: Plan, operation: Operation) -> int:

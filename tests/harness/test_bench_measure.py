@@ -105,6 +105,57 @@ def test_a_cheap_operations_floor_leaves_out_what_the_first_round_costs_more(mac
     assert measured.floor == CLOCK_COST + CALL_COST + 64
 
 
+def with_first_step(machine: Machine, cost: int) -> Operation:
+    """An operation whose first step in a block costs 64 more than the others."""
+
+    def run(count: int) -> None:
+        machine.now += CALL_COST + count * cost + (64 if count else 0)
+
+    return Operation(run)
+
+
+@pytest.mark.parametrize("cost", [100_000, 1_000_000, 100_000_000])
+def test_a_dear_operations_floor_is_that_of_its_cheap_twin(machine: Any, cost: int) -> None:
+    clock = machine(0)
+    measured = measure(with_first_step(clock, cost), EXACT, with_first_step(clock, 1_000))
+    assert measured.floor == CLOCK_COST + CALL_COST + 64
+    assert measured.rounds[0] == cost + (cost // TICK * TICK_COST if cost > TICK else 0)
+
+
+def test_a_twin_whose_cost_repeats_itself_tells_the_floor_over_whole_periods(machine: Any) -> None:
+    clock = machine(0)
+    made = 0
+
+    def run(count: int) -> None:
+        nonlocal made
+        clock.now += CALL_COST + (64 if count else 0)
+        for _ in range(count):
+            clock.now += 6_400 + (18 if made % 85 < 53 else 0)
+            made += 1
+
+    measured = measure(with_first_step(clock, 1_000_000), EXACT, Operation(run))
+    assert measured.floor == CLOCK_COST + CALL_COST + 64
+
+
+def test_an_operation_that_fills_its_blocks_tells_its_floor_by_shorter_ones(machine: Any) -> None:
+    measured = measure(with_first_step(machine(0), 1_000)._replace(most=16), EXACT)
+    assert measured.operations == 16
+    assert measured.floor == CLOCK_COST + CALL_COST + 64
+    assert set(measured.rounds) == {1_000.0}
+
+
+def test_a_twin_that_may_not_be_called_often_enough_tells_nothing(machine: Any) -> None:
+    clock = machine(0)
+    twin = with_first_step(clock, 1_000)._replace(most=8)
+    assert measure(with_first_step(clock, 1_000_000), EXACT, twin).floor == CLOCK_COST + CALL_COST
+
+
+def test_the_wall_clock_asks_no_twin(machine: Any) -> None:
+    clock = machine(0)
+    measured = measure(with_first_step(clock, 1_000_000), WALL, with_first_step(clock, 1_000))
+    assert measured.floor == CLOCK_COST + CALL_COST
+
+
 def test_the_wall_clocks_floor_is_a_block_of_nothing(machine: Any) -> None:
     clock = machine(1_000)
     measured = measure(Operation(clock.run), WALL)
@@ -126,6 +177,35 @@ def test_a_cost_that_repeats_itself_is_measured_over_whole_periods(machine: Any)
     measured = measure(Operation(run), EXACT)
     assert measured.operations == 85
     assert set(measured.rounds) == {6_400.0 + round(18 * 53 / 85)}
+
+
+def test_a_period_that_begins_late_is_found(machine: Any) -> None:
+    clock = machine(6_400)
+    made = 0
+
+    def run(count: int) -> None:
+        nonlocal made
+        clock.now += CALL_COST
+        for _ in range(count):
+            unsettled = made < 500 and made * made % 7 < 3
+            clock.now += 6_400 + (300 if unsettled else 18 if made % 85 < 53 else 0)
+            made += 1
+
+    assert measure(Operation(run), EXACT).operations == 85
+
+
+def test_a_cost_that_never_repeats_itself_is_measured_in_plain_blocks(machine: Any) -> None:
+    clock = machine(6_400)
+    made = 0
+
+    def run(count: int) -> None:
+        nonlocal made
+        clock.now += CALL_COST
+        for _ in range(count):
+            clock.now += 6_400 + 2 * made
+            made += 1
+
+    assert measure(Operation(run), EXACT).operations == 16
 
 
 def test_a_period_is_found_although_ticks_disturb_it(machine: Any) -> None:
