@@ -187,7 +187,7 @@ def test_a_period_that_begins_late_is_found(machine: Any) -> None:
         nonlocal made
         clock.now += CALL_COST
         for _ in range(count):
-            unsettled = made < 500 and made * made % 7 < 3
+            unsettled = made < 500 and (made * 2_654_435_761 >> 9) % 5 < 2
             clock.now += 6_400 + (300 if unsettled else 18 if made % 85 < 53 else 0)
             made += 1
 
