@@ -89,7 +89,7 @@ def first_start(bench: Bench, *, provider: str, size: int, access: str, attached
         fds.clear()
         buffers.clear()
 
-    return Operation(run, prepare, clean, most=max(1, min(8, (64 << 20) // size)))
+    return Operation(run, prepare, clean, most=max(1, min(16, (64 << 20) // size)))
 
 
 def _fcntl(bench: Bench, provider: str, size: int, access: SyncType, attached: bool) -> Operation:
