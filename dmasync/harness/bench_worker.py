@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import mmap
 import os
 import platform
 import subprocess
@@ -215,6 +216,7 @@ def this_host() -> dict[str, Any]:
         "machine_info": {
             "node": platform.node(),
             "machine": platform.machine(),
+            "page_size": mmap.PAGESIZE,
             "python_compiler": platform.python_compiler(),
             "python_implementation": platform.python_implementation(),
             "python_implementation_version": platform.python_version(),

@@ -20,7 +20,7 @@ from dmasync.harness.rows_file import Run, load_run
 
 SCHEMA = 1
 PAGE = 4096
-"""A buffer's size is whole pages, of 4 KiB unless --page-size says otherwise."""
+"""A buffer's size is whole pages: the run's machine says of how many bytes. An older run does not."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="default: %(default)s",
     )
     parser.add_argument("--in-flight", type=int, default=4, metavar="N", help="buffers (default: %(default)s)")
-    parser.add_argument("--page-size", type=int, default=PAGE, metavar="N", help="bytes (default: %(default)s)")
+    parser.add_argument("--page-size", type=int, metavar="N", help="bytes (default: that of the run's machine)")
     parser.add_argument(
         "--instructions-per-second",
         type=float,
@@ -69,8 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fit, answer, print."""
-    stream = _stream(options)
     found = load_run(options.run_file)
+    stream = _stream(options, found)
     lines, too_few = fit(found.rows.values())
     if not lines:
         detail = "" if not too_few else f": {named(too_few[0])} was measured at one size only; run without --quick"
@@ -125,7 +125,7 @@ def _listed(values: set[object]) -> str:
     return ", ".join(sorted(map(str, values))) or "none"
 
 
-def _stream(options: argparse.Namespace) -> Stream:
+def _stream(options: argparse.Namespace, found: Run) -> Stream:
     size = options.bytes
     if size is None:
         if (match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", options.frame)) is None:
@@ -137,8 +137,13 @@ def _stream(options: argparse.Namespace) -> Stream:
             raise CommandError(f"--{name.replace('_', '-')} {value:g}: expected more than 0")
     if size < 1:
         raise CommandError(f"a frame of {size} bytes: expected at least 1")
-    pages = -(-size // options.page_size)
-    return Stream(pages * options.page_size, options.fps, options.access, options.in_flight)
+    page = options.page_size or _page_size(found)
+    return Stream(-(-size // page) * page, options.fps, options.access, options.in_flight)
+
+
+def _page_size(found: Run) -> int:
+    told = found.machine.get("page_size")
+    return told if isinstance(told, int) and told > 0 else PAGE
 
 
 def _document(

@@ -185,6 +185,13 @@ def test_a_buffer_is_whole_pages(model: Any, run: Path, arguments: tuple[str, ..
     assert json.loads(model(run, *arguments, "--json")[1])["stream"]["size"] == size
 
 
+def test_the_runs_machine_tells_its_page_size(model: Any, tmp_path: Path) -> None:
+    content = run_files.document(rows(), not_measured={}, machine={"page_size": 65536})
+    run = run_files.write(tmp_path / "run.json", content)
+    assert json.loads(model(run, "--bytes", 1, "--json")[1])["stream"]["size"] == 65536
+    assert json.loads(model(run, "--bytes", 1, "--page-size", 4096, "--json")[1])["stream"]["size"] == 4096
+
+
 def test_wall_rows_give_time_and_take_no_instruction_rate(model: Any, tmp_path: Path) -> None:
     run = run_files.write(
         tmp_path / "run.json", run_files.document(rows(unit="ns", exact=False, rung="hardware"), not_measured={})
