@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FunctionType
@@ -20,9 +21,11 @@ PERIOD_LOOKS = 4
 PERIOD_SAMPLE = 250
 """Operations among which a period is looked for: their numbers are small integers, which CPython keeps ready."""
 MOST_UNUSUAL = 10
-"""Of those, where all cost the same: a timer tick or a new attempt to specialise falls into one now and then."""
-MOST_UNLIKE = 0.12
-"""The part of those that may differ from the one a period later: each of the former is seen twice."""
+"""Of those: a timer tick or a new attempt to specialise falls into one now and then."""
+MOST_UNLIKE = 0.03
+"""The part of those that may differ from the one a period later. Two long stretches are alike at many distances: at a
+distance of 2, one in ten of CPython's turns of 84 differs.
+"""
 DEAREST_FOR_PERIOD_NS = 40_000
 BETWEEN_TICKS_NS = 1_600_000
 """Of shorter blocks most fall between two ticks of the kernel's timer (4 ms apart, or 10); the others are left out."""
@@ -215,12 +218,17 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
 
 def _period_of(costs: Sequence[int]) -> int | None:
     """The period of *costs*: 1 where they are the same, None where they neither are nor repeat themselves."""
-    usual = sorted(costs)[PERIOD_SAMPLE // 2]
-    if sum(abs(cost - usual) > 1 for cost in costs) <= MOST_UNUSUAL:
+    seen = Counter(costs)
+    if seen.most_common(1)[0][1] >= len(costs) - MOST_UNUSUAL:
         return 1
+    # A cost that is seen once is a disturbance: what repeats itself is seen again.
+    lone = {cost for cost, times in seen.items() if times == 1}
+    if len(lone) > MOST_UNUSUAL:
+        return None
 
     def unlike(period: int) -> float:
-        differ = [abs(one - other) > 1 for one, other in zip(costs, costs[period:], strict=False)]
+        pairs = zip(costs, costs[period:], strict=False)
+        differ = [one != other and not {one, other} & lone for one, other in pairs]
         return sum(differ) / len(differ)
 
     best = min(range(2, LONGEST_PERIOD + 1), key=unlike)
