@@ -10,9 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from run_files import HEAP, PAIR, exact, wall
+from run_files import HEAP, PAIR, benchmark, document, exact, facts, wall, write
 
 from dmasync.cli import main
+from dmasync.harness.rows import RunFacts
 
 HOSTILE = "t.py::x[<script>alert(1)</script>|`|]\x1b[31m\n| a | b |"
 
@@ -77,6 +78,46 @@ def test_markdown_leads_with_what_moved(tmp_path: Path, pair: tuple[str, str]) -
     assert moved < folded
     assert "+842,617 instructions" in lines[moved]
     assert "x70.5" in lines[moved]
+
+
+def suite_row(provider: str, size: int, attached: bool | None, count: int) -> dict:
+    row = facts(provider=provider, size=size, attached=attached)
+    return benchmark(f"t.py::pair[{provider}-{attached}-{size}]", [count * 1e-9] * 9, row)
+
+
+def test_each_kind_of_buffer_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(name: str, added: int, factor: int, arguments: str, minutes: int) -> Path:
+        rows = [suite_row("udmabuf", size, False, 3946 + added) for size in (4096, 65536, 1 << 20)]
+        rows += [suite_row("system", 4096, False, 3971), suite_row("system", 65536, True, 3993 * factor)]
+        facts_of_run = RunFacts(kernel="6.12", kernel_command_line=f"nokaslr {arguments}", rung="vm")
+        return write(tmp_path / name, document(rows, minutes=minutes, run=facts_of_run))
+
+    base, candidate = run("b.json", 0, 1, "quiet", 0), run("c.json", 38, 3, "swiotlb=force", 1)
+    assert main(["gate", str(base), str(candidate), "--markdown", str(tmp_path / "v.md")]) == 1
+    printed, comment = capsys.readouterr().out, (tmp_path / "v.md").read_text()
+    for sentence in (
+        "udmabuf: all 3 rows slower, each +38 instructions (+0.96 %)",
+        "system, not attached: the only row the same",
+        "system, attached: the only row slower, each +7,986 instructions (x3)",
+    ):
+        assert sentence in printed.splitlines()
+        assert f"- {sentence}" in comment.splitlines()
+    assert "candidate's command line: with swiotlb=force without quiet" in printed
+    assert "- the candidate's kernel command line: `with swiotlb=force without quiet`" in comment
+
+
+def test_rows_that_vanished_for_one_reason_are_told_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = exact(tmp_path / "b.json", {PAIR: 1, **{f"gone[{number}]": 1 for number in range(9)}})
+    candidate = exact(tmp_path / "c.json", {PAIR: 1})
+    assert main(["gate", str(base), str(candidate), "--markdown", str(tmp_path / "v.md")]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("vanished: 9: not in the file:")
+    assert lines[place + 1 : place + 10] == [f"    gone[{number}]" for number in range(9)]
+    told = [line for line in (tmp_path / "v.md").read_text().splitlines() if "vanished:" in line]
+    assert len(told) == 1
+    assert all(f"gone[{number}]" in told[0] for number in range(9))
 
 
 def test_hostile_names_stay_text_in_every_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from dmasync.harness.gate.groups import by_buffer, by_reason, command_lines
 from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.gate.words import amount, difference, factor, interval, share, short
 from dmasync.harness.rows_file import printable
@@ -13,6 +14,7 @@ _HEAD = (
     "| row | base | candidate | change | ratio | kernel's share | verdict |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
 )
+_MOST_NAMES = 3
 _MARKS = {
     Verdict.REGRESSED: "❌ regressed",
     Verdict.IMPROVED: "✅ improved",
@@ -25,6 +27,9 @@ def markdown(judgement: Judgement) -> str:
     """The whole comment, ending in a newline."""
     lines = [f"### dmasync gate: {_escaped(judgement.summary)}", ""]
     lines += [f"- base: {_side(judgement.base)}", f"- candidate: {_side(judgement.candidate)}"]
+    if changed := command_lines(judgement.base, judgement.candidate):
+        lines.append(f"- the candidate's kernel command line: {_code(changed)}")
+    lines += [f"- {_escaped(sentence)}" for sentence in by_buffer(judgement)]
     lines += [f"- warning: {_escaped(warning)}" for warning in judgement.warnings]
     if judgement.self_check is not None:
         lines.append(f"- self-check: {_escaped(judgement.self_check)}")
@@ -33,7 +38,8 @@ def markdown(judgement: Judgement) -> str:
         (judgement.not_comparable, "not comparable"),
         (judgement.appeared, "new"),
     ):
-        lines += [f"- {what}: {_code(row.fullname)}: {_escaped(row.reason)}" for row in rows]
+        for reason, names in by_reason(rows).items():
+            lines.append(f"- {what}: {len(names)}: {_escaped(reason)}: {_listed(names)}")
     moved = [row for row in judgement.rows if row.verdict is not Verdict.SAME]
     steady = [row for row in judgement.rows if row.verdict is Verdict.SAME]
     lines += _table(sorted(moved, key=_most_important))
@@ -41,6 +47,13 @@ def markdown(judgement: Judgement) -> str:
         folded = ["", f"<details><summary>{len(steady)} rows are the same</summary>"]
         lines += [*folded, *_table(steady), "", "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(map(_code, names))
+    all_of_them = "".join(f"<br>{_escaped(name)}" for name in names)
+    return f"<details><summary>which</summary>{all_of_them}</details>"
 
 
 def _most_important(row: JudgedRow) -> tuple[int, float]:
@@ -70,7 +83,6 @@ def _side(side: Side) -> str:
         ", ".join(_code(file) for file in side.files),
         f"kernel {_code(side.kernel)}" if side.kernel else "",
         _escaped(side.python or ""),
-        f"command line {_code(side.command_line)}" if side.command_line else "",
     ]
     return ", ".join(part for part in parts if part)
 

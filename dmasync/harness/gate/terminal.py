@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dmasync.harness.gate.groups import by_buffer, by_reason, command_lines
 from dmasync.harness.gate.verdict import Judgement, Side, Verdict
 from dmasync.harness.gate.words import amount, difference, factor, interval, share, short
 from dmasync.harness.rows_file import printable
@@ -28,6 +29,8 @@ def print_judgement(judgement: Judgement, stream: TextIO | None = None) -> None:
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
     for name, side in (("base", judgement.base), ("candidate", judgement.candidate)):
         console.print(Text(f"{name:9}  {_described(side)}"), soft_wrap=True)
+    if changed := command_lines(judgement.base, judgement.candidate):
+        console.print(Text(f"candidate's command line: {printable(changed)}"), soft_wrap=True)
     for warning in judgement.warnings:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"), soft_wrap=True)
     if judgement.rows:
@@ -37,10 +40,14 @@ def print_judgement(judgement: Judgement, stream: TextIO | None = None) -> None:
         (judgement.not_comparable, "not comparable"),
         (judgement.appeared, "new"),
     ):
-        for row in rows:
-            console.print(Text(f"{what}: {printable(row.fullname)}: {printable(row.reason)}"), soft_wrap=True)
+        for reason, names in by_reason(rows).items():
+            console.print(Text(f"{what}: {len(names)}: {printable(reason)}:"), soft_wrap=True)
+            for name in names:
+                console.print(Text(f"    {printable(name)}"), soft_wrap=True)
     if judgement.self_check is not None:
         console.print(Text(f"self-check: {printable(judgement.self_check)}"), soft_wrap=True)
+    for sentence in by_buffer(judgement):
+        console.print(Text(printable(sentence)), soft_wrap=True)
     console.print(Text(judgement.summary, style="bold"), soft_wrap=True)
 
 

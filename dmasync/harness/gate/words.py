@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dmasync.harness.gate.verdict import JudgedRow
-from dmasync.harness.rows_file import printable
+from dmasync.harness.rows_file import Row, printable
 
 _WALL_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
 
@@ -56,7 +56,7 @@ def short(fullname: str) -> str:
     return printable(fullname.rsplit("/", 1)[-1] if "[" not in fullname else _without_folder(fullname))
 
 
-def described(row: JudgedRow) -> str:
+def described(row: JudgedRow | Row) -> str:
     """A row in the words of its facts, ``pair READ on 1 MiB of udmabuf (fcntl)``; else its name."""
     facts = row.facts
     if facts.step is None or facts.provider is None:

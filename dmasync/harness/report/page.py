@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dmasync.harness.gate import words
+from dmasync.harness.gate import groups, words
 from dmasync.harness.gate.judge import side_of
 from dmasync.harness.gate.match import by_reason
 from dmasync.harness.gate.settings import GateSettings
@@ -16,7 +16,7 @@ from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
 from dmasync.harness.report.row_figures import share_figure, spread_figure, timeline_figure
 from dmasync.harness.report.size_figure import size_figure
-from dmasync.harness.report.verdict_figure import verdict_figure
+from dmasync.harness.report.verdict_figure import MOST_VERDICTS, verdict_figure
 from dmasync.harness.rows_file import Run, printable
 
 
@@ -57,6 +57,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
     return environment.get_template("report.html").render(
         title=_title(runs, judgement),
         headline=headline(judgement),
+        unjudged=_unjudged(judgement) if judgement else [],
         judgement=judgement,
         verdicts=sorted(judgement.rows, key=_most_important) if judgement else [],
         words=words,
@@ -82,7 +83,21 @@ def headline(judgement: Judgement | None) -> list[str]:
             sentences.append(f"{rows_in_words} {word}: {worst}{more}.")
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
+    sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in groups.by_buffer(judgement)]
     return [*sentences, f"Verdict: {judgement.summary}."]
+
+
+def _unjudged(judgement: Judgement) -> list[tuple[str, str, list[str]]]:
+    """Rows without a verdict: what became of them, why, their names."""
+    return [
+        (what, reason, names)
+        for what, rows in (
+            ("vanished", judgement.vanished),
+            ("not comparable", judgement.not_comparable),
+            ("new", judgement.appeared),
+        )
+        for reason, names in groups.by_reason(rows).items()
+    ]
 
 
 def _change(row: JudgedRow) -> str:
@@ -105,29 +120,28 @@ def _title(runs: Sequence[Run], judgement: Judgement | None) -> str:
     base, candidate = judgement.base.kernel or "unknown", judgement.candidate.kernel or "unknown"
     if base != candidate:
         return f"dma-buf sync cost: {candidate} against {base}"
-    before, after = (set((side.command_line or "").split()) for side in (judgement.base, judgement.candidate))
-    added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
-    changes = [f"with {added}" if added else "", f"without {removed}" if removed else ""]
-    return " ".join([f"dma-buf sync cost: {base}", *(change for change in changes if change)])
+    return f"dma-buf sync cost: {base} {groups.command_lines(judgement.base, judgement.candidate)}".strip()
 
 
 def _pictures(
     runs: Sequence[Run], ordered: Sequence[Run], judgement: Judgement | None, all_series: Sequence[Series]
 ) -> list[Picture]:
     last = runs[-1]
+    sides = ("candidate", "base") if judgement and len(runs) == 2 else ("last run", "first run")
     drawn = [
         (
             "Verdicts",
-            "Candidate over base for each row, what moved most on top. The line is the confidence interval; "
-            "on the exact clock it is the rounds' quartiles, and seldom there.",
+            f"Candidate over base, what moved most on top (at most {MOST_VERDICTS} rows; the table below has all). "
+            "The line is the confidence interval; on the exact clock it is the rounds' quartiles, and seldom there.",
             verdict_figure(judgement) if judgement else None,
             "two runs are needed to compare",
         ),
         (
             "Cost against buffer size",
-            "One panel a provider and step, one line an access; called by fcntl.ioctl where the runs have that. Full "
-            "lines are the last run, thin dotted ones the first. A flat line: the buffer's size does not matter.",
-            size_figure(runs),
+            "One panel a provider and step, one line an access; called by fcntl.ioctl where the runs have that. "
+            f"Full lines are the {sides[0]}, thin dotted ones the {sides[1]}. "
+            "A flat line: the buffer's size does not matter.",
+            size_figure(runs, sides),
             "no row tells the size of its buffer",
         ),
         (

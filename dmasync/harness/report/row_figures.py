@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 
 from dmasync.harness.gate.share import cost, kernel_shares
-from dmasync.harness.gate.words import amount, short
+from dmasync.harness.gate.words import amount, described
 from dmasync.harness.report.drawing import drawing, label, svg
 from dmasync.harness.rows import INSTRUCTIONS
 from dmasync.harness.rows_file import Row, Run
@@ -37,7 +37,7 @@ def share_figure(run: Run) -> str | None:
         for index, row in enumerate(rows):
             text = f"{amount(shares[row.fullname], _unit(row))} of {amount(cost(row), _unit(row))}"
             axes.annotate(text, (100, index), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_yticks(places, [label(short(row.fullname)) for row in rows])
+        axes.set_yticks(places, [label(described(row)) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 125)
         axes.set_xticks(range(0, 101, 20))
@@ -68,7 +68,7 @@ def spread_figure(run: Run) -> str | None:
             if min(row.data) == max(row.data):
                 text = f"all {row.rounds} rounds {amount(cost(row), _unit(row))}"
                 axes.annotate(text, (0, index), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7)
-        axes.set_yticks(range(len(rows)), [label(short(row.fullname)) for row in rows])
+        axes.set_yticks(range(len(rows)), [label(described(row)) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         widest = max(float(numpy.percentile(numpy.abs(deviation), 98)) for deviation in deviations)
         axes.set_xlim(-1.2 * max(widest, 0.5), 1.2 * max(widest, 0.5))
@@ -88,7 +88,7 @@ def timeline_figure(run: Run) -> str | None:
             axes.plot(
                 100 * (numpy.array(row.data) / row.median - 1), ".", color="#2b2b2b", markersize=3, linestyle="none"
             )
-            axes.set_title(label(short(row.fullname)), fontsize=8)
+            axes.set_title(label(described(row)), fontsize=8)
             axes.set_ylabel("% of median")
             axes.set_xlabel("round")
         for axes in grid[len(rows) :]:

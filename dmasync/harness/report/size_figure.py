@@ -20,8 +20,11 @@ Line = tuple[str, ...]
 Points = list[tuple[int, float]]
 
 
-def size_figure(runs: Sequence[Run]) -> str | None:
-    """The last run as full lines, the first (if another) as thin ones; None when no row has a size."""
+def size_figure(runs: Sequence[Run], names: tuple[str, str]) -> str | None:
+    """The last run as full lines, the first (if another) as thin ones; None when no row has a size.
+
+    *names* are what the two are called.
+    """
     shown = [runs[-1]] if len(runs) == 1 else [runs[-1], runs[0]]
     panels: dict[Panel, list[dict[Line, Points]]] = defaultdict(lambda: [{} for _ in shown])
     for index, run in enumerate(shown):
@@ -38,7 +41,7 @@ def size_figure(runs: Sequence[Run]) -> str | None:
     rows = -(-len(chosen) // columns)
     with drawing(5.2 * columns, 3.3 * rows, columns, rows) as (figure, grid):
         for axes, panel in zip(grid, chosen, strict=False):
-            _draw(axes, panel, panels[panel])
+            _draw(axes, panel, panels[panel], names)
         for axes in grid[len(chosen) :]:
             axes.set_visible(False)
         return svg(figure, "sizes")
@@ -71,9 +74,9 @@ def _unit(facts: RowFacts) -> str:
     return "instructions" if facts.unit == INSTRUCTIONS else "ns"
 
 
-def _draw(axes: Axes, panel: Panel, sides: Sequence[dict[Line, Points]]) -> None:
-    names = sorted({name for lines in sides for name in lines})
-    for index, name in enumerate(names):
+def _draw(axes: Axes, panel: Panel, sides: Sequence[dict[Line, Points]], names: tuple[str, str]) -> None:
+    accesses = sorted({name for lines in sides for name in lines})
+    for index, name in enumerate(accesses):
         for side, lines in enumerate(sides):
             points = sorted(lines.get(name, []))
             if not points:
@@ -87,7 +90,7 @@ def _draw(axes: Axes, panel: Panel, sides: Sequence[dict[Line, Points]]) -> None
                 linestyle=DASHES[index % len(DASHES)] if side == 0 else (0, (1, 4)),
                 fillstyle="full" if side == 0 else "none",
                 linewidth=1.6 if side == 0 else 0.9,
-                label=told if len(sides) == 1 else f"{told} ({'last' if side == 0 else 'first'})",
+                label=told if len(sides) == 1 else f"{told} ({names[side]})",
             )
     axes.set_xscale("log", base=2)
     costs = [value for lines in sides for points in lines.values() for _, value in points]

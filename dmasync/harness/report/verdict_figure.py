@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from dmasync.harness.gate.verdict import JudgedRow, Judgement, Verdict
-from dmasync.harness.gate.words import factor, short
+from dmasync.harness.gate.words import described, factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg
 
-_MOST_ROWS = 30
+MOST_VERDICTS = 30
 _LOOKS = {
     Verdict.REGRESSED: ("^", "#b34700", "full"),
     Verdict.IMPROVED: ("v", "#3b7a3b", "full"),
@@ -22,7 +22,7 @@ def verdict_figure(judgement: Judgement) -> str | None:
     rows = sorted(
         (row for row in judgement.rows if math.isfinite(row.ratio) and row.ratio > 0), key=_moved, reverse=True
     )
-    rows = rows[:_MOST_ROWS]
+    rows = rows[:MOST_VERDICTS]
     if not rows:
         return None
     with drawing(10, 1.1 + 0.26 * len(rows)) as (figure, (axes,)):
@@ -50,7 +50,7 @@ def verdict_figure(judgement: Judgement) -> str | None:
                 fontsize=8,
             )
         axes.axvline(1.0, color="#2b2b2b", linewidth=1)
-        axes.set_yticks(range(len(rows)), [label(short(row.fullname)) for row in rows])
+        axes.set_yticks(range(len(rows)), [label(described(row)) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xscale("log")
         ratios = [1.0, *(row.ratio for row in rows)]
