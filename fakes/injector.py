@@ -47,7 +47,8 @@ class FaultInjector:
         self.inner = inner
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._armed: list[_Armed] = []
+        self.armed: list[_Armed] = []
+        """The plans that still act, always the same list: while it is empty every call goes through untouched."""
         self._plans: tuple[Fault, ...] = ()
         self._buffer_of = buffer_of(inner)
         self.ioctl = self._make_ioctl()
@@ -63,7 +64,7 @@ class FaultInjector:
     @property
     def pending(self) -> tuple[Fault, ...]:
         """The plans that still act."""
-        return tuple(armed.plan for armed in self._armed)
+        return tuple(armed.plan for armed in self.armed)
 
     def inject(self, *faults: Fault) -> None:
         """Add plans after those that are there."""
@@ -72,16 +73,16 @@ class FaultInjector:
                 raise TypeError(f"faults must be plans of fakes.faults, not {plan!r}")
         with self._lock:
             self._plans += faults
-            self._armed += [armed for armed in map(_Armed, faults) if armed.upcoming is not None]
+            self.armed += [armed for armed in map(_Armed, faults) if armed.upcoming is not None]
 
     def clear(self) -> None:
         """Drop every plan that still acts."""
         with self._lock:
-            self._armed.clear()
+            self.armed.clear()
 
     def _make_ioctl(self) -> Callable[[int, int, Any], Any]:
         inner_ioctl = self.inner.ioctl
-        armed = self._armed
+        armed = self.armed
         decide = self._decide_ioctl
 
         def ioctl(fd: int, request: int, arg: Any = 0, /) -> Any:
@@ -107,13 +108,13 @@ class FaultInjector:
         wait = 0.0
         code = 0
         with self._lock:
-            for armed in tuple(self._armed):
+            for armed in tuple(self.armed):
                 if not self._matches(armed.plan, place, fd, request):
                     continue
                 verdict = armed.upcoming
                 armed.advance()
                 if armed.upcoming is None:
-                    self._armed.remove(armed)
+                    self.armed.remove(armed)
                 if isinstance(verdict, float):
                     wait += verdict
                 elif verdict:
@@ -141,14 +142,14 @@ class FaultInjector:
         return (plan.buffer if wanted is None else wanted) == self._buffer_of(fd)
 
     def open(self, path: str, flags: int, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("open")
         for fd in map(self.inner.open, (path,), (flags,)):
             return fd
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def close(self, fd: int, /) -> None:
-        if self._armed:
+        if self.armed:
             try:
                 self._decide("close", fd)
             except BaseException:
@@ -159,54 +160,54 @@ class FaultInjector:
             return
 
     def dup(self, fd: int, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("dup", fd)
         for duplicate in map(self.inner.dup, (fd,)):
             return duplicate
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def memfd_create(self, name: str, flags: int, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("memfd_create")
         for fd in map(self.inner.memfd_create, (name,), (flags,)):
             return fd
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def ftruncate(self, fd: int, length: int, /) -> None:
-        if self._armed:
+        if self.armed:
             self._decide("ftruncate", fd)
         for _ in map(self.inner.ftruncate, (fd,), (length,)):
             return
 
     def add_seals(self, fd: int, seals: int, /) -> None:
-        if self._armed:
+        if self.armed:
             self._decide("add_seals", fd)
         for _ in map(self.inner.add_seals, (fd,), (seals,)):
             return
 
     def get_seals(self, fd: int, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("get_seals", fd)
         for seals in map(self.inner.get_seals, (fd,)):
             return seals
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0, /) -> Mapping:
-        if self._armed:
+        if self.armed:
             self._decide("mmap", fd)
         for mapping in map(self.inner.mmap, (fd,), (length,), (prot,), (flags,), (offset,)):
             return mapping
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def lseek(self, fd: int, offset: int, whence: int, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("lseek", fd)
         for position in map(self.inner.lseek, (fd,), (offset,), (whence,)):
             return position
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def poll(self, fd: int, events: int, timeout_ms: int | None, /) -> int:
-        if self._armed:
+        if self.armed:
             self._decide("poll", fd)
         for revents in map(self.inner.poll, (fd,), (events,), (timeout_ms,)):
             return revents

@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, Final, NamedTuple, overload
 
 from dmasync import Step, SyncType, uapi
@@ -26,6 +27,7 @@ TAIL: Final = struct.Struct("<qh")
 ROW: Final = struct.Struct("<qqQqiIqh")
 NO_BUFFER: Final = -(1 << 63)
 NO_FLAGS: Final = (1 << 64) - 1
+_ROWS_AT_ONCE: Final = 1 << 14
 
 _ACCESS = {bits: SyncType(bits) for bits in range(4)}
 
@@ -237,7 +239,7 @@ class Journal:
         end = uapi.DMA_BUF_SYNC_END
         return sum(
             1
-            for _, _, flags, _, _, _, _, code in ROW.iter_unpack(bytes(self.rows))
+            for _, _, flags, _, _, _, _, code in self._unpacked()
             if (errno is None or code == errno)
             and (step is None or (step is Step.END) == bool(flags != NO_FLAGS and flags & end))
         )
@@ -262,11 +264,11 @@ class Journal:
         return self._pair()[1]
 
     def _pair(self) -> tuple[tuple[Transition, ...], tuple[Transition, ...]]:
-        # Straight over the rows: a journal may hold a million of them, nearly all refusals.
+        # Not through attempts: a journal may hold a million of them, nearly all refusals.
         open_: dict[int, list[tuple[int, int]]] = {}
         unmatched: list[int] = []
         access = uapi.DMA_BUF_SYNC_RW
-        for index, row in enumerate(ROW.iter_unpack(bytes(self.rows))):
+        for index, row in enumerate(self._unpacked()):
             if row[7]:
                 continue
             buffer, flags = row[1], row[2]
@@ -286,6 +288,15 @@ class Journal:
         attempts = self.attempts
         left = sorted(index for windows in open_.values() for index, _ in windows)
         return tuple(attempts[i] for i in left), tuple(attempts[i] for i in unmatched)
+
+    def _unpacked(self) -> Iterator[tuple[int, ...]]:
+        """The rows that are there now, from copies of a part at a time: others may append meanwhile."""
+        rows = self.rows
+        parts = range(0, len(rows), _ROWS_AT_ONCE * ROW.size)
+        whole = len(rows)
+        return chain.from_iterable(
+            ROW.iter_unpack(rows[begin : min(begin + _ROWS_AT_ONCE * ROW.size, whole)]) for begin in parts
+        )
 
     def assert_balanced(self) -> None:
         """AssertionError, with the timeline, unless every START was ended once and every END had its

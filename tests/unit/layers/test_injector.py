@@ -57,6 +57,22 @@ def test_a_storm_without_end_never_lets_pass(injector):
     assert outcomes(injector, fd, [Step.START]) == [0]
 
 
+def test_what_the_layer_beneath_refuses_comes_through(injector):
+    fd = heap_buffer(injector)
+    for call in (
+        lambda: injector.open("/dev/no-such-node", os.O_RDWR),
+        lambda: injector.ftruncate(fd, 4096),
+        lambda: injector.add_seals(fd, 1),
+        lambda: injector.get_seals(fd),
+        lambda: injector.mmap(fd, 1 << 30, 1, 1),
+        lambda: injector.lseek(fd, 1, 0),
+        lambda: injector.close(fd + 100),
+        lambda: injector.dup(fd + 100),
+    ):
+        with pytest.raises(OSError, match=r"\[Errno"):
+            call()
+
+
 def test_on_none_is_both_edges(injector):
     fd = heap_buffer(injector)
     injector.inject(faults.storm(errno.EINTR, 2, on=None))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dmasync import DmaSyncer, Step, SyncType, uapi
-from fakes import FakeBackend, FakeKernel, Journal, Recorder, faults
+from fakes import FakeBackend, FakeKernel, FaultInjector, Journal, Recorder, faults
 from fakes.journal import INTERRUPTED
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
@@ -105,9 +108,42 @@ def test_a_million_interruptions_are_survived_and_all_recorded_in_little_memory(
     for attempt in range(0, len(journal.rows), 1 << 20):
         copy.rows += journal.rows[attempt : attempt + (1 << 20)]
     grown, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
     assert len(copy) == len(journal)
-    assert grown < 100e6
+    assert grown < 60e6
+    tracemalloc.reset_peak()
+    assert copy.open_windows == copy.unmatched_ends == ()
+    assert (copy.count(Step.START), copy.count(errno=0), len(copy.transitions())) == (1_000_001, 2, 2)
+    copy.timeline(30)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_a_million_interruptions_take_little_of_the_machines_memory():
+    program = """
+import errno, re
+from pathlib import Path
+from dmasync import DmaSyncer
+from fakes import FakeBackend, faults
+from tests.unit.layers.test_injector import heap_buffer
+
+def most_resident():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+backend = FakeBackend(faults=[faults.storm(errno.EINTR, 1_000_000)])
+fd = heap_buffer(backend)
+before = most_resident()
+with DmaSyncer(fd, backend=backend):
+    pass
+assert len(backend.journal.attempts) == 1_000_002
+assert backend.journal.open_windows == ()
+print(most_resident() - before)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert 48_000_000 < int(done.stdout) < 100_000_000
 
 
 def test_attempts_are_a_sequence(backend):
@@ -172,6 +208,34 @@ def test_arguments_that_are_no_sync_are_recorded_as_unread(backend):
     assert "argument unread" in backend.journal.timeline()
 
 
+def test_what_has_a_descriptor_is_recorded_by_its_number(backend):
+    fd = heap_buffer(backend)
+    has_fileno = SimpleNamespace(fileno=lambda: fd)
+    backend.ioctl(has_fileno, SYNC, edge(Step.START))
+    backend.ioctl(has_fileno, SYNC, edge(Step.END))
+    assert [(attempt.fd, attempt.step) for attempt in backend.journal.transitions()] == [
+        (fd, Step.START),
+        (fd, Step.END),
+    ]
+
+
+def test_an_injector_of_ones_own_is_never_passed_by():
+    class Refusing(FaultInjector):
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.ioctl = self._refuse
+
+        def _refuse(self, fd, request, arg=0):
+            if request == SYNC:
+                raise OSError(errno.EPERM, "refused")
+            return self.inner.ioctl(fd, request, arg)
+
+    recorder = Recorder(Refusing(FakeKernel()))
+    fd = heap_buffer(recorder)
+    with pytest.raises(PermissionError):
+        recorder.ioctl(fd, SYNC, edge(Step.START))
+
+
 def test_what_is_no_descriptor_is_left_to_the_layer_beneath(backend):
     with pytest.raises((OSError, TypeError, ValueError)):
         backend.ioctl("fd", SYNC, edge(Step.START))
@@ -230,8 +294,12 @@ def test_failed_calls_are_recorded_with_what_failed_them(backend):
         backend.mmap(fd, -1, 1, 1)
     with pytest.raises(TypeError):
         backend.ftruncate(fd, "x")
-    assert [call.errno for call in backend.journal.calls[-4:]] == [errno.EMFILE, errno.ENOMEM, INTERRUPTED, INTERRUPTED]
-    assert backend.journal.calls[-4].new_fd is None
+    with pytest.raises(OSError, match="Invalid"):
+        backend.add_seals(fd, 1)
+    *codes, last = [call.errno for call in backend.journal.calls[-5:]]
+    assert codes == [errno.EMFILE, errno.ENOMEM, INTERRUPTED, INTERRUPTED]
+    assert last == errno.EINVAL
+    assert backend.journal.calls[-5].new_fd is None
 
 
 def test_a_mapping_that_nobody_can_watch_is_returned_all_the_same():
@@ -243,6 +311,35 @@ def test_a_mapping_that_nobody_can_watch_is_returned_all_the_same():
     recorder = Recorder(Kernel())
     assert recorder.mmap(heap_buffer(recorder), 4096, 1, 1) == ()
     assert recorder.open_mappings() == []
+
+
+def test_an_object_is_known_by_its_descriptor_also_where_only_windows_used_it(backend):
+    fd, other = heap_buffer(backend), heap_buffer(backend)
+    with DmaSyncer(other, backend=backend), DmaSyncer(fd, backend=backend):
+        pass
+    named = SimpleNamespace(fileno=lambda: fd)
+    assert len(backend.journal.transitions(named)) == 2
+    backend.lseek(fd, 0, os.SEEK_END)
+    assert len(backend.journal.transitions(named)) == 2
+    backend.journal.calls.clear()
+    assert [entry.fd for entry in backend.journal.transitions(named)] == [fd, fd]
+
+
+def test_a_frame_that_had_not_begun_is_at_its_first_line():
+    journal = Journal()
+    code = edge.__code__
+    assert journal.stack(journal.keep_stack(((code, -1),))) == ((code.co_filename, code.co_firstlineno, "edge"),)
+
+
+def test_buffers_of_a_backend_that_cannot_name_them_are_named_by_their_descriptors():
+    kernel = FakeKernel()
+    asked = ("open", "ioctl", "close")
+    plain = SimpleNamespace(**{name: getattr(kernel, name) for name in asked})
+    recorder = Recorder(FaultInjector(plain))
+    fd = heap_buffer(recorder)
+    with DmaSyncer(fd, backend=recorder):
+        pass
+    assert recorder.journal.buffers == (fd,)
 
 
 def test_a_fork_is_marked_in_the_childs_journal(backend):
