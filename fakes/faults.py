@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import errno
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
@@ -67,22 +68,24 @@ Verdict = int | float
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(ABC):
     """What all plans share."""
 
+    @abstractmethod
     def verdicts(self) -> Iterator[Verdict]:
         """One item for each matching call: an errno, a delay in seconds, or 0 to let it pass. Ends when
         spent.
         """
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def on(self) -> Place:
-        raise NotImplementedError
+        """Which calls it is about."""
 
     @property
+    @abstractmethod
     def buffer(self) -> int | None:
-        raise NotImplementedError
+        """A descriptor of the one dma-buf that it is about; None for all."""
 
 
 def _described(name: str, plan: Fault, positional: int) -> str:

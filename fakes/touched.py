@@ -37,7 +37,8 @@ _libc.pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c
 class _PageMap:
     """The process's own page map, opened by the C library: ``os`` may be another file system's (pyfakefs)."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: bytes = b"/proc/self/pagemap") -> None:
+        self._path = path
         self._fd = -1
         self._pid = 0
 
@@ -47,7 +48,7 @@ class _PageMap:
             # A descriptor from before a fork shows the parent's pages.
             if self._fd >= 0:
                 host.close(self._fd)
-            self._fd = _libc.open(b"/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = _libc.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             self._pid = os.getpid()
         if self._fd < 0:
             return None

@@ -58,11 +58,6 @@ class Writer:
         self._stacks = 1
         self._attempts = self._calls = self._events = 0
 
-    @property
-    def pending(self) -> int:
-        """How many attempts have not been given."""
-        return len(self._journal) - self._attempts
-
     def header(self) -> str:
         """The first line."""
         journal = self._journal

@@ -58,6 +58,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 EQUIVALENT = {
+    "acquire._popping: constant changed: 1": "-2 for -1 as the end of the list: no descriptor is negative",
     "buffer.DmaBuf.__init__: removed: self._lanes = descriptor.lanes": (
         "a window that finds no lanes at the buffer takes the long way to the same lane, which costs time only"
     ),

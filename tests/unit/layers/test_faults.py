@@ -110,6 +110,11 @@ def test_other_text_is_no_plan_and_is_never_evaluated(text):
         faults.parse(text)
 
 
+def test_a_plan_of_ones_own_says_what_all_plans_say():
+    with pytest.raises(TypeError, match="abstract"):
+        faults.Fault()
+
+
 def test_errnos_may_be_written_by_name_alone():
     assert faults.parse("storm(EINTR, 2)") == faults.storm(errno.EINTR, 2)
     assert faults.parse("mix(3, (EINTR, EAGAIN,))") == faults.mix(3)

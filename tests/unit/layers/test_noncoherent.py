@@ -220,6 +220,39 @@ def test_what_a_memfd_held_is_there_for_the_device():
     assert FakeDevice(backend).read(fd) == MINE[:4096] + bytes(4096)
 
 
+@pytest.mark.parametrize("written", [b"\1\1", b"\0\1", b"\1\0"], ids=["both pages", "second page", "first page"])
+def test_what_a_memfd_held_is_there_where_the_buffer_is_a_part_of_it(written):
+    backend = FakeBackend(coherent=False)
+    memfd = backend.memfd_create("x", uapi.MFD_ALLOW_SEALING)
+    backend.ftruncate(memfd, 8192)
+    mapping = memoryview(backend.mmap(memfd, 8192, 3, 1))
+    for page, byte in enumerate(written):
+        if byte:
+            mapping[page * 4096 : (page + 1) * 4096] = MINE[:4096]
+    backend.add_seals(memfd, uapi.F_SEAL_SHRINK)
+    node = backend.open("/dev/udmabuf", os.O_RDWR)
+    fd = backend.ioctl(node, uapi.UDMABUF_CREATE, uapi.udmabuf_create.pack(memfd, 1, 0, 4096))
+    assert FakeDevice(backend).read(fd) == (MINE[:4096] if written[0] else bytes(4096))
+
+
+def test_what_the_cpu_wrote_in_a_read_window_is_told_by_the_byte_beside_what_the_device_wrote(machine):
+    with DmaSyncer(machine.frame, READ):
+        machine.device.write(machine.frame, NEW[:64], 0)  # the CPU's cache still has the bytes of before
+        machine.view[10] = 1
+        machine.view[100] = 1
+    (event,) = [event for event in machine.backend.journal.events if event.kind == "cpu-wrote-in-read"]
+    assert event.ranges == ((10, 1), (100, 1))
+
+
+def test_bytes_written_before_a_write_window_are_not_fetched_over(machine):
+    machine.device.write(machine.frame, NEW[:256], 0)
+    machine.view[70] = 9
+    with DmaSyncer(machine.frame, WRITE):
+        assert machine.view[70] == 9
+    assert machine.device.read(machine.frame, 1, 70) == b"\t"
+    assert machine.device.read(machine.frame, 64, 0) == NEW[:64]
+
+
 def test_device_view_is_the_devices_side():
     machine = Machine()
     machine.device.write(machine.frame, NEW)

@@ -224,3 +224,79 @@ def test_it():
 """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_a_marker_sets_options_of_the_backend_and_the_nearest_wins(run):
+    run(
+        """
+import os
+
+pytestmark = pytest.mark.dmasync_backend(providers=["/dev/udmabuf"], profile="6.1")
+
+def test_of_the_module(fake_dmabuf):
+    assert fake_dmabuf.kernel.profile.name == "6.1"
+    with pytest.raises(FileNotFoundError):
+        fake_dmabuf.open("/dev/dma_heap/system", os.O_RDWR)
+
+@pytest.mark.dmasync_backend(providers=["/dev/dma_heap/system"], faults=[faults.storm(errno.EINTR, 2)])
+def test_of_its_own(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, DmaSyncer(frame):
+        pass
+    assert len(fake_dmabuf.journal.attempts) == 4
+    assert fake_dmabuf.kernel.profile.name == "6.1"
+"""
+    ).assert_outcomes(passed=2)
+
+
+def test_a_failing_test_shows_what_was_wrong_besides(run):
+    result = run(
+        """
+from dmasync import uapi
+
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame:
+        fake_dmabuf.ioctl(frame.fileno(), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(7))
+        fake_dmabuf.ioctl(frame.fileno(), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(3))
+        fake_dmabuf.ioctl(frame.fileno(), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(5))
+        assert False
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*dma-buf findings*", "*end-without-start*"])
+
+
+def test_what_a_skipped_or_expected_failure_leaves_behind_is_no_news(run):
+    run(
+        """
+@pytest.mark.xfail(strict=True)
+def test_expected(fake_dmabuf):
+    fake_dmabuf.memfd_create("left", 0)
+    assert False
+
+def test_skipped(fake_dmabuf):
+    fake_dmabuf.memfd_create("left", 0)
+    pytest.skip("later")
+"""
+    ).assert_outcomes(xfailed=1, skipped=1)
+
+
+def test_without_pyfakefs_the_device_tree_says_what_to_install(run):
+    result = run("def test_it(fake_dev):\n    pass\n", "-p", "no:fakefs")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*fake_dev needs pyfakefs: python3 -m pip install pyfakefs*"])
+
+
+def test_a_parameter_that_udmabuf_has_not_is_refused(run):
+    run(
+        """
+def test_it(fake_dev):
+    with pytest.raises(ValueError, match="name must be list_limit or size_limit_mb, not 'limit'"):
+        fake_dev.set_parameter("limit", 1)
+"""
+    ).assert_outcomes(passed=1)
+
+
+def test_the_names_of_the_package_are_listed():
+    import fakes
+
+    assert {"FakeBackend", "Sanitizer", "faults"} <= set(dir(fakes))

@@ -360,6 +360,15 @@ def test_a_number_that_the_program_opened_itself_meanwhile_is_from_elsewhere():
     assert (replay.played, replay.skipped) == (2, 2)
 
 
+def test_a_call_that_the_fake_would_refuse_otherwise_is_a_difference():
+    backend = FakeBackend()
+    fd = heap_buffer(backend)
+    backend.lseek(fd, 0, os.SEEK_END)
+    backend.journal.calls[-1].errno, backend.journal.calls[-1].result = errno.ESPIPE, None
+    (difference,) = Replay(backend.journal).run()
+    assert (difference.recorded, difference.fake) == ("ESPIPE", "success")
+
+
 def test_what_is_skipped_is_said(tmp_path):
     backend = FakeBackend()
     memfd = backend.memfd_create("inherited", 0)
@@ -390,6 +399,7 @@ for _ in range(2):
     except OSError as error:
         print(error.errno)
     LINUX.mmap(0, 4096, 1, 1).close()
+    LINUX.ioctl(0, 0x5451, 0)  # FIOCLEX
     LINUX.close(0)
 """
     )
@@ -397,7 +407,7 @@ for _ in range(2):
     assert result.stdout == f"{errno.ENOTTY}\n" * 2, result.stderr
     replay = Replay(Journal.load(tmp_path / "t"))
     assert replay.run() == []
-    assert (replay.played, replay.skipped) == (10, 0)
+    assert (replay.played, replay.skipped) == (12, 0)
 
 
 def test_fences_are_merged_again():

@@ -18,7 +18,8 @@ from dmasync import (
     Step,
     SyncType,
 )
-from fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Recorder, Sanitizer, faults
+from fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
+from fakes.journal import Event
 from fakes.sanitizer import KINDS
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
@@ -277,6 +278,45 @@ def test_every_kind_has_its_sentences():
         for sentence in kind:
             assert sentence.endswith(".")
             assert ". " not in sentence
+
+
+def test_a_node_left_open_is_named():
+    backend = FakeBackend()
+    backend.open("/dev/udmabuf", os.O_RDWR)
+    (finding,) = Sanitizer(backend).findings()
+    assert "from open('/dev/udmabuf') was never closed" in finding.message
+
+
+def test_an_access_through_a_mapping_that_nobody_recorded_is_found():
+    backend = FakeBackend(watch=True)
+    fd = heap_buffer(backend)
+    view = memoryview(backend.kernel.mmap(fd, 4096, 3, 1))
+    view[5] = 1
+    (finding,) = Sanitizer(backend, leaks=False).findings()
+    assert finding.kind == "access-outside-window"
+    assert finding.traces[0].what == "and no window had been opened before"
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ("cpu-wrote-in-read", "write-in-read-window"),
+        ("cpu-read-stale", "stale-read"),
+        ("device-read-clobbered", "partial-write"),
+        ("start-discarded", "racing-windows"),
+    ],
+)
+def test_a_finding_about_bytes_needs_no_window_that_was_recorded(event, kind):
+    journal = Journal()  # of a program that was recorded from its middle on
+    journal.events.append(Event(event, 7, ((0, 64),), 1, 1, 0))
+    (finding,) = Sanitizer(journal).findings()
+    assert (finding.kind, finding.buffer, len(finding.traces)) == (kind, 7, 1)
+
+
+def test_an_event_that_is_nothing_wrong_is_no_finding():
+    journal = Journal()
+    journal.events.append(Event("something of a later version", 7, (), 1, 1, 0))
+    assert kinds(journal) == []
 
 
 def test_a_mapping_that_was_dropped_is_not_leaked(backend, frames):

@@ -212,14 +212,16 @@ def test_the_chart_is_svg_with_bars_marks_and_dma(journal):
 
 
 def test_pictures_show_what_was_never_ended_and_never_started():
-    rows = ("[1,1,3,1,5,0,2,0]", "[3,2,7,1,6,0,4,0]", "[5,null,3,1,6,0,7,9]")
+    # The last two: refused, and answered for a descriptor that nobody could name.
+    rows = ("[1,1,3,1,5,0,2,0]", "[3,2,7,1,6,0,4,0]", "[5,null,3,1,6,0,7,9]", "[8,null,1,1,6,0,9,0]")
     copy = Journal.load(io.StringIO(HEADER + "".join(f'{{"sync":{row}}}\n' for row in rows)))
     names = [event["name"] for event in copy.to_trace()["traceEvents"]]
     assert "READ_WRITE, never ended" in names
     assert "END without START" in names
     assert "READ_WRITE #0, never ended" in copy.to_svg()
+    assert "READ #3" not in copy.to_svg()
     assert len(copy.timeline(2).splitlines()) == 3
-    assert copy.timeline(2).startswith("... 1 earlier lines")
+    assert copy.timeline(2).startswith("... 2 earlier lines")
 
 
 def test_an_empty_journal_has_pictures_too():

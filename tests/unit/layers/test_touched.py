@@ -1,0 +1,65 @@
+"""Which pages were touched: asked of the kernel, and nothing said where it does not say."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+import pytest
+
+from fakes import touched
+from fakes.kernel import host
+from fakes.touched import Touched, _PageMap
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.fixture
+def mapping():
+    memfd = os.memfd_create("touched")
+    os.ftruncate(memfd, 64 * PAGE)
+    with mmap.mmap(memfd, 64 * PAGE) as mapping:
+        os.close(memfd)
+        yield mapping
+
+
+def test_a_page_is_touched_until_it_is_forgotten(mapping):
+    seen = Touched(mapping)
+    assert seen.pages() == []
+    mapping[20 * PAGE] = 1
+    assert any(begin <= 20 * PAGE < end for begin, end in seen.pages())
+    seen.forget()
+    assert seen.pages() == []
+    assert mapping[20 * PAGE] == 1
+
+
+def test_a_mapping_that_is_gone_is_forgotten_already():
+    mapping = mmap.mmap(-1, PAGE)
+    seen = Touched(mapping)
+    del mapping
+    seen.forget()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_a_kernel_that_does_not_say_leaves_all_untouched(mapping, tmp_path, monkeypatch, content):
+    path = tmp_path / "pagemap"
+    if content is not None:
+        path.write_bytes(content)
+    pages = _PageMap(os.fsencode(path))
+    seen = Touched(mapping)
+    mapping[0] = 1
+    monkeypatch.setattr(touched, "_PAGEMAP", pages)
+    assert seen.pages() == []
+    if pages._fd >= 0:
+        host.close(pages._fd)
+
+
+def test_a_child_looks_at_its_own_pages(mapping):
+    seen = Touched(mapping)
+    assert seen.pages() == []
+    pid = os.fork()
+    if not pid:  # pragma: no cover - in another process, whose figures are its parent's
+        mapping[3 * PAGE] = 1
+        os._exit(0 if any(begin <= 3 * PAGE < end for begin, end in seen.pages()) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert seen.pages() == []
