@@ -13,4 +13,4 @@ from grid import MIB, rows
 )
 def test_pair_in_threads(row: Callable[..., None], threads: int) -> None:
     arguments = {"provider": "udmabuf", "size": MIB, "access": "READ_WRITE", "threads": threads}
-    row("threads:pairs", arguments, api="DmaSyncer-reused", step=f"pair-in-{threads}-threads", resolution=25)
+    row("threads:pairs", arguments, api="DmaSyncer-reused", step=f"pair-in-{threads}-threads", resolution=2)

@@ -9,9 +9,14 @@ from dmasync import DmaSyncer, SyncType
 from dmasync.harness.bench_measure import Operation
 from timed.bench import Bench
 
+SHARE = 84
+"""Pairs of each thread between two meetings: waking the threads costs more than a pair, many must share it."""
+TURNS = 6
+"""Meetings in a block. Who is there first changes from one to the next, and was seen to repeat itself after 2 or 3."""
+
 
 def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) -> Operation:
-    """An operation is one pair in every thread; a block ends when the last thread has done its pairs."""
+    """An operation is one pair in every thread; a turn ends when the last thread has done its pairs."""
     syncers = [DmaSyncer(bench.buffer(provider, size), SyncType[access]) for _ in range(threads)]
     # A switch that is forced by time would come at another place each time.
     sys.setswitchinterval(1000.0)
@@ -31,9 +36,9 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
 
     def run(count: int) -> None:
         nonlocal share
-        share = count
-        go.wait()
-        done.wait()
+        for start in range(0, max(count, 1), SHARE):
+            share = min(SHARE, count - start)
+            go.wait()
+            done.wait()
 
-    # Waking the threads costs more than a pair: many pairs must share it.
-    return Operation(run, least=64, facts={"calls": 2 * threads})
+    return Operation(run, least=TURNS * SHARE, facts={"calls": 2 * threads})

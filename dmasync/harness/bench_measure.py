@@ -26,7 +26,7 @@ MOST_UNLIKE = 0.03
 """The part of those that may differ from the one a period later. Two long stretches are alike at many distances: at a
 distance of 2, one in ten of CPython's turns of 84 differs.
 """
-DEAREST_FOR_PERIOD_NS = 40_000
+DEAREST_FOR_PERIOD_NS = 100_000
 BETWEEN_TICKS_NS = 1_600_000
 """Of shorter blocks most fall between two ticks of the kernel's timer (4 ms apart, or 10); the others are left out."""
 LONGEST_FOR_SLOPE_NS = 3_500_000

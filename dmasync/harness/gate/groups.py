@@ -21,7 +21,8 @@ def by_buffer(judgement: Judgement) -> list[str]:
         groups.setdefault(_subject(row.facts), []).append(row)
     if set(groups) <= {""}:
         return []
-    return [f"{subject or 'rows without a buffer'}: {_told(rows)}" for subject, rows in groups.items()]
+    moved_first = sorted(groups.items(), key=lambda group: not any(row.verdict in _WORDS for row in group[1]))
+    return [f"{subject or 'without a buffer'}: {_told(rows)}" for subject, rows in moved_first]
 
 
 def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:

@@ -83,7 +83,7 @@ def headline(judgement: Judgement | None) -> list[str]:
             sentences.append(f"{rows_in_words} {word}: {worst}{more}.")
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
-    sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in groups.by_buffer(judgement)]
+    sentences += [f"{sentence}." for sentence in groups.by_buffer(judgement)]
     return [*sentences, f"Verdict: {judgement.summary}."]
 
 

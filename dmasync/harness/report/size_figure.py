@@ -21,8 +21,9 @@ Points = list[tuple[int, float]]
 
 
 def size_figure(runs: Sequence[Run], names: tuple[str, str]) -> str | None:
-    """The last run as full lines, the first (if another) as thin ones; None when no row has a size.
+    """The last run as full lines, the first (if another) as thin ones; panels where they differ come first.
 
+    None when no row has a size.
     *names* are what the two are called.
     """
     shown = [runs[-1]] if len(runs) == 1 else [runs[-1], runs[0]]
@@ -36,7 +37,7 @@ def size_figure(runs: Sequence[Run], names: tuple[str, str]) -> str | None:
     if not panels:
         return None
     chosen = sorted(panels, key=lambda panel: -sum(len(line) for line in panels[panel][0].values()))
-    chosen = sorted(chosen[:_MOST_PANELS])
+    chosen = sorted(chosen[:_MOST_PANELS], key=lambda panel: (not _differ(panels[panel]), panel))
     columns = 2  # one panel alone would be drawn twice as large
     rows = -(-len(chosen) // columns)
     with drawing(5.2 * columns, 3.3 * rows, columns, rows) as (figure, grid):
@@ -106,6 +107,16 @@ def _draw(axes: Axes, panel: Panel, sides: Sequence[dict[Line, Points]], names: 
     axes.set_ylabel(f"{panel[0]} per operation")
     axes.set_title(", ".join(panel[1:]) or "all rows", fontsize=9, fontweight="bold")
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+
+
+def _differ(sides: Sequence[dict[Line, Points]]) -> bool:
+    """Whether a size that both sides have costs more than 1 % more on one of them."""
+    for name, points in sides[0].items():
+        before = dict(sides[-1].get(name, []))
+        for size, value in points:
+            if size in before and abs(value - before[size]) > 0.01 * before[size]:
+                return True
+    return False
 
 
 def _sizes(sides: Sequence[dict[Line, Points]]) -> int:
