@@ -136,8 +136,7 @@ class DmaBuf(File):
             raise os_error(errno.EINVAL)
         usage = Usage.WRITE if flags & uapi.DMA_BUF_SYNC_WRITE else Usage.READ
         with self.kernel.lock:
-            for fence in unwrapped(sync_file.fence):
-                self.reservation.add(fence, usage)
+            self.reservation.add_all(tuple(unwrapped(sync_file.fence)), usage)
         return 0
 
     def seek(self, offset: int, whence: int) -> int:

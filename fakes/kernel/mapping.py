@@ -22,7 +22,7 @@ _MAP_NONBLOCK = 0x10000
 _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
 _LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
-_ACCESSIBLE = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+_ACCESSIBLE = mmap.PROT_READ | mmap.PROT_WRITE
 _LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
 
 
@@ -61,7 +61,10 @@ def check_length_in_file(file: Memfd, length: int, offset: int) -> None:
 
 
 def populates(prot: int, flags: int) -> bool:
-    """Whether all pages of a mapping are touched at once: MAP_NONBLOCK undoes it, and none without access can be."""
+    """Whether all pages of a mapping are touched at once: MAP_NONBLOCK undoes it, and none without access can be.
+
+    None that can only be executed, either, where the processor has protection keys.
+    """
     return flags & (_MAP_POPULATE | _MAP_NONBLOCK) == _MAP_POPULATE and bool(prot & _ACCESSIBLE)
 
 

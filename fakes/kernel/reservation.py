@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from fakes.kernel.fence import Fence, FenceArray, wait_interruptibly
 
@@ -20,28 +21,60 @@ def usage_to_wait_for(write: bool) -> Usage:
     return Usage.READ if write else Usage.WRITE
 
 
+_LIST_HEADER, _POINTER = 24, 8
+_SMALL_ALLOCATIONS = (8, 16, 32, 64, 96, 128, 192)
+_FEWEST = 4
+
+
+def _with_room_for(fences: int) -> int:
+    """``dma_resv_list_alloc()``: how many fences a list for *fences* has room for, as ``kmalloc()`` rounds it up."""
+    size = _LIST_HEADER + _POINTER * fences
+    rounded = next((small for small in _SMALL_ALLOCATIONS if small >= size), _power_of_two(size))
+    return (rounded - _LIST_HEADER) // _POINTER
+
+
+def _power_of_two(number: int) -> int:
+    """The first one that is not smaller."""
+    return 1 << (number - 1).bit_length()
+
+
 class Reservation:
     """``struct dma_resv``: the fences of one buffer."""
 
     def __init__(self) -> None:
         self._entries: tuple[tuple[Fence, Usage], ...] = ()
+        self._room = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def add(self, fence: Fence, usage: Usage) -> None:
-        """``dma_resv_add_fence()``: takes the place of a signalled fence or of an earlier one of its
-        context.
+        """What a driver does with its fence: :meth:`add_all` of one."""
+        self.add_all((fence,), usage)
+
+    def add_all(self, fences: Sequence[Fence], usage: Usage) -> None:
+        """``dma_resv_reserve_fences()`` for all of them, then ``dma_resv_add_fence()`` for each.
+
+        A fence takes the place of a signalled one or of an earlier one of its context. Only a list that has to grow
+        drops what has signalled: in one that does not, a fence may come to stand twice.
         """
-        entries = list(self._entries)
-        for index, (old, old_usage) in enumerate(entries):
-            supersedes = old.context == fence.context and old_usage >= usage and fence.seqno >= old.seqno
-            if supersedes or old.is_signaled():
-                entries[index] = (fence, usage)
-                break
-        else:
-            entries.append((fence, usage))
+        entries = self._reserved(len(fences))
+        for fence in fences:
+            for index, (old, old_usage) in enumerate(entries):
+                is_later = fence is old or fence.seqno > old.seqno
+                if (old.context == fence.context and old_usage >= usage and is_later) or old.is_signaled():
+                    entries[index] = (fence, usage)
+                    break
+            else:
+                entries.append((fence, usage))
         self._entries = tuple(entries)
+
+    def _reserved(self, count: int) -> list[tuple[Fence, Usage]]:
+        needed = len(self._entries) + count
+        if needed <= self._room:
+            return list(self._entries)
+        self._room = _with_room_for(max(needed, 2 * self._room) if self._room else max(_FEWEST, _power_of_two(count)))
+        return [entry for entry in self._entries if not entry[0].is_signaled()]
 
     def pending(self, usage: Usage) -> list[Fence]:
         """The fences not yet signalled that *usage* has to wait for, oldest first."""

@@ -137,8 +137,14 @@ MUTANTS = (
     Mutant(
         "stale fence: a later import never takes an earlier one's place",
         "reservation.py",
-        "            if supersedes or old.is_signaled():",
-        "            if old.is_signaled():",
+        "if (old.context == fence.context and old_usage >= usage and is_later) or old.is_signaled():",
+        "if old.is_signaled():",
+    ),
+    Mutant(
+        "missing drop: a list of fences that grows keeps what has signalled",
+        "reservation.py",
+        "return [entry for entry in self._entries if not entry[0].is_signaled()]",
+        "return list(self._entries)",
     ),
     Mutant(
         "lost state: a node's descriptor is close-on-exec no more after dup",

@@ -509,7 +509,8 @@ class Generator:
     def _several_fences(self) -> Iterator[Op]:
         """A buffer that waits for more than one, what it exports, and too little room to be told of them."""
         buffer = self.var("dmabuf", wrong=40)
-        count = 2 + self.below(2)
+        # The list of a buffer's fences grows at the sixth, and at the fourteenth.
+        count = 2 + self.below(2) if self.one_in(2) else 2 + self.below(6)
         for _ in range(count):
             fences = self.world.by_kind.get("fence", ())
             if len(fences) > 6:
@@ -523,6 +524,16 @@ class Generator:
         newest = self.world.by_kind.get("sync_file", (0,))[-1:] or (0,)
         for room in (1, 2, self.pick((0, 3, 8))):
             payload = bytes(uapi.sync_file_info.pack(b"", 0, 0, room, 0, 0))
+            yield self.ioctl(newest[0], uapi.SYNC_IOC_FILE_INFO, payload, [(48, 8, "table")])
+        if self.one_in(2):
+            # All of them once more, some of them signalled.
+            for _ in range(self.below(3)):
+                yield from self._signal()
+            again = struct.pack("=Ii", self.pick((1, 2, 3)), -1)
+            yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE, again, [(4, 4, newest[0])])
+            yield self.ioctl(buffer, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, struct.pack("=Ii", self.pick((1, 2, 3)), -1))
+            newest = self.world.by_kind.get("sync_file", (0,))[-1:] or (0,)
+            payload = bytes(uapi.sync_file_info.pack(b"", 0, 0, 40, 0, 0))
             yield self.ioctl(newest[0], uapi.SYNC_IOC_FILE_INFO, payload, [(48, 8, "table")])
 
     def _signal(self) -> Iterator[Op]:

@@ -323,6 +323,22 @@ def test_a_fence_imported_for_reading_stands_beside_the_same_for_writing(system:
     assert system.info(system.export(buffer, WRITE)).num_fences == 2
 
 
+@pytest.mark.parametrize(
+    ("count", "left"),
+    # The list has room for 5 at first, then for 13: six fences and six again fit, seven and seven do not.
+    [(2, 2), (3, 2), (4, 3), (6, 6), (7, 6)],
+)
+def test_only_a_list_that_grows_drops_what_has_signalled(system: System, provider: str, count: int, left: int) -> None:
+    buffer, fences = system.buffer(provider), [system.fence() for _ in range(count)]
+    for fence in fences:
+        system.import_(buffer, fence.sync_file, WRITE)
+    everything = system.export(buffer)
+    fences[0].signal()
+    # The second one takes the place of the first, and still stands in its own, unless the first is gone.
+    system.import_(buffer, everything, WRITE)
+    assert system.info(system.export(buffer)).num_fences == left
+
+
 # Merging
 
 

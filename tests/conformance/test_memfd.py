@@ -459,7 +459,7 @@ def test_huge_files_are_all_data(system: System, offset: int, whence: int, resul
         (RO, SHARED, 2),
         (RW, PRIVATE, 2),
         (RO, PRIVATE, 2),
-        (mmap.PROT_EXEC, SHARED, 2),
+        (mmap.PROT_EXEC | RO, SHARED, 2),
         (mmap.PROT_WRITE, SHARED, 2),
         (0, SHARED, 0),
         (RW, SHARED | MAP_NONBLOCK, 0),
