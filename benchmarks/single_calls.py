@@ -5,7 +5,7 @@
 
 On the exact clock a nanosecond is an instruction. A figure is the median of 61 calls, that of a first START the median
 of 15 new buffers. It holds what stands between two readings of the clock: one reading, and the bytecode of the call.
-The suites' rows (``dmasync bench``) hold neither; the last line says what two readings with nothing between them give.
+The suites' rows (``dmasync bench``) hold neither. What two readings say with nothing between them is in the last line.
 """
 
 # ruff: noqa: T201 - printing is all it does
@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -32,30 +31,24 @@ WARM_UP = 192
 ACCESSES = (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE)
 
 
-def timed(kernel: Any, fd: int, argument: bytearray) -> int:
-    """Nanoseconds of one call and of one reading of the clock."""
-    began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    kernel.ioctl(fd, uapi.DMA_BUF_IOCTL_SYNC, argument)
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began
-
-
-def nothing() -> int:
-    """Nanoseconds of one reading of the clock."""
-    began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began
-
-
-def median(call: Callable[[], int], calls: int = CALLS) -> int:
-    return statistics.median_low([call() for _ in range(calls)])
+SYNC = uapi.DMA_BUF_IOCTL_SYNC
+STEPS = (uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END)
 
 
 def steady(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> tuple[int, int]:
     """What a START and an END cost of a buffer that has been STARTed before."""
     start, end = (uapi.dma_buf_sync.pack(access.value | step) for step in STEPS)
+    starts, ends = [], []
     with allocator.alloc("single-calls", size) as buffer:
         fd = buffer.fileno()
-        pairs = [(timed(kernel, fd, start), timed(kernel, fd, end)) for _ in range(1 + CALLS)][1:]
-    return statistics.median_low([pair[0] for pair in pairs]), statistics.median_low([pair[1] for pair in pairs])
+        for _ in range(CALLS):
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            kernel.ioctl(fd, SYNC, start)
+            starts.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            kernel.ioctl(fd, SYNC, end)
+            ends.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
+    return statistics.median_low(starts), statistics.median_low(ends)
 
 
 def first(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> int:
@@ -64,12 +57,21 @@ def first(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) 
     costs = []
     for _ in range(BUFFERS):
         with allocator.alloc("single-calls", size) as buffer:
-            costs.append(timed(kernel, buffer.fileno(), start))
-            kernel.ioctl(buffer.fileno(), uapi.DMA_BUF_IOCTL_SYNC, end)
+            fd = buffer.fileno()
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            kernel.ioctl(fd, SYNC, start)
+            costs.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
+            kernel.ioctl(fd, SYNC, end)
     return statistics.median_low(costs)
 
 
-STEPS = (uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END)
+def nothing() -> int:
+    """What two readings of the clock say with nothing between them."""
+    costs = []
+    for _ in range(CALLS):
+        began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        costs.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
+    return statistics.median_low(costs)
 
 
 def main(kernel: Any = fcntl, backend: Any = None) -> None:
@@ -79,14 +81,15 @@ def main(kernel: Any = fcntl, backend: Any = None) -> None:
     print(f"kernel {release.release}, {release.machine}, Python {sys.version.split()[0]}, one call:")
     print(f"{'':18}" + "".join(f"{size:>12}" for size in SIZES))
     with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:
-        for _ in range(WARM_UP // CALLS + 1):
+        for _ in range(WARM_UP // BUFFERS):
             steady(allocator, kernel, 4096, SyncType.READ)
+            first(allocator, kernel, 4096, SyncType.READ)
         for access in ACCESSES:
             costs = [steady(allocator, kernel, size, access) for size in SIZES.values()]
             firsts = [first(allocator, kernel, size, access) for size in SIZES.values()]
             for step, figures in zip(("first START", "START", "END"), (firsts, *zip(*costs, strict=True)), strict=True):
                 print(f"{step} {access.name}".ljust(18) + "".join(f"{figure:12,}" for figure in figures))
-    print(f"two readings of the clock: {median(nothing):,}")
+    print(f"two readings of the clock: {nothing():,}")
 
 
 if __name__ == "__main__":
