@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 import time
@@ -10,12 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fakes.adversary import Adversary
+from fakes.arguments import listed
 from fakes.faults import Fault
 from fakes.injector import FaultInjector
 from fakes.journal import Event
 from fakes.kernel import FakeKernel
 from fakes.kernel.memory import BufferMemory, Run
 from fakes.recorder import Recorder
+
+_KERNEL_OPTIONS = frozenset(inspect.signature(FakeKernel).parameters) - {"providers", "coherent", "profile"}
 
 
 class FakeBackend(Recorder):
@@ -42,6 +46,13 @@ class FakeBackend(Recorder):
         stacks: bool | None = None,
         **kernel_options: Any,
     ) -> None:
+        unknown = sorted(set(kernel_options) - _KERNEL_OPTIONS)
+        if unknown:
+            others = ", ".join(sorted(_KERNEL_OPTIONS))
+            raise TypeError(f"FakeBackend has no option {unknown[0]!r}: those of the kernel are {others}")
+        plans = listed(faults, "faults", "plans of fakes.faults")
+        if providers is not None:
+            providers = listed(providers, "providers", "paths or Provider objects")
         self.seed = seed
         self._watch = not coherent if watch is None else watch
         self._memories: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -49,7 +60,7 @@ class FakeBackend(Recorder):
         if self._watch or not coherent:
             kernel_options["memory"] = self._make_memory
         self.kernel = FakeKernel(providers=providers, coherent=coherent, profile=profile, **kernel_options)
-        self.injector = FaultInjector(self.kernel, faults)
+        self.injector = FaultInjector(self.kernel, plans)
         super().__init__(self.injector, stacks=self._watch if stacks is None else stacks)
 
     def inject(self, *faults: Fault) -> None:

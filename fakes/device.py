@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from fakes.arguments import number_of
 from fakes.kernel import FakeFence
 from fakes.layers import find
 from fakes.watched import WatchedMemory
@@ -94,7 +95,7 @@ class FakeDevice:
     def _buffer(self, buffer: Any) -> Any:
         if hasattr(buffer, "memory") and hasattr(buffer, "ino"):
             return buffer
-        return self._buffer_of(buffer if isinstance(buffer, int) else buffer.fileno())
+        return self._buffer_of(number_of(buffer, "buffer"))
 
     # -- at once
     # --------------------------------------------------------------------------------------------------

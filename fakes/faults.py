@@ -23,6 +23,7 @@ from itertools import chain, repeat
 from typing import Final, Protocol
 
 from dmasync import Step, uapi
+from fakes.arguments import listed, number_of
 
 __all__ = ["Delay", "Fault", "HardError", "Mix", "Storm", "error", "latency", "mix", "parse", "storm"]
 
@@ -244,11 +245,12 @@ def mix(
 
     The draws come from *seed* alone: the same seed refuses the same calls.
     """
-    if not errnos:
+    _check_seed(seed)
+    codes = tuple(_errno_value("errnos", code) for code in listed(errnos, "errnos", "errnos"))
+    if not codes:
         raise ValueError("errnos is empty: name at least one errno")
-    if not 0.0 <= rate <= 1.0:
+    if not _is_number(rate) or not 0.0 <= rate <= 1.0:
         raise ValueError(f"rate is a probability from 0 to 1, not {rate!r}")
-    codes = tuple(_errno_value("errnos", code) for code in errnos)
     return Mix(seed, codes, rate, _times(times), _place(on), _buffer(buffer))
 
 
@@ -264,7 +266,8 @@ def latency(
     """Let each matching call wait for *seconds*, and up to *jitter* seconds more as *seed* draws, before
     it is made.
     """
-    if seconds < 0 or jitter < 0:
+    _check_seed(seed)
+    if not all(_is_number(duration) and 0 <= duration < float("inf") for duration in (seconds, jitter)):
         raise ValueError(f"seconds and jitter are durations from 0 up, not {seconds!r} and {jitter!r}")
     return Delay(seconds, jitter, seed, _times(times), _place(on), _buffer(buffer))
 
@@ -306,6 +309,15 @@ def _errno_value(argument: str, code: int) -> int:
     return code
 
 
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, int):
+        raise ValueError(f"seed must be an int, not {seed!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _times(times: int | None) -> int | None:
     if times is not None and (not isinstance(times, int) or isinstance(times, bool) or times < 0):
         raise ValueError(f"times is a count from 0 up, or None for one that never ends, not {times!r}")
@@ -322,6 +334,4 @@ def _place(on: Place) -> Place:
 
 
 def _buffer(buffer: int | _HasFileno | None) -> int | None:
-    if buffer is None or isinstance(buffer, int):
-        return buffer
-    return buffer.fileno()
+    return None if buffer is None else number_of(buffer, "buffer")

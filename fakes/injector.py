@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dmasync import Backend, Mapping, Step, uapi
+from fakes.arguments import check_layer, listed
 from fakes.faults import IOCTLS, Fault, Verdict
 from fakes.layers import buffer_of
 
@@ -44,6 +45,7 @@ class FaultInjector:
         *,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        check_layer(inner, "inner")
         self.inner = inner
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class FaultInjector:
         self._plans: tuple[Fault, ...] = ()
         self._buffer_of = buffer_of(inner)
         self.ioctl = self._make_ioctl()
-        self.inject(*faults)
+        self.inject(*listed(faults, "faults", "plans of fakes.faults"))
 
     @property
     def faults(self) -> tuple[Fault, ...]:

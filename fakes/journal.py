@@ -15,6 +15,7 @@ from itertools import chain
 from typing import IO, Any, Final, NamedTuple, overload
 
 from dmasync import Step, SyncType, uapi
+from fakes.arguments import number_of
 
 INTERRUPTED: Final = -1
 """``errno`` of a call that ended with an exception that is no OSError, such as KeyboardInterrupt in a
@@ -328,7 +329,7 @@ class Journal:
     def _identity(self, buffer: int | Any | None) -> int | None:
         if buffer is None or isinstance(buffer, int):
             return buffer
-        fd = buffer.fileno()
+        fd = number_of(buffer, "buffer")
         for call in reversed(self.calls):
             if call.buffer is not None and call.arguments and call.arguments[0] == fd:
                 return call.buffer

@@ -13,6 +13,7 @@ from types import CodeType
 from typing import Any, Final
 
 from dmasync import Backend, Mapping, uapi
+from fakes.arguments import check_layer
 from fakes.injector import FaultInjector
 from fakes.journal import HEAD, INTERRUPTED, NO_BUFFER, NO_FLAGS, ROW, TAIL, Call, Event, Journal
 from fakes.layers import buffer_of
@@ -39,6 +40,7 @@ class Recorder:
     """
 
     def __init__(self, inner: Backend, *, journal: Journal | None = None, stacks: bool = False) -> None:
+        check_layer(inner, "inner")
         self.inner = inner
         self.journal = Journal() if journal is None else journal
         self.mappings: list[tuple[Call, weakref.ref[Any]]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fakes.arguments import listed
 from fakes.journal import Call, Journal
 from fakes.sanitizer.analysis import Analysis
 from fakes.sanitizer.finding import KINDS, Finding
@@ -21,8 +22,10 @@ class Sanitizer:
     """
 
     def __init__(self, source: Any, *, allow: Iterable[str] = (), leaks: bool = True) -> None:
+        if not isinstance(getattr(source, "journal", source), Journal):
+            raise TypeError(f"source must be a Journal or a backend that writes one, not {source!r}")
         self._source = source
-        self._allow = frozenset(allow)
+        self._allow = frozenset(listed(allow, "allow", "kinds of findings"))
         unknown = sorted(self._allow - set(KINDS))
         if unknown:
             raise ValueError(f"allow names {unknown[0]!r}, which is no finding: there are {', '.join(KINDS)}")

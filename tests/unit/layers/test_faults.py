@@ -81,7 +81,15 @@ def test_a_buffer_may_be_anything_with_a_descriptor():
         (lambda: faults.error(errno.EIO, nth=0), "nth"),
         (lambda: faults.mix(1, ()), "errnos"),
         (lambda: faults.mix(1, rate=1.5), "rate"),
+        (lambda: faults.mix(1, rate="half"), "rate"),
+        (lambda: faults.mix(1, rate=float("nan")), "rate"),
+        (lambda: faults.mix("one"), "seed"),
         (lambda: faults.latency(-1), "seconds"),
+        (lambda: faults.latency("1"), "seconds"),
+        (lambda: faults.latency(float("nan")), "seconds"),
+        (lambda: faults.latency(float("inf")), "seconds"),
+        (lambda: faults.latency(1, jitter=-1), "jitter"),
+        (lambda: faults.latency(1, seed=None), "seed"),
     ],
 )
 def test_an_impossible_plan_is_refused_by_the_name_of_its_argument(make, argument):
