@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import errno
 import mmap
+import platform
 
 from dmasync import uapi
 from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File, is_shared
 from fakes.kernel.memfd import HugeMemfd, Memfd
 
-_TASK_SIZE = (1 << 47) - 4096
+_TASK_SIZE = 1 << 48 if platform.machine() == "aarch64" else (1 << 47) - 4096  # asm/processor.h
 MAP_TYPE = 0x0F
+POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
 _MAP_SHARED_VALIDATE = 0x03
 _MAP_FIXED = 0x10 | 0x100000
 _MAP_GROWSDOWN = 0x100
 _MAP_LOCKED = 0x2000
 _MAP_NORESERVE = 0x4000
-_MAP_POPULATE = 0x8000
-_MAP_NONBLOCK = 0x10000
 _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
-_LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x40 | 0x80 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
-_ACCESSIBLE = mmap.PROT_READ | mmap.PROT_WRITE
+_LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
 _LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
+_LEGACY_FLAGS |= 0x40 | 0x80 if platform.machine() == "x86_64" else 0  # MAP_32BIT, MAP_ABOVE4G
 
 
 def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
@@ -58,14 +58,6 @@ def check_length_in_file(file: Memfd, length: int, offset: int) -> None:
     """What ``mmap.mmap`` asks of a regular file before it asks the kernel, whose answer to no length is EINVAL."""
     if length and (offset > file.size or file.size - offset < length):
         raise ValueError("mmap length is greater than file size")
-
-
-def populates(prot: int, flags: int) -> bool:
-    """Whether all pages of a mapping are touched at once: MAP_NONBLOCK undoes it, and none without access can be.
-
-    None that can only be executed, either, where the processor has protection keys.
-    """
-    return flags & (_MAP_POPULATE | _MAP_NONBLOCK) == _MAP_POPULATE and bool(prot & _ACCESSIBLE)
 
 
 def may_write(file: File, flags: int) -> bool:

@@ -29,6 +29,8 @@ RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
 O_LARGEFILE = {"x86_64": 0o100000, "aarch64": 0o400000}[platform.machine()]
 """asm/fcntl.h; the kernel adds it to every open of a 64-bit process."""
+ADDRESS_SPACE = 1 << {"x86_64": 47, "aarch64": 48}[platform.machine()]
+"""asm/processor.h: what a process has, in bytes."""
 START_READ, START_WRITE, START_RW = 1, 2, 3
 END_READ, END_WRITE, END_RW = 5, 6, 7
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import select
 
 import pytest
-from kernels import O_LARGEFILE, PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
+from kernels import ADDRESS_SPACE, O_LARGEFILE, PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
 
+MAP_SHARED_VALIDATE = 3
 FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC = 0x5451, 0x5450, 0x5421, 0x5452
 FIOQSIZE, FIONREAD, FIGETBSZ = 0x5460, 0x541B, 2
 NODES = pytest.mark.parametrize("node", [UDMABUF, SYSTEM_HEAP])
@@ -381,7 +383,14 @@ def test_length_0_is_refused_also_where_python_would_map_all_of_the_file(system:
                 system.mmap(fd, 0, offset=offset)
 
 
-@pytest.mark.parametrize("length", [1 << 47, (1 << 62), (1 << 63) - 1])
+@pytest.mark.parametrize("flag", [0x40, 0x80], ids=["MAP_32BIT", "MAP_ABOVE4G"])
+def test_flags_that_x86_alone_has_are_known_there_alone(system: System, provider: str, flag: int) -> None:
+    buffer = system.buffer(provider)
+    with contextlib.nullcontext() if platform.machine() == "x86_64" else refused(errno.EOPNOTSUPP):
+        system.mmap(buffer, flags=MAP_SHARED_VALIDATE | flag)
+
+
+@pytest.mark.parametrize("length", [ADDRESS_SPACE, 1 << 62, (1 << 63) - 1])
 def test_a_mapping_larger_than_the_address_space_is_enomem(system: System, provider: str, length: int) -> None:
     with refused(errno.ENOMEM):
         system.mmap(system.buffer(provider), length)

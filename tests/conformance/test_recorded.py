@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import platform
 import resource
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.conformance.search_record import FOLDER, first_difference
 from tests.conformance.search_world import RealMachine, RealWorld
 
 RECORDINGS = sorted(FOLDER.glob("*.jsonl.xz"))
-RECORDED_PAGE = 4096
+RECORDED_MACHINE, RECORDED_PAGE = "x86_64", 4096
 PROGRAMS_FOR_AN_EMULATOR = 16
 """Of 400 steps each: what an emulated processor gets through in some ten seconds. The search asks it the rest."""
 
@@ -41,7 +42,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[RealMachine | None]:
 
 
 @pytest.mark.usefixtures("ticks")
-@pytest.mark.skipif(mmap.PAGESIZE != RECORDED_PAGE, reason=f"recorded with pages of {RECORDED_PAGE} bytes")
+@pytest.mark.skipif(
+    (platform.machine(), mmap.PAGESIZE) != (RECORDED_MACHINE, RECORDED_PAGE),
+    reason=f"recorded on {RECORDED_MACHINE}, with pages of {RECORDED_PAGE} bytes",
+)
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.name)
 def test_the_kernel_answers_as_the_recorded_one_did(file: Path, machine: RealMachine | None) -> None:
     if machine is None:
