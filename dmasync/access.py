@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import enum
+import sys
+from typing import Any
 
 from dmasync import uapi
 
 
-class SyncType(enum.Flag):
+class _SyncTypes(enum.EnumMeta):
+    """The type of :class:`SyncType`, which finds its members at once: see the end of this module."""
+
+
+class SyncType(enum.Flag, metaclass=_SyncTypes):
     """The CPU access that a window brackets, with the kernel's own bits (``DMA_BUF_SYNC_READ``, ``_WRITE``)."""
 
     READ = uapi.DMA_BUF_SYNC_READ
@@ -33,5 +39,16 @@ for _access in (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE):
     _access._start = uapi.dma_buf_sync.pack(_access.value | Step.START.value)
     _access._end = uapi.dma_buf_sync.pack(_access.value | Step.END.value)
     _access._lane = _access.value
-    # CPython 3.10 and 3.11 find an enum's members by way of Python code, at the price of a quarter of a START.
-    type.__setattr__(SyncType, str(_access.name), _access)
+
+
+class _Attributes(dict[str, Any]):
+    """What ``SyncType.NAME`` gives: the members from here, everything else the usual way."""
+
+    def __missing__(self, name: str) -> Any:
+        return type.__getattribute__(SyncType, name)
+
+
+if sys.version_info < (3, 12):  # pragma: no branch - depends on the version
+    # Before 3.12 an enum looks its members up in Python, or at best in two places with a method call between: 700
+    # instructions, where a START and its END with all that is around them take 6,000.
+    _SyncTypes.__getattribute__ = _Attributes(SyncType.__members__).__getitem__  # type: ignore[assignment,method-assign]

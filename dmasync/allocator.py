@@ -14,7 +14,8 @@ from dmasync import uapi
 from dmasync.acquire import Acquired, retried
 from dmasync.backend import LINUX, Backend
 from dmasync.buffer import DmaBuf
-from dmasync.descriptor import Descriptor, ioctl_of
+from dmasync.descriptor import Descriptor
+from dmasync.edge import ioctl_of
 from dmasync.errors import AllocationError, NoProviderError
 from dmasync.frame import FrameBuffer, Plane, close_all
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice

@@ -15,6 +15,7 @@ from dmasync.acquire import Acquired, retried
 from dmasync.backend import LINUX, Backend, Mapping
 from dmasync.descriptor import Descriptor
 from dmasync.interrupts import guarded
+from dmasync.lane import SHUT
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import file_number
 from dmasync.sync_file import SyncFile, warn_unclosed
@@ -227,7 +228,7 @@ class CpuAccess(DmaSyncer):
         self._view: memoryview | None = None
 
     def __enter__(self) -> memoryview:  # type: ignore[override]  # the whole point: the bytes, not the syncer
-        if self._open is not None or self._lane.grip is None:
+        if self._state is not SHUT or self._lane.grip is None:
             self._refuse()
         try:
             # Mapped before START, so that nothing that can fail stands between START and the body.
@@ -237,7 +238,7 @@ class CpuAccess(DmaSyncer):
             return view
         except BaseException as failure:
             self._release()
-            if self._open is not None:  # a signal, just behind the START
+            if self._state is not SHUT:  # a signal, just behind the START
                 self._end_slowly(None, failure)
             raise
 
@@ -248,7 +249,7 @@ class CpuAccess(DmaSyncer):
         try:
             DmaSyncer.__exit__(self, exc_type, exc, traceback)
         except BaseException as error:
-            if self._open is not None:  # a signal, just before the END
+            if self._state is not SHUT:  # a signal, just before the END
                 self._end_slowly(error, exc)
             raise
         finally:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import starmap
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from dmasync.access import SyncType
 from dmasync.backend import Backend
-from dmasync.descriptor import Descriptor, Share, ioctl_of, sync_arguments
+from dmasync.descriptor import Descriptor
+from dmasync.edge import ioctl_of, sync_arguments
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
+from dmasync.share import Share
 from dmasync.source import descriptor_of
 from dmasync.window import Ledger, Target, check_sync_type, check_window, warn_dropped
 
@@ -100,8 +102,9 @@ class DmaSyncerGroup:
                 if self._slow:
                     self._end_slowly(None, exc)
                 else:
-                    for _ in starmap(self._ioctl, self._ends):
-                        del opened[-1]
+                    # Behind the answers to the STARTs: how many of these ENDs were made is never in doubt.
+                    opened += starmap(self._ioctl, self._ends)
+                    opened.clear()
         except BaseException as error:
             if not self._opened:
                 raise
@@ -127,6 +130,9 @@ class DmaSyncerGroup:
     def _end_slowly(self, surprise: BaseException | None, body: BaseException | None) -> None:
         """END with all that can go wrong; raises what there is to raise."""
         try:
+            made = len(self._opened) - len(self._starts)
+            if made > 0:
+                del self._opened[-2 * made :]  # each END that was made, with the START that it was for
             self._ledger.finish(surprise, body)
         except BaseException as error:
             if self._opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
@@ -163,14 +169,17 @@ class DmaSyncerGroup:
         try:
             if self._opened:  # pragma: no branch - only a signal gets past
                 self._end_slowly(None, None)
-                warn_dropped(self)
+                warn_dropped(type(self).__name__, 1)
         except DmaSyncError:
-            warn_dropped(self)  # the error was logged, and nobody is there to catch it
+            warn_dropped(type(self).__name__, 1)  # the error was logged, and nobody is there to catch it
         except AttributeError:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
             pass  # never got through __init__
         except BaseException:
             self._dropped()
             raise
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a window cannot be copied or pickled, its ENDs would run twice: make a group of its own")
 
     def __len__(self) -> int:
         """How many dma-bufs the window covers: each counts once."""

@@ -30,7 +30,25 @@ def descriptor_of(source: Any, backend: Backend | None, argument: str) -> Descri
         if descriptor.closed:
             raise ValueError(f"{argument} was closed: allocate or import it again")
         return descriptor
-    return Descriptor(backend or LINUX, file_number(source, argument))
+    number = file_number(source, argument)
+    if backend is not None and backend is not LINUX:
+        return Descriptor(backend, number)
+    return _borrowed(number)
+
+
+def _borrowed(number: int) -> Descriptor:
+    """The descriptor for a number of the real kernel's that its owner keeps: it has no state, one will do for all."""
+    descriptor = BORROWED.get(number)
+    if descriptor is None:
+        if len(BORROWED) >= _MOST_BORROWED:
+            BORROWED.clear()
+        descriptor = BORROWED[number] = Descriptor(LINUX, number)
+    return descriptor
+
+
+BORROWED: dict[int, Descriptor] = {}
+"""What :func:`descriptor_of` has made for bare numbers of the real kernel's."""
+_MOST_BORROWED = 1024
 
 
 def file_number(source: Any, argument: str) -> int:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmasync.access import SyncType
 from dmasync.backend import LINUX, Backend
-from dmasync.descriptor import Descriptor, Grip, Lane
-from dmasync.errors import DmaSyncError
+from dmasync.edge import ioctl_of
 from dmasync.interrupts import guarded
+from dmasync.lane import SHUT, Grip, Lane, Shut
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
-from dmasync.source import descriptor_of
-from dmasync.window import Ledger, Target, check_window, warn_dropped
+from dmasync.source import BORROWED, descriptor_of
+from dmasync.window import Ledger, check_window
 
 _RAISE: OnError = "raise"
 
@@ -30,9 +30,8 @@ class DmaSyncer:
     error of END: that one becomes a note of it, and the end of its ``__context__`` chain.
     """
 
-    __slots__ = ("_buffer", "_lane", "_open")
-
     if TYPE_CHECKING:
+        __slots__ = ("_buffer", "_lane", "_state")
 
         def __init__(
             self,
@@ -45,6 +44,10 @@ class DmaSyncer:
         ) -> None: ...
 
     else:
+        # The state lies where CPython looks for what it calls when the object is finalized: see dmasync.lane. A method
+        # there would cost every short-lived window 300 instructions more. Below the class it gets its other name.
+        __slots__ = ("__del__", "_buffer", "_lane")
+
         # The last three are keyword arguments, as the signature above says; declaring them so at run time costs every
         # short-lived window 350 instructions.
         def __init__(
@@ -55,29 +58,27 @@ class DmaSyncer:
             retry=DEFAULT_RETRY,
             on_error=_RAISE,
         ):
-            self._open = None
+            self._state = SHUT
             try:
                 lane = buffer_or_fd._lanes[sync_type._lane]
             except AttributeError:
-                lane = None
+                lane = _borrowed_lane(buffer_or_fd, sync_type)
             if lane is None or backend is not None or retry is not DEFAULT_RETRY or on_error is not _RAISE:
                 check_window(sync_type, retry, on_error)
                 descriptor = descriptor_of(buffer_or_fd, backend, "buffer_or_fd")
                 lane = descriptor.lane(sync_type, backend, retry, on_error)
-            if lane.grip is None:
-                raise ValueError("buffer_or_fd was closed: allocate or import it again")
             self._lane = lane
             self._buffer = buffer_or_fd  # kept: a buffer that nobody else holds would be closed
 
     _buffer: Any
     _lane: Lane
-    _open: Grip | None
-    """Held while the window is open: the descriptor cannot be closed before END."""
+    _state: Grip | Shut
+    """While the window is open it is held: the descriptor cannot be closed before END."""
 
     @property
     def active(self) -> bool:
         """Whether the window is open: START has succeeded, END has not run."""
-        return self._open is not None
+        return self._state is not SHUT
 
     @property
     def sync_type(self) -> SyncType:
@@ -87,26 +88,26 @@ class DmaSyncer:
     def __enter__(self) -> DmaSyncer:
         lane = self._lane
         grip = lane.grip
-        if grip is None or self._open is not None:
-            if lane is _MOVED:
-                return self
-            self._refuse()
         try:
-            for _ in lane.starts:  # pragma: no branch - the iterator is endless
-                self._open = grip
-                break
+            if self._state is SHUT:
+                for _ in lane.starts:
+                    self._state = grip  # type: ignore[assignment]  # where there are STARTs there is a grip
+                    return self
         except OSError as refused:
-            ledger = self._ledger(0)
+            ledger = lane.ledger(0)
             try:
                 ledger.start_rest(refused)
                 if ledger.opened:
-                    self._open = grip
+                    self._state = grip  # type: ignore[assignment]
+                return self
             except BaseException as failure:
                 grip = None  # the traceback will hold this frame, and must not keep the descriptor open
                 if ledger.opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
-                    self._open = None
+                    self._state = SHUT
                     ledger.finish(None, failure)
                 raise
+        if lane is not _MOVED:
+            self._refuse()
         return self
 
     @guarded
@@ -114,23 +115,20 @@ class DmaSyncer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            grip = self._open
-            if grip is not None:
-                for _ in grip.ends:  # pragma: no branch - the iterator is endless
-                    self._open = None
-                    return
+            for _ in self._state.ends:
+                self._state = SHUT
+                return
         except BaseException as error:
-            grip = None
             self._end_slowly(error, exc)
 
     def start(self) -> None:
         """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
-        if self._open is not None:
+        if self._state is not SHUT:
             self._refuse()
         try:
             self.__enter__()
         except BaseException as failure:
-            if self._open is not None:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if self._state is not SHUT:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
                 self._end_slowly(None, failure)
             raise
 
@@ -141,12 +139,12 @@ class DmaSyncer:
     def move(self) -> DmaSyncer:
         """A new syncer that has taken over everything, the open window too. This one does nothing from now on."""
         heir = object.__new__(DmaSyncer)
-        heir._open = None
+        heir._state = SHUT
         heir._buffer = self._buffer
         heir._lane = self._lane
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
-        heir._open = self._open
-        self._open = None
+        heir._state = self._state
+        self._state = SHUT
         self._lane = _MOVED
         self._buffer = None
         return heir
@@ -158,61 +156,41 @@ class DmaSyncer:
         """END with all that can go wrong; raises what there is to raise."""
         try:
             if ledger is None:  # pragma: no branch - only a signal gets past
-                ledger = self._ledger(0 if self._open is None else 1)
+                ledger = self._lane.ledger(0 if self._state is SHUT else 1)
             ledger.finish(surprise, body)
-            self._open = None
+            self._state = SHUT
         except BaseException as error:
             if (
                 ledger is None or ledger.opened
             ):  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
                 return self._end_slowly(error, body, ledger)
-            self._open = None
+            self._state = SHUT
             raise
         return None
 
-    def _ledger(self, opened: int) -> Ledger:
-        lane = self._lane
-        return Ledger((Target(lane.ioctl, lane.descriptor.fd, lane.sync_type),), lane.retry, lane.on_error, opened)
-
     def _refuse(self) -> None:
-        if self._open is not None:
+        if self._state is not SHUT:
             raise RuntimeError("the window is already open: end it first, or use a syncer of its own for each window")
         raise ValueError("buffer_or_fd was closed: allocate or import it again")
 
-    @guarded
-    def __del__(self) -> None:
-        try:
-            if self._open is not None:
-                self._dropped()
-        except AttributeError:
-            pass  # never got through __init__
-        except BaseException:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
-            self._dropped()
-            raise
-
-    @guarded
-    def _dropped(self) -> None:
-        try:
-            if self._open is not None:  # pragma: no branch - only a signal gets past
-                self._end_slowly(None, None)
-                warn_dropped(self)
-        except DmaSyncError:
-            warn_dropped(self)  # the error was logged, and nobody is there to catch it
-        except AttributeError:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
-            pass  # never got through __init__
-        except BaseException:
-            self._dropped()
-            raise
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a window cannot be copied or pickled, its END would run twice: use move()")
 
     def __repr__(self) -> str:
-        state = "moved" if self._lane is _MOVED else "shut" if self._open is None else "open"
-        return f"<{type(self).__name__} fd={self._lane.descriptor.fd} {self.sync_type.name} {state}>"
+        state = "moved" if self._lane is _MOVED else "shut" if self._state is SHUT else "open"
+        return f"<{type(self).__name__} fd={self._lane.fd} {self.sync_type.name} {state}>"
 
 
-def _moved() -> Lane:
-    nowhere = Descriptor(LINUX, -1)
-    nowhere.close()
-    return Lane(nowhere, SyncType.READ_WRITE, nowhere.ioctl)
+if not TYPE_CHECKING:
+    DmaSyncer._state = DmaSyncer.__dict__["__del__"]
 
 
-_MOVED = _moved()
+def _borrowed_lane(number: Any, sync_type: Any) -> Lane | None:
+    """The lane of a bare number of the real kernel's, where there is one already and nothing has to be checked."""
+    try:
+        return BORROWED[number].lanes[sync_type._lane] if type(number) is int else None
+    except (KeyError, AttributeError):
+        return None
+
+
+_MOVED = Lane(None, -1, SyncType.READ_WRITE, ioctl_of(LINUX))

@@ -16,7 +16,7 @@ from itertools import starmap
 from typing import Any, NamedTuple
 
 from dmasync.access import Step, SyncType
-from dmasync.descriptor import Untried, sync_arguments
+from dmasync.edge import Untried, sync_arguments
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import Attempts, OnError, RetryPolicy
@@ -185,14 +185,12 @@ def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
         last.__context__ = failure
 
 
-def warn_dropped(window: object) -> None:
-    """A window was dropped while it was open; its END has run by now."""
+def warn_dropped(what: str, depth: int = 0) -> None:
+    """A window was dropped while it was open; its END has run by now. *depth*: Python frames around the caller."""
     warnings.warn(
-        f"a {type(window).__name__} was dropped while its window was open; END has run now: "
-        "use it in a with block, or call end()",
+        f"a {what} was dropped while its window was open; END has run now: use it in a with block, or call end()",
         ResourceWarning,
-        stacklevel=3,
-        source=window,
+        stacklevel=3 + depth,
     )
 
 

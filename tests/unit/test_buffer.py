@@ -524,7 +524,7 @@ def test_an_interrupt_just_before_the_end_delays_it_only(buffer, backend, monkey
 def test_a_cpu_access_dropped_while_open_gets_its_end(buffer, backend):
     access = buffer.cpu_access(READ)
     view = access.__enter__()
-    with pytest.warns(ResourceWarning, match="a CpuAccess was dropped"):
+    with pytest.warns(ResourceWarning, match="a DmaSyncer was dropped"):
         del access
         gc.collect()
     assert steps(backend) == [START, END]

@@ -1,0 +1,58 @@
+"""The right to an open file, which its owner has and every window that is open on it."""
+
+from __future__ import annotations
+
+import sys
+
+from dmasync.backend import Backend
+from dmasync.interrupts import guarded
+
+
+class Share:
+    """The right to the open file: its owner holds one reference, each open window another.
+
+    The number is closed when the last of them lets go, so that the END of a window whose buffer was closed under it
+    reaches its own file and never one that got the number next. References are what counts because they cost a
+    window nothing: it has to store something to know that it is open. A share that is not ``owned`` closes nothing.
+    """
+
+    __slots__ = ("backend", "fd", "owned")
+
+    def __init__(self, backend: Backend, fd: int) -> None:
+        self.owned = False
+        self.backend = backend
+        self.fd = fd
+
+    @guarded
+    def close(self) -> None:
+        """Close the number, if it is owned and was not closed before."""
+        try:
+            if self.owned:
+                closing = map(self.backend.close, (self.fd,))
+                # Forgotten first: whatever close() raises, the number may be another file's by now.
+                self.owned = False
+                for _ in closing:  # pragma: no branch - it yields once
+                    break
+        except BaseException:
+            if self.owned:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+                self.close()
+            raise
+
+    @guarded
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except AttributeError:
+            pass  # never got through __init__
+        except BaseException:
+            self.close()
+            raise
+
+
+def _references_of_a_local() -> int:
+    local = object()
+    return sys.getrefcount(local)
+
+
+ALONE = _references_of_a_local()
+"""What getrefcount says of an object that one local variable holds."""
