@@ -24,6 +24,11 @@ NO_INIT = "rdinit=/no-such-file init=/no-such-file"
 """Nothing to start: the kernel panics."""
 
 
+def is_plain(row: dict) -> bool:
+    """Whether the row is a plain system call, and no more Python than that."""
+    return row["facts"]["api"] == "fcntl"
+
+
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("baseline") / "good.json"
@@ -67,6 +72,13 @@ def test_work_added_to_the_sync_path_alone_is_counted(tmp_path: Path, baseline: 
         step: {row["verdict"] for row in rows if row["facts"]["step"] == step} for step in ("start", "end", "null")
     }
     assert steps == {"start": {"regressed"}, "end": {"same"}, "null": {"same"}}
+    added = {
+        step: {row["candidate"] - row["base"] for row in rows if row["facts"]["step"] == step and is_plain(row)}
+        for step in ("start", "pair", "end", "null")
+    }
+    assert len(added["start"]) == 1, "the same work in every START"
+    assert added["pair"] == added["start"]
+    assert added["end"] == added["null"] == {0}
 
 
 @pytest.mark.parametrize(("option", "status"), [([], 125), (["--panic-is-bad"], 1)])
