@@ -1,0 +1,76 @@
+"""arm64: Debian's kernel answers the conformance suite, and the library's and the fake's tests pass beside it.
+
+That kernel has no dma-heaps, so nothing else may be left out of the suite. Minutes under emulation.
+"""
+
+from __future__ import annotations
+
+import shlex
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from dmasync.harness import host_setup, kernels
+from dmasync.harness.virtual_machine import VirtualMachine
+
+ROOT = Path(__file__).parents[2]
+MACHINE = "aarch64"
+REAL = ("tests/conformance", "--dmasync-backend=real", "--dmasync-no-heap")
+FAKE = (
+    "tests/conformance",
+    "tests/unit/test_uapi.py",
+    "tests/unit/test_allocator.py",
+    "tests/unit/test_buffer.py",
+    "tests/unit/test_frame.py",
+    "tests/unit/test_group.py",
+    "tests/unit/test_syncer.py",
+    "tests/unit/test_sync_file.py",
+    "tests/unit/fake_kernel/test_fence.py",
+    "tests/unit/fake_kernel/test_kernel.py",
+    "tests/unit/fake_kernel/test_nodes.py",
+    "tests/unit/fake_kernel/test_profiles.py",
+)
+AT_LEAST = {"real": 890, "fake": 2100}
+REASONS = {
+    "real": ("needs a dma-heap", "recorded on x86_64"),
+    # What the guest's root has not: it is Debian's Python and pure Python only.
+    "fake": ("recorded on x86_64", "needs a C compiler", "could not import 'numpy'"),
+}
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What pytest reported in the guest, of both suites, from one boot."""
+    if lacking := host_setup.missing_parts(MACHINE):
+        pytest.skip(str(host_setup.MissingPartError(lacking)))
+    output = tmp_path_factory.mktemp("arm64")
+    machine = VirtualMachine(
+        kernel=kernels.resolve(machine=MACHINE), output=output, working_directory=ROOT, timeout=1700
+    )
+    found = {name: output / f"{name}.xml" for name in AT_LEAST}
+    lines = [
+        shlex.join([machine.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *suites])
+        for path, suites in zip(found.values(), (REAL, FAKE), strict=True)
+    ]
+    completed = machine.run("; ".join(["uname -m", "modprobe vgem", *lines]))
+    assert completed.stdout.startswith(MACHINE), completed.stdout[-6000:] + completed.stderr[-2000:]
+    for name, path in found.items():
+        assert path.exists(), name + completed.stdout[-6000:] + completed.stderr[-2000:]
+    return found
+
+
+@pytest.mark.parametrize("name", AT_LEAST)
+def test_what_needs_no_heap_passes_on_arm64(reports: dict[str, Path], name: str) -> None:
+    suite = ElementTree.parse(reports[name]).getroot().find("testsuite")  # noqa: S314 - written by our own run
+    assert suite is not None
+    cases = suite.findall("testcase")
+    bad = [f"{case.get('classname')}::{case.get('name')}" for case in cases if case.find("failure") is not None]
+    bad += [f"{case.get('classname')}::{case.get('name')}" for case in cases if case.find("error") is not None]
+    assert bad == []
+    skipped = [case.find("skipped") for case in cases]
+    reasons = {str(one.get("message")) for one in skipped if one is not None}
+    assert [reason for reason in reasons if not any(known in reason for known in REASONS[name])] == []
+    assert len(cases) - sum(one is not None for one in skipped) >= AT_LEAST[name]
