@@ -15,6 +15,7 @@ from dmasync.access import SyncType
 from fakes.kernel.errors import os_error
 from fakes.kernel.fence import unwrapped
 from fakes.kernel.file import File, is_shared
+from fakes.kernel.mapping import MAP_TYPE
 from fakes.kernel.memfd import Memfd
 from fakes.kernel.memory import BufferMemory, FakeMapping, zeroed
 from fakes.kernel.reservation import Reservation, Usage, usage_to_wait_for
@@ -189,7 +190,8 @@ class DmaBuf(File):
         if offset // page + -(-length // page) > self.size // page:
             raise os_error(errno.EINVAL)
         self.may_map(length, flags)
-        return self.memory.map_cpu(length, prot, flags, offset)
+        # Its pages are there already, and those of a private mapping are copied no sooner than they are written.
+        return self.memory.map_cpu(length, prot, flags & MAP_TYPE, offset)
 
 
 _HANDLERS = {

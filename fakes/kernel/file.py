@@ -101,7 +101,7 @@ class File:
         """What stands against a mapping before the driver is asked: seals."""
 
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
-        """``mmap`` of the driver; *length* in bytes as asked for, *flags* MAP_SHARED or MAP_PRIVATE."""
+        """``mmap`` of the driver; *length* in bytes as asked for, *flags* say shared or private, and MAP_POPULATE."""
         raise NotImplementedError  # pragma: no cover - asked only where can_map is set
 
 

@@ -139,10 +139,6 @@ class Memfd(File):
         pages = -(-length // self.kernel.page_size) * self.kernel.page_size
         return FakeMapping.of((Run(self.store, 0, offset + pages),), length, prot, flags, offset)
 
-    def populate(self, offset: int, length: int) -> None:
-        """Allocate the pages of a range that lies within the file, where they are holes."""
-        host.populate(self.store.fd, offset, length)
-
     def mapped(self, delta: int) -> None:
         """Count a mapping through which the file may be written, now or after mprotect(); -1 when it goes."""
         with self.kernel.lock:

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 from dmasync.access import SyncType
 from fakes.kernel import host
 
-_PRIVATE_OR_SHARED = mmap.MAP_SHARED | mmap.MAP_PRIVATE
+_FOR_THE_HOST = mmap.MAP_SHARED | mmap.MAP_PRIVATE | 0x8000 | 0x10000  # MAP_POPULATE, MAP_NONBLOCK
 
 
 class Store:
@@ -80,7 +80,9 @@ class RunMapping(mmap.mmap):
 
     @classmethod
     def of(cls: type[_M], runs: Sequence[Run], length: int, prot: int, flags: int, offset: int = 0) -> _M:
-        """Map *length* bytes that begin *offset* bytes into *runs*; *flags* say shared or private."""
+        """Map *length* bytes that begin *offset* bytes into *runs*; *flags* say shared or private, and whether
+        all pages are wanted at once.
+        """
         self = cls(-1, length, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, prot=prot)
         address = host.address_of(self)
         done, begin = 0, 0
@@ -88,7 +90,7 @@ class RunMapping(mmap.mmap):
             skip = max(0, offset - begin)
             part = min(run_length - skip, length - done)
             if part > 0:
-                host.map_over(address + done, part, prot, flags & _PRIVATE_OR_SHARED, store.fd, run_offset + skip)
+                host.map_over(address + done, part, prot, flags & _FOR_THE_HOST, store.fd, run_offset + skip)
                 done += part
             begin += run_length
         return self

@@ -80,6 +80,7 @@ class Generator:
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self.world = world
         self._next = 1
+        self._may_be_huge = False
         choices: tuple[tuple[int, Callable[[], Iterator[Op]]], ...] = (
             (9, self._udmabuf),
             (5, self._udmabuf_of_a_list),
@@ -119,7 +120,9 @@ class Generator:
     def ops(self) -> Iterator[Op]:
         """Without end."""
         if self.one_in(3):
-            yield ("limits", self.pick(_LIST_LIMITS), self.pick(_SIZE_LIMITS_MB))
+            size_limit_mb = self.pick(_SIZE_LIMITS_MB)
+            self._may_be_huge = size_limit_mb << 20 > _HUGE_SIZE
+            yield ("limits", self.pick(_LIST_LIMITS), size_limit_mb)
         yield ("open", self.out(), UDMABUF, os.O_RDWR)
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
         while True:
@@ -302,7 +305,7 @@ class Generator:
         # Sizes that the kernel would pin are kept small: the guest's memory is too.
         limit = (64 << 20) + PAGE
         sizes = (0, 0, 1, PAGE, PAGE, PAGE - 1, min(end + PAGE, 8 * PAGE), limit, far, far - offset, 1 << 63)
-        size = _HUGE_SIZE if self.one_in(12) else self.pick(sizes)
+        size = _HUGE_SIZE if self.one_in(2 if self._may_be_huge else 20) else self.pick(sizes)
         if size == 0 and end > 64 * PAGE:
             size = PAGE
         if self.one_in(3):

@@ -12,6 +12,7 @@ from kernels import END_RW, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
 from dmasync import uapi
 
 ALLOC = uapi.DMA_HEAP_IOCTL_ALLOC
+MAP_POPULATE = 0x8000
 MIB = 1 << 20
 
 
@@ -299,3 +300,13 @@ def test_a_private_mapping_may_have_one_page(system: System, prot: int) -> None:
     for length, offset in ((2 * PAGE, 0), (PAGE + 1, 0)):
         with refused(errno.EINVAL):
             system.mmap(buffer, length, prot, PRIVATE, offset)
+
+
+def test_a_private_mapping_copies_a_page_when_it_is_written_and_no_sooner(system: System) -> None:
+    buffer = system.buffer("system")
+    shared, private = system.mmap(buffer), system.mmap(buffer, flags=PRIVATE | MAP_POPULATE)
+    shared[0] = 7
+    assert private[0] == 7
+    private[0] = 8
+    shared[0] = 9
+    assert (shared[0], private[0]) == (9, 8)

@@ -471,3 +471,12 @@ def test_a_mapping_can_bring_all_its_pages(system: System, prot: int, flags: int
     assert system.bytes_in_pages(fd) == 0
     system.mmap(fd, 2 * PAGE, prot, flags | MAP_POPULATE, PAGE)
     assert system.bytes_in_pages(fd) == pages * PAGE
+
+
+@pytest.mark.parametrize("flags", [0, MAP_POPULATE, MAP_POPULATE | MAP_NONBLOCK])
+def test_a_private_mapping_that_brings_all_its_pages_has_copied_them(system: System, flags: int) -> None:
+    fd = system.memfd(1)
+    shared, private = system.mmap(fd), system.mmap(fd, flags=PRIVATE | flags)
+    readable = system.mmap(fd, prot=RO, flags=PRIVATE | flags)
+    shared[0] = 7
+    assert (private[0], readable[0]) == (0 if flags == MAP_POPULATE else 7, 7)
