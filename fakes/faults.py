@@ -24,6 +24,7 @@ from typing import Final, Protocol
 
 from dmasync import Step, uapi
 from fakes.arguments import listed, number_of
+from fakes.layers import METHODS
 
 __all__ = ["Delay", "Fault", "HardError", "Mix", "Storm", "error", "latency", "mix", "parse", "storm"]
 
@@ -48,21 +49,6 @@ IOCTLS: Final[dict[str, int]] = {
     "SYNC_IOC_SET_DEADLINE": uapi.SYNC_IOC_SET_DEADLINE,
 }
 """The ioctls, other than SYNC, that ``on`` can name."""
-
-METHODS: Final = (
-    "open",
-    "close",
-    "dup",
-    "ioctl",
-    "memfd_create",
-    "ftruncate",
-    "add_seals",
-    "get_seals",
-    "mmap",
-    "lseek",
-    "poll",
-)
-"""The methods of a backend that ``on`` can name."""
 
 Verdict = int | float
 """An int is an errno to raise; a float is a number of seconds to wait before the call goes on."""

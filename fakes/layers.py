@@ -11,9 +11,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dmasync import Backend, LinuxBackend
+
+METHODS: Final = (
+    "open",
+    "close",
+    "dup",
+    "ioctl",
+    "memfd_create",
+    "ftruncate",
+    "add_seals",
+    "get_seals",
+    "mmap",
+    "lseek",
+    "poll",
+)
+"""What a backend is called by."""
 
 BufferOf = Callable[[int], "int | None"]
 

@@ -18,26 +18,12 @@ from typing import Any, Final
 
 from dmasync import backend as seam
 from fakes.journal import ROW, Call
+from fakes.layers import METHODS
 from fakes.recorder import Recorder
 from fakes.trace import Writer
 
 _BATCH: Final = 512
 """Attempts that may be in memory only."""
-
-_METHODS: Final = (
-    "ioctl",
-    "open",
-    "close",
-    "dup",
-    "memfd_create",
-    "ftruncate",
-    "add_seals",
-    "get_seals",
-    "mmap",
-    "lseek",
-    "poll",
-)
-
 
 _kept: Final[dict[str, Any]] = {}
 """The program's globals, which without a recorder would outlive its atexit functions too."""
@@ -113,7 +99,7 @@ class TracingRecorder(Recorder):
 def install(path: str) -> TracingRecorder:
     """Put a recorder under the default backend of this process."""
     recorder = TracingRecorder(seam.LinuxBackend(), path)
-    for name in _METHODS:
+    for name in METHODS:
         # On the instance: everybody has it already, and looks its methods up when they are needed.
         setattr(seam.LINUX, name, getattr(recorder, name))
     atexit.register(recorder.finish)
