@@ -19,7 +19,7 @@ from fakes.kernel.dmabuf import DmaBuf
 from fakes.kernel.errors import bad_descriptor, os_error
 from fakes.kernel.fence import Fence, signaled_stub
 from fakes.kernel.file import File
-from fakes.kernel.mapping import MAP_TYPE, POPULATION, check_length_in_file, check_mmap, may_write
+from fakes.kernel.mapping import check_length_in_file, check_mmap, for_the_file, may_write
 from fakes.kernel.memfd import Memfd, memfd_create
 from fakes.kernel.memory import BufferMemory, FakeMapping, Run
 from fakes.kernel.nodes import Nodes
@@ -155,7 +155,7 @@ class FakeKernel:
             raise os_error(errno.EINVAL)
         file = self.descriptors.file(fd)
         check_mmap(file, length, prot, flags)
-        mapping = file.map(length, prot, flags & (MAP_TYPE | POPULATION), offset)
+        mapping = file.map(length, prot, for_the_file(prot, flags), offset)
         self._track(mapping, file, may_write(file, flags))
         return mapping
 

@@ -13,7 +13,7 @@ from fakes.kernel.memfd import HugeMemfd, Memfd
 
 _TASK_SIZE = 1 << 48 if platform.machine() == "aarch64" else (1 << 47) - 4096  # asm/processor.h
 MAP_TYPE = 0x0F
-POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
+_POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
 _MAP_SHARED_VALIDATE = 0x03
 _MAP_FIXED = 0x10 | 0x100000
 _MAP_GROWSDOWN = 0x100
@@ -52,6 +52,15 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     file.check_map(prot, is_shared(flags))
     if flags & _MAP_NORESERVE and isinstance(file, HugeMemfd):
         raise UnmodelledCallError("mmap() of huge pages with MAP_NORESERVE: whoever touches one that is not there dies")
+
+
+def for_the_file(prot: int, flags: int) -> int:
+    """What of *flags* matters to the file: shared or private, and whether all pages are wanted at once.
+
+    They are never brought for a mapping that can only be executed: where the processor has protection keys, Linux
+    cannot read such a mapping itself.
+    """
+    return flags & (MAP_TYPE if prot == mmap.PROT_EXEC else MAP_TYPE | _POPULATION)
 
 
 def check_length_in_file(file: Memfd, length: int, offset: int) -> None:

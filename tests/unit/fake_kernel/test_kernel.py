@@ -477,3 +477,15 @@ def test_a_list_whose_length_wraps_around_in_linux_is_not_modelled() -> None:
     argument = uapi.udmabuf_create_list.pack(1, (1 << 32) // 24 + 1)
     with pytest.raises(UnmodelledCallError, match="items"):
         kernel.ioctl(kernel.open("/dev/udmabuf", os.O_RDWR), uapi.UDMABUF_CREATE_LIST, argument)
+
+
+@pytest.mark.parametrize(("prot", "pages"), [(mmap.PROT_EXEC, 0), (mmap.PROT_EXEC | mmap.PROT_READ, 1)])
+def test_pages_of_a_mapping_that_can_only_be_executed_are_not_brought(prot: int, pages: int) -> None:
+    kernel = fake_kernel()
+    memfd = kernel.memfd_create("m", 0)
+    kernel.ftruncate(memfd, PAGE)
+    mapping = kernel.mmap(memfd, PAGE, prot, mmap.MAP_SHARED | 0x8000)
+    told = bytearray(8)
+    kernel.ioctl(memfd, FIOQSIZE, told)
+    assert int.from_bytes(told, "little") == pages * PAGE
+    mapping.close()
