@@ -51,7 +51,7 @@ class FaultInjector:
         self._lock = threading.Lock()
         self.armed: list[_Armed] = []
         """The plans that still act, always the same list: while it is empty every call goes through untouched."""
-        self._plans: tuple[Fault, ...] = ()
+        self._plans: list[Fault] = []
         self._buffer_of = buffer_of(inner)
         self.ioctl = self._make_ioctl()
         self.inject(*listed(faults, "faults", "plans of fakes.faults"))
@@ -61,7 +61,7 @@ class FaultInjector:
         """Every plan that was injected, spent ones too: given to another injector they refuse the same
         calls.
         """
-        return self._plans
+        return tuple(self._plans)
 
     @property
     def pending(self) -> tuple[Fault, ...]:

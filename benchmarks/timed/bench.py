@@ -69,6 +69,10 @@ class Bench:
         self._stack.callback(os.close, fd)
         return fd
 
+    def keep_open(self, buffer: DmaBuf) -> DmaBuf:
+        """Close *buffer* with the row."""
+        return self._stack.enter_context(buffer)
+
     def __enter__(self) -> Bench:
         return self
 
