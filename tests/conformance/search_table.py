@@ -1,7 +1,7 @@
 # ruff: noqa: T201 - a command: its results go to standard output
 """Join the search's logs with the table in docs/fidelity.md: how often the search walked each errno path.
 
-    python -m tests.conformance.search_table LOG… [--least 100]
+    python -m tests.conformance.search_table LOG… [--least 100] [--merged FILE]
 
 Exit status: 0 every row was walked often enough or says why it cannot be, 1 one was not, 2 a row of the table has no
 entry here.
@@ -67,6 +67,26 @@ def joined(logs: Iterable[dict[str, Any]], rows: Sequence[tuple[str, str]]) -> t
     return walked, unknown
 
 
+def merged(logs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One log of what several searches on one kernel did; ValueError where there was more than one kernel."""
+    kernels = sorted({log["kernel"] for log in logs})
+    if len(kernels) != 1:
+        raise ValueError(f"logs of several kernels make no common one: {', '.join(kernels)}")
+    whole: dict[str, Any] = {"kernel": kernels[0]}
+    for name in ("steps", "checkpoints", "programs", "unmodelled", "seconds", "divergences"):
+        whole[name] = sum((log[name] for log in logs), start=type(logs[0][name])())
+    whole["seeds"] = sorted({seed for log in logs for seed in log["seeds"]})
+    operations: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    refusals: collections.Counter[str] = collections.Counter()
+    for log in logs:
+        refusals.update(log["refusals"])
+        for label, outcomes in log["operations"].items():
+            operations[label].update(outcomes)
+    whole["operations"] = {label: dict(sorted(operations[label].items())) for label in sorted(operations)}
+    whole["refusals"] = dict(sorted(refusals.items()))
+    return whole
+
+
 def _entry(function: str, condition: str) -> Row | WhyNot | None:
     for (name, beginning), entry in ROWS.items():
         if f"`{name}`" in function and condition.startswith(beginning):
@@ -79,8 +99,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.search_table", description=__doc__)
     parser.add_argument("logs", type=Path, nargs="+")
     parser.add_argument("--least", type=int, default=100, help="how often is often enough (default: %(default)s)")
+    parser.add_argument("--merged", type=Path, help="write the logs here as one")
     options = parser.parse_args()
-    walked, unknown = joined((json.loads(log.read_text()) for log in options.logs), table_rows(TABLE.read_text()))
+    logs = [json.loads(log.read_text()) for log in options.logs]
+    if options.merged is not None:
+        options.merged.write_text(json.dumps(merged(logs), indent=1) + "\n")
+    walked, unknown = joined(logs, table_rows(TABLE.read_text()))
     few = [row for row in walked if not row.why_not and row.count < options.least]
     for row in walked:
         shown = f"not by search: {row.why_not}" if row.why_not else f"{row.count:8}"

@@ -9,6 +9,7 @@ import lzma
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.conformance.search_generator import Generator
 from tests.conformance.search_program import CHECKPOINT, as_python, digest, from_json, observe, outcome_of, to_json
 from tests.conformance.search_record import first_difference
 from tests.conformance.search_shrink import shrunk
-from tests.conformance.search_table import TABLE, joined, table_rows
+from tests.conformance.search_table import TABLE, joined, merged, table_rows
 from tests.conformance.search_world import FakeWorld, Op
 
 STEPS = 300
@@ -171,3 +172,23 @@ def test_a_row_counts_what_was_walked_most_rarely_of_what_it_promises() -> None:
     places = {"ENOENT nodes.py open: if not path": 7, "ENOTDIR nodes.py _find: if x": 5, "EISDIR nodes.py y: if z": 3}
     (row,), _ = joined([{"refusals": places, "operations": {}}], rows)
     assert row.count == 3
+
+
+def test_logs_of_one_kernel_make_one_log() -> None:
+    def log(kernel: str, seed: int) -> dict[str, Any]:
+        return {
+            "kernel": kernel,
+            **{"steps": 400, "checkpoints": 17, "programs": 1, "unmodelled": 0, "seconds": 0.5},
+            "divergences": [f"{seed}.0: x"],
+            "seeds": [seed],
+            "operations": {"dup": {"ok": 2, "EBADF": seed}},
+            "refusals": {"EBADF kernel.py dup: x": seed},
+        }
+
+    whole = merged([log("6.12", 1), log("6.12", 2)])
+    assert (whole["steps"], whole["seconds"], whole["seeds"]) == (800, 1.0, [1, 2])
+    assert whole["divergences"] == ["1.0: x", "2.0: x"]
+    assert whole["operations"] == {"dup": {"EBADF": 3, "ok": 4}}
+    assert whole["refusals"] == {"EBADF kernel.py dup: x": 3}
+    with pytest.raises(ValueError, match=r"6\.1, 6\.12"):
+        merged([log("6.12", 1), log("6.1", 1)])
