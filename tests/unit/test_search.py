@@ -178,7 +178,11 @@ def test_logs_of_one_kernel_make_one_log() -> None:
     def log(kernel: str, seed: int) -> dict[str, Any]:
         return {
             "kernel": kernel,
-            **{"steps": 400, "checkpoints": 17, "programs": 1, "unmodelled": 0, "seconds": 0.5},
+            "steps": 400,
+            "checkpoints": 17,
+            "programs": 1,
+            "unmodelled": 0,
+            "seconds": 0.5,
             "divergences": [f"{seed}.0: x"],
             "seeds": [seed],
             "operations": {"dup": {"ok": 2, "EBADF": seed}},
