@@ -22,14 +22,19 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
     sys.setswitchinterval(1000.0)
     go, done = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
     share = 0
+    refusals: list[Exception] = []
 
     def work(syncer: DmaSyncer) -> None:
-        while True:
-            go.wait()
-            for _ in range(share):
-                with syncer:
-                    pass
-            done.wait()
+        try:
+            while True:
+                go.wait()
+                for _ in range(share):
+                    with syncer:
+                        pass
+                done.wait()
+        except Exception as refusal:
+            refusals.append(refusal)
+            done.abort()  # or the others would wait for this thread for ever
 
     for syncer in syncers:
         threading.Thread(target=work, args=(syncer,), daemon=True).start()
@@ -39,6 +44,9 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
         for start in range(0, max(count, 1), SHARE):
             share = min(SHARE, count - start)
             go.wait()
-            done.wait()
+            try:
+                done.wait()
+            except threading.BrokenBarrierError:
+                raise refusals[0] from None
 
     return Operation(run, least=TURNS * SHARE, facts={"calls": 2 * threads})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from dmasync import cli
+from dmasync import DmaSyncError, Step, cli
 from dmasync.harness import bench_run
 from dmasync.harness.bench_run import Request, run_suites
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.rows import COMPARED_FACTS
 from dmasync.harness.rows_file import Run, load_run
+from fakes import faults
 
 SUITES = bench_run.suites_folder()
 NAMES = Path(__file__).parent / "bench_row_names.txt"
@@ -137,6 +139,25 @@ def test_the_short_suite_is_part_of_the_long_one() -> None:
     names = [line for line in listed if "::" in line]
     assert 40 < len(names) < 150
     assert set(names) < set(NAMES.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.timeout(60)
+def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(SUITES)
+    from timed import threads
+    from timed.bench import Bench
+
+    interval = sys.getswitchinterval()
+    try:
+        with Bench(fake=True) as bench:
+            operation = threads.pairs(bench, provider="udmabuf", size=4096, access="READ", threads=3)
+            bench.backend.inject(faults.error(errno.EIO, on=Step.START, nth=5))
+            with pytest.raises(DmaSyncError, match="Input/output error"):
+                operation.run(6)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_defect_in_a_row_fails_it_with_the_traceback(tmp_path: Path) -> None:
