@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from itertools import starmap
 from types import TracebackType
@@ -132,7 +133,8 @@ class DmaSyncerGroup:
         try:
             made = len(self._opened) - len(self._starts)
             if made > 0:
-                del self._opened[-2 * made :]  # each END that was made, with the START that it was for
+                # Without the ENDs that were made and the STARTs that they were for.
+                self._opened = self._ledger.opened = deque(self._starts[made:])
             self._ledger.finish(surprise, body)
         except BaseException as error:
             if self._opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py

@@ -11,6 +11,7 @@ import errno
 import logging
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -47,8 +48,9 @@ class Ledger:
         self.targets = targets
         self.retry = retry
         self.on_error = on_error
-        self.opened: list[Any] = [0] * opened
-        """What the kernel answered to each START that is owed an END; only the length counts."""
+        self.opened: deque[Any] = deque([0] * opened)
+        """What the kernel answered to each START that is owed an END; only the length counts. Unlike a list, a deque
+        that grows and shrinks all the time takes no memory for it."""
 
     def start_rest(self, refused: OSError | None) -> None:
         """START every target that has not had it; *refused* is what the first of them just answered.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import logging
@@ -458,6 +459,12 @@ def test_items_may_come_from_any_iterable(items, done):
     with DmaSyncerGroup(list(item) for item in items):
         pass
     assert done() == STARTS + ENDS
+
+
+def test_a_group_is_never_copied(items, done):
+    with DmaSyncerGroup(items) as group, pytest.raises(TypeError, match="make a group of its own"):
+        copy.copy(group)
+    assert len(done()) == 2 * len(items)
 
 
 def test_repr_tells_how_many_and_the_state(items):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import gc
 import logging
+import pickle
 import sys
 import threading
 import warnings
@@ -22,6 +24,7 @@ from dmasync import (
     Step,
     SyncType,
 )
+from dmasync.source import BORROWED
 from fakes import FakeBackend, faults
 
 START, END = Step.START, Step.END
@@ -154,6 +157,13 @@ def test_without_backend_a_bare_descriptor_is_the_real_kernels():
     with open("/dev/null") as file, pytest.raises(DmaSyncError) as caught:
         DmaSyncer(file.fileno()).start()
     assert caught.value.errno == errno.ENOTTY
+
+
+def test_bare_descriptors_of_the_real_kernel_may_be_many():
+    # More than are remembered, each twice, so that both the first time and the later ones are seen.
+    for number in range(3000):
+        assert DmaSyncer(number)._lane.fd == DmaSyncer(number, SyncType.READ)._lane.fd == number
+    assert len(BORROWED) <= 1024
 
 
 def test_two_windows_on_one_buffer_may_overlap(backend, buffer):
@@ -663,6 +673,13 @@ def test_an_heir_keeps_retries_and_logging(backend, buffer, caplog):
     with heir:
         assert not heir.active
     assert "after 2 attempts" in caplog.text
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_window_is_never_copied(backend, buffer, copied):
+    with DmaSyncer(buffer) as syncer, pytest.raises(TypeError, match=r"use move\(\)"):
+        copied(syncer)
+    assert steps(backend) == [START, END]
 
 
 # Closed buffers
