@@ -357,6 +357,9 @@ class Generator:
         held = self.world.held[buffer]
         size = max(PAGE, min(held.file.size, 8 * PAGE))
         yield ("mmap", self.out(), buffer, size, RW, SHARED, 0)
+        if size > PAGE and self.one_in(3):
+            offset = (1 + self.below(size // PAGE - 1)) * PAGE
+            yield ("mmap", self.out(), buffer, size - offset, RW, SHARED, offset)
         maps = [var for var in self.world.by_kind.get("memfd", ()) if not self.world.held[var].file.maps]
         if maps and self.one_in(2):
             size = min(self.world.held[maps[-1]].file.size, 8 * PAGE)
