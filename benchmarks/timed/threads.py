@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -11,12 +12,10 @@ from timed.bench import Bench
 
 SHARE = 84
 """Pairs of each thread between two meetings: waking the threads costs more than a pair, many must share it."""
-TURNS = 6
-"""Meetings in a block. Who is there first changes from one to the next, and was seen to repeat itself after 2 or 3."""
 
 
 def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) -> Operation:
-    """An operation is one pair in every thread; a turn ends when the last thread has done its pairs."""
+    """An operation is one pair in every thread; a block ends when the last thread has done its pairs."""
     syncers = [DmaSyncer(bench.buffer(provider, size), SyncType[access]) for _ in range(threads)]
     # A switch that is forced by time would come at another place each time.
     sys.setswitchinterval(1000.0)
@@ -39,14 +38,18 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
     for syncer in syncers:
         threading.Thread(target=work, args=(syncer,), daemon=True).start()
 
+    def gather(count: int) -> None:
+        # Or some would come to the meeting within the block, and some before it, by turns.
+        while go.n_waiting < threads:
+            os.sched_yield()
+
     def run(count: int) -> None:
         nonlocal share
-        for start in range(0, max(count, 1), SHARE):
-            share = min(SHARE, count - start)
-            go.wait()
-            try:
-                done.wait()
-            except threading.BrokenBarrierError:
-                raise refusals[0] from None
+        share = count
+        go.wait()
+        try:
+            done.wait()
+        except threading.BrokenBarrierError:
+            raise refusals[0] from None
 
-    return Operation(run, least=TURNS * SHARE, facts={"calls": 2 * threads})
+    return Operation(run, prepare=gather, least=SHARE, facts={"calls": 2 * threads})
