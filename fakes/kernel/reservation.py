@@ -42,7 +42,8 @@ class Reservation:
     """``struct dma_resv``: the fences of one buffer."""
 
     def __init__(self) -> None:
-        self._entries: tuple[tuple[Fence, Usage], ...] = ()
+        # Another object once it had to grow, and only then: who walks it goes by that.
+        self._entries: list[tuple[Fence, Usage]] = []
         self._room = 0
 
     def __bool__(self) -> bool:
@@ -58,7 +59,8 @@ class Reservation:
         A fence takes the place of a signalled one or of an earlier one of its context. Only a list that has to grow
         drops what has signalled: in one that does not, a fence may come to stand twice.
         """
-        entries = self._reserved(len(fences))
+        self._reserve(len(fences))
+        entries = self._entries
         for fence in fences:
             for index, (old, old_usage) in enumerate(entries):
                 is_later = fence is old or fence.seqno > old.seqno
@@ -67,23 +69,33 @@ class Reservation:
                     break
             else:
                 entries.append((fence, usage))
-        self._entries = tuple(entries)
 
-    def _reserved(self, count: int) -> list[tuple[Fence, Usage]]:
+    def _reserve(self, count: int) -> None:
         needed = len(self._entries) + count
-        if needed <= self._room:
-            return list(self._entries)
-        self._room = _with_room_for(max(needed, 2 * self._room) if self._room else max(_FEWEST, _power_of_two(count)))
-        return [entry for entry in self._entries if not entry[0].is_signaled()]
+        if needed > self._room:
+            most = max(needed, 2 * self._room) if self._room else max(_FEWEST, _power_of_two(count))
+            self._room = _with_room_for(most)
+            self._entries = [entry for entry in self._entries if not entry[0].is_signaled()]
 
     def pending(self, usage: Usage) -> list[Fence]:
-        """The fences not yet signalled that *usage* has to wait for, oldest first."""
-        return [fence for fence, its_usage in self._entries if its_usage <= usage and not fence.is_signaled()]
+        """The fences not yet signalled that *usage* has to wait for, in the order of the list."""
+        return [fence for fence, its_usage in list(self._entries) if its_usage <= usage and not fence.is_signaled()]
 
     def wait(self, usage: Usage) -> None:
-        """Wait for all of :meth:`pending`, as they are now; OSError with EINTR when a signal arrives."""
-        for fence in self.pending(usage):
-            wait_interruptibly(fence)
+        """``dma_resv_wait_timeout()``: wait for what *usage* has to wait for; OSError with EINTR when a signal arrives.
+
+        Meanwhile others may add fences. One that takes a place still to come is waited for, one behind the last place
+        that there was at the beginning is not; and once the list has grown it is walked anew.
+        """
+        entries: list[tuple[Fence, Usage]] | None = None
+        while entries is not self._entries:
+            entries = self._entries
+            for index in range(len(entries)):
+                fence, its_usage = entries[index]
+                if its_usage <= usage and not fence.is_signaled():
+                    wait_interruptibly(fence)
+                    if entries is not self._entries:
+                        break
 
     def singleton(self, usage: Usage) -> Fence | None:
         """``dma_resv_get_singleton()``: one fence for all pending ones, None when there is none."""

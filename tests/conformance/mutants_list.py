@@ -143,8 +143,8 @@ MUTANTS = (
     Mutant(
         "missing drop: a list of fences that grows keeps what has signalled",
         "reservation.py",
-        "return [entry for entry in self._entries if not entry[0].is_signaled()]",
-        "return list(self._entries)",
+        "self._entries = [entry for entry in self._entries if not entry[0].is_signaled()]",
+        "self._entries = list(self._entries)",
     ),
     Mutant(
         "lost state: a node's descriptor is close-on-exec no more after dup",

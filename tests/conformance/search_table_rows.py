@@ -125,6 +125,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("dma_buf_llseek", ""): _row("EINVAL dmabuf.py seek: else", "EINVAL dmabuf.py seek: if offset"),
     ("dma_buf_mmap_internal", ""): _row("EINVAL dmabuf.py map"),
     ("dma_buf_poll", ""): _row("^poll = ok"),
+    ("dma_resv_wait_timeout", ""): WhyNot("the search has one thread; two are needed"),
     ("dma_resv_reserve_fences", ""): _row("^ioctl IMPORT = ok"),
     ("dma_resv_add_fence", ""): _row("^ioctl IMPORT = ok"),
     ("sync_file_ioctl", ""): _row("ENOTTY sync_file.py driver_ioctl"),

@@ -17,6 +17,25 @@ IN, OUT = select.POLLIN, select.POLLOUT
 STUB = "stub-stub0-0"
 
 
+class Starting(threading.Thread):
+    """START in a thread of its own, which waits already when this is made."""
+
+    def __init__(self, system: System, buffer: int) -> None:
+        super().__init__(daemon=True)
+        self._system, self._buffer = system, buffer
+        self._through = threading.Event()
+        self.start()
+        assert not self.is_through(0.05)
+
+    def run(self) -> None:
+        self._system.sync(self._buffer, START_RW)
+        self._through.set()
+
+    def is_through(self, seconds: float) -> bool:
+        """Whether START has returned, or does within *seconds*."""
+        return self._through.wait(seconds)
+
+
 @pytest.fixture
 def alarm() -> object:
     """A timer whose ticks interrupt system calls, and do nothing else."""
@@ -106,18 +125,39 @@ def test_a_start_that_was_interrupted_has_done_the_exporters_part(system: System
 def test_a_start_in_another_thread_wakes_at_the_signal(system: System, provider: str) -> None:
     buffer, fence = system.buffer(provider), system.fence()
     system.import_(buffer, fence.sync_file, WRITE)
-    done = threading.Event()
-
-    def start() -> None:
-        system.sync(buffer, START_RW)
-        done.set()
-
-    thread = threading.Thread(target=start)
-    thread.start()
-    assert not done.wait(0.05)
+    thread = Starting(system, buffer)
+    assert not thread.is_through(0.05)
     fence.signal()
-    thread.join(10)
-    assert done.is_set()
+    assert thread.is_through(10)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("already", "added", "waits"),
+    [(1, 1, False), (1, 4, False), (1, 5, True), (2, 1, True), (4, 1, True)],
+    ids=["behind the last", "as many as there is room for", "the list grows", "in the second's place", "one of four"],
+)
+def test_a_start_that_waits_sees_what_comes_into_places_ahead_or_makes_the_list_grow(
+    system: System, provider: str, already: int, added: int, waits: bool
+) -> None:
+    buffer, first = system.buffer(provider), system.fence()
+    system.import_(buffer, first.sync_file, WRITE)
+    for _ in range(already - 1):
+        done_soon = system.fence()
+        system.import_(buffer, done_soon.sync_file, WRITE)
+        done_soon.signal()
+    thread = Starting(system, buffer)
+    later = [system.fence() for _ in range(added)]
+    everything = later[0].sync_file
+    for fence in later[1:]:
+        everything = system.merge(everything, fence.sync_file)
+    system.import_(buffer, everything, WRITE)
+    first.signal()
+    assert thread.is_through(0.05 if waits else 10) is not waits
+    for fence in later:
+        fence.signal()
+    assert thread.is_through(10)
+    thread.join()
 
 
 def test_start_waits_for_all_of_several_fences(system: System, provider: str, alarm: object) -> None:
