@@ -153,6 +153,34 @@ def test_the_backend_that_is_passed_is_the_one_that_is_used(backend, buffer):
     assert other.count == 2
 
 
+def test_what_is_out_of_the_ordinary_holds_also_where_there_were_ordinary_windows(backend, buffer, caplog):
+    with DmaSyncer(buffer):
+        pass
+    asked = Interrupting(backend, ())
+    with DmaSyncer(buffer, backend=asked):
+        pass
+    assert asked.count == 2
+    backend.inject(faults.error(errno.EIO))
+    with DmaSyncer(buffer, on_error="log") as syncer:
+        assert not syncer.active
+    assert "START" in caplog.text
+    backend.inject(faults.error(errno.EINTR))
+    with pytest.raises(DmaSyncError), DmaSyncer(buffer, retry=RetryPolicy(errnos=())):
+        raise AssertionError
+
+
+def test_an_object_that_cannot_be_hashed_has_a_descriptor_all_the_same(backend, buffer):
+    class Unhashable:
+        __hash__ = None
+
+        def fileno(self):
+            return buffer.fileno()
+
+    with DmaSyncer(Unhashable(), backend=backend):
+        pass
+    assert steps(backend) == [START, END]
+
+
 def test_without_backend_a_bare_descriptor_is_the_real_kernels():
     with open("/dev/null") as file, pytest.raises(DmaSyncError) as caught:
         DmaSyncer(file.fileno()).start()
@@ -267,6 +295,23 @@ def test_the_deadline_counts_from_the_first_try_of_each_edge(backend, buffer, st
     assert caught.value.step is step
     assert isinstance(caught.value.__cause__, BlockingIOError)
     assert not syncer.active
+
+
+@pytest.mark.parametrize("step", [START, END], ids=["START", "END"])
+def test_a_first_try_that_takes_longer_than_the_deadline_is_the_only_one(backend, buffer, step):
+    now = [0.0]
+
+    class Slow(Interrupting):
+        def ioctl(self, fd, request, argument):
+            now[0] += 2.0
+            return super().ioctl(fd, request, argument)
+
+    slow = Slow(backend, range(100), step, InterruptedError(errno.EINTR, "interrupted"))
+    syncer = DmaSyncer(buffer, backend=slow, retry=RetryPolicy(deadline=1.0, clock=lambda: now[0]))
+    with pytest.raises(DmaSyncTimeout) as caught:
+        with syncer:
+            assert step is END
+    assert (caught.value.step, caught.value.attempts) == (step, 1)
 
 
 def test_a_deadline_does_no_harm_where_nothing_is_refused(backend, buffer):
@@ -654,6 +699,13 @@ def test_moving_inside_the_with_block_takes_the_window_out_of_it(backend, buffer
     assert steps(backend) == [START, END]
 
 
+def test_the_with_block_of_a_syncer_that_was_moved_from_gives_that_syncer(buffer):
+    syncer = DmaSyncer(buffer)
+    syncer.move()
+    with syncer as given:
+        assert given is syncer
+
+
 def test_assigning_over_an_active_syncer_loses_no_end(backend, buffer):
     syncer = DmaSyncer(buffer, SyncType.READ)
     syncer.start()
@@ -813,7 +865,7 @@ def test_repr_tells_the_state(backend, buffer):
     with syncer:
         assert repr(syncer) == f"<DmaSyncer fd={fd} READ open>"
     syncer.move()
-    assert "moved" in repr(syncer)
+    assert repr(syncer) == "<DmaSyncer fd=-1 READ_WRITE moved>"
 
 
 # Interrupts where only Python code of the caller runs
