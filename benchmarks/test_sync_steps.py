@@ -44,5 +44,5 @@ def test_end(row: Callable[..., None], arguments: dict[str, Any]) -> None:
 
 def test_first_start(row: Callable[..., None], arguments: dict[str, Any]) -> None:
     # A scatter list takes a page for each 128 of the buffer's; now and then the page allocator has to fetch more first.
-    resolution = 0.5 if arguments["size"] > 4 * MIB else 0
+    resolution = 0.5 if arguments["provider"] == "udmabuf" and arguments["size"] > MIB else 0
     row("sync:first_start", arguments, api="fcntl", step="first-start", resolution=resolution)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FunctionType
@@ -18,6 +17,8 @@ LEAST_FOR_SLOPE = 8
 SPECIALISING_CALLS = 192
 LONGEST_PERIOD = 100
 PERIOD_LOOKS = 4
+UNLIKE_NS = 3
+"""Two figures that are nearer to each other are the same: a clock that is a millionth off rounds both."""
 PERIOD_SAMPLE = 250
 """Operations among which a period is looked for: their numbers are small integers, which CPython keeps ready."""
 MOST_UNUSUAL = 10
@@ -32,6 +33,7 @@ BETWEEN_TICKS_NS = 1_600_000
 LONGEST_FOR_SLOPE_NS = 3_500_000
 """A longer block holds a tick wherever it begins."""
 CLOCK_READINGS = 15
+LEAST_ROOM = 256
 LOOP_STEPS = 64
 """Twice as many are still small integers, which CPython keeps ready."""
 
@@ -143,7 +145,7 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
     period = _period(stopwatch, pilot, plan)
     operations = period * max(1, _operations(pilot, stopwatch.whole_block(1), plan, operation) // period)
     _warm_up(stopwatch, plan, operations, budget_ns=plan.budget_ns // 8)
-    rounds = min(plan.rounds, max(plan.least_rounds, plan.budget_ns // stopwatch.whole_block(operations)))
+    rounds = _rounds(stopwatch.whole_block(operations), plan)
     floor = _slope_floor(stopwatch, operations, pilot, plan)
     if floor is None:
         floor = _short_floor(twin or stopwatch, plan)
@@ -218,21 +220,27 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
 
 def _period_of(costs: Sequence[int]) -> int | None:
     """The period of *costs*: 1 where they are the same, None where they neither are nor repeat themselves."""
-    seen = Counter(costs)
-    if seen.most_common(1)[0][1] >= len(costs) - MOST_UNUSUAL:
+    ordered = sorted(costs)
+    usual = ordered[len(ordered) // 2]
+    if sum(_alike(cost, usual) for cost in costs) >= len(costs) - MOST_UNUSUAL:
         return 1
     # A cost that is seen once is a disturbance: what repeats itself is seen again.
-    lone = {cost for cost, times in seen.items() if times == 1}
+    neighbours = zip([-UNLIKE_NS, *ordered], ordered, [*ordered[1:], ordered[-1] + UNLIKE_NS], strict=False)
+    lone = {cost for before, cost, after in neighbours if not _alike(before, cost) and not _alike(cost, after)}
     if len(lone) > MOST_UNUSUAL:
         return None
 
     def unlike(period: int) -> float:
         pairs = zip(costs, costs[period:], strict=False)
-        differ = [one != other and not {one, other} & lone for one, other in pairs]
+        differ = [not _alike(one, other) and not {one, other} & lone for one, other in pairs]
         return sum(differ) / len(differ)
 
     best = min(range(2, LONGEST_PERIOD + 1), key=unlike)
     return best if unlike(best) <= MOST_UNLIKE else None
+
+
+def _alike(one: int, other: int) -> bool:
+    return abs(one - other) < UNLIKE_NS
 
 
 def _operations(pilot: int, whole: int, plan: Plan, operation: Operation) -> int:
@@ -242,6 +250,14 @@ def _operations(pilot: int, whole: int, plan: Plan, operation: Operation) -> int
     while operations * 2 <= most:
         operations *= 2
     return operations
+
+
+def _rounds(whole: int, plan: Plan) -> int:
+    """Few numbers to choose from, so that a tick in *whole* seldom changes it."""
+    affordable = plan.budget_ns // whole
+    return max(
+        [plan.least_rounds, *(plan.rounds * part // 4 for part in range(1, 5) if plan.rounds * part // 4 <= affordable)]
+    )
 
 
 def _warm_up(stopwatch: _Stopwatch, plan: Plan, operations: int = 8, budget_ns: int | None = None) -> None:
@@ -284,7 +300,7 @@ class _Stopwatch:
         return self._blocks_between_ticks(count, rounds)
 
     def _blocks_between_ticks(self, count: int, rounds: int) -> array[int]:
-        taken = array("q", bytes(8 * rounds))
+        taken = _room(rounds)
         operation, timed, read, coarse = self.operation, self._timed, time.clock_gettime_ns, _CLOCK_MONOTONIC_COARSE
         index = 0
         for chance in range(4 * rounds, 0, -1):
@@ -296,7 +312,7 @@ class _Stopwatch:
             operation.clean()
             if index == rounds:
                 break
-        return taken
+        return taken[:rounds]
 
     def blocks(self, count: int, rounds: int, *, aligned: bool = False) -> array[int]:
         """Nanoseconds of each of *rounds* blocks of *count* operations; *aligned*: just after a timer tick.
@@ -304,7 +320,7 @@ class _Stopwatch:
         The numbers go into memory that is there beforehand: an object more that lives on after a block is a different
         path through the allocator for the next one.
         """
-        taken = array("q", bytes(8 * rounds))
+        taken = _room(rounds)
         operation, timed = self.operation, self._timed
         for index in range(rounds):
             operation.prepare(count)
@@ -312,7 +328,7 @@ class _Stopwatch:
                 _await_tick()
             taken[index] = timed(operation.run, count, time.perf_counter_ns)
             operation.clean()
-        return taken
+        return taken[:rounds]
 
     def middle(self, count: int, pilot: int, plan: Plan) -> int:
         """The median block; *pilot* is what one operation takes."""
@@ -323,6 +339,13 @@ class _Stopwatch:
         began = time.perf_counter_ns()
         self.blocks(count, 1)
         return max(1, time.perf_counter_ns() - began)
+
+
+def _room(rounds: int) -> array[int]:
+    """Memory for *rounds* numbers, so large that CPython's own allocator, where the operation's objects live, has no
+    part in it: how full that one's pools are changes what an object costs.
+    """
+    return array("q", bytes(8 * max(rounds, LEAST_ROOM)))
 
 
 _CLOCK_MONOTONIC_COARSE = 6

@@ -184,8 +184,10 @@ TURN = [18] * 51 + [23] + [0] * 31 + [67]
 
 
 @pytest.mark.parametrize("begin", range(0, 84, 7))
-def test_long_stretches_are_not_taken_for_a_short_period(begin: int) -> None:
-    costs = [8_654 + TURN[(begin + index) % 84] for index in range(bench_measure.PERIOD_SAMPLE)]
+@pytest.mark.parametrize("rounding", [(0,), (0, 1, 0, 0, -1)], ids=["exact", "rounded"])
+def test_long_stretches_are_not_taken_for_a_short_period(begin: int, rounding: tuple[int, ...]) -> None:
+    off = itertools.cycle(rounding)
+    costs = [8_654 + TURN[(begin + index) % 84] + next(off) for index in range(bench_measure.PERIOD_SAMPLE)]
     for place, more in ((38, 95), (55, 146), (101, 2_447), (227, 2_397)):
         costs[place] += more
     assert bench_measure._period_of(costs) == 84
