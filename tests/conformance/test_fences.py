@@ -379,6 +379,42 @@ def test_only_a_list_that_grows_drops_what_has_signalled(system: System, provide
     assert system.info(system.export(buffer)).num_fences == left
 
 
+@pytest.mark.parametrize(
+    ("at_once", "in_all", "left"),
+    [
+        # A list for one fence has room for 5 and grows to 13; one for five has room for 9, one for nine for 21.
+        (1, 3, 3),
+        (1, 4, 3),
+        (1, 11, 11),
+        (1, 12, 11),
+        (5, 7, 7),
+        (5, 8, 7),
+        (9, 19, 19),
+        (9, 20, 19),
+    ],
+)
+def test_how_many_fences_a_list_has_room_for(system: System, at_once: int, in_all: int, left: int) -> None:
+    fences = [system.fence() for _ in range(in_all)]
+    first_two = system.merge(fences[0].sync_file, fences[1].sync_file)
+    everything = fences[0].sync_file
+    for fence in fences[1:at_once]:
+        everything = system.merge(everything, fence.sync_file)
+    buffer = system.buffer("udmabuf")
+    system.import_(buffer, everything, WRITE)
+    for fence in fences[at_once:]:
+        system.import_(buffer, fence.sync_file, WRITE)
+    fences[0].signal()
+    # With room for two more, the second one takes the first one's place and keeps its own; else the first is gone.
+    system.import_(buffer, first_two, WRITE)
+    assert len(pending(system, system.export(buffer))) == left
+
+
+def pending(system: System, sync_file: int) -> list[object]:
+    """What a sync file tells of the fences that it waits for."""
+    info = system.info(sync_file, room=32)
+    return [fence for fence in info.fences[: info.num_fences] if fence[2] == 0]
+
+
 # Merging
 
 
