@@ -118,7 +118,7 @@ class DmaSyncerGroup:
         try:
             self.__enter__()
         except BaseException as failure:
-            if self._opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if self._opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 self._end_slowly(None, failure)
             raise
 
@@ -137,7 +137,7 @@ class DmaSyncerGroup:
                 self._opened = self._ledger.opened = deque(self._starts[made:])
             self._ledger.finish(surprise, body)
         except BaseException as error:
-            if self._opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if self._opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 return self._end_slowly(error, body)
             self._kept.clear()
             raise
@@ -162,19 +162,19 @@ class DmaSyncerGroup:
                 self._dropped()
         except AttributeError:
             pass  # never got through __init__
-        except BaseException:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+        except BaseException:  # only a signal gets here: tests/unit/test_between_calls.py
             self._dropped()
             raise
 
     @guarded
     def _dropped(self) -> None:
         try:
-            if self._opened:  # pragma: no branch - only a signal gets past
+            if self._opened:  # only a signal gets past
                 self._end_slowly(None, None)
                 warn_dropped(type(self).__name__, 1)
         except DmaSyncError:
             warn_dropped(type(self).__name__, 1)  # the error was logged, and nobody is there to catch it
-        except AttributeError:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+        except AttributeError:  # only a signal gets here: tests/unit/test_between_calls.py
             pass  # never got through __init__
         except BaseException:
             self._dropped()

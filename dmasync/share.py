@@ -34,7 +34,7 @@ class Share:
                 for _ in closing:  # pragma: no branch - it yields once
                     break
         except BaseException:
-            if self.owned:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if self.owned:  # only a signal gets here: tests/unit/test_between_calls.py
                 self.close()
             raise
 

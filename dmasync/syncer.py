@@ -102,7 +102,7 @@ class DmaSyncer:
                 return self
             except BaseException as failure:
                 grip = None  # the traceback will hold this frame, and must not keep the descriptor open
-                if ledger.opened:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+                if ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
                     self._state = SHUT
                     ledger.finish(None, failure)
                 raise
@@ -128,7 +128,7 @@ class DmaSyncer:
         try:
             self.__enter__()
         except BaseException as failure:
-            if self._state is not SHUT:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if self._state is not SHUT:  # only a signal gets here: tests/unit/test_between_calls.py
                 self._end_slowly(None, failure)
             raise
 
@@ -155,14 +155,12 @@ class DmaSyncer:
     ) -> None:
         """END with all that can go wrong; raises what there is to raise."""
         try:
-            if ledger is None:  # pragma: no branch - only a signal gets past
+            if ledger is None:  # only a signal gets past
                 ledger = self._lane.ledger(0 if self._state is SHUT else 1)
             ledger.finish(surprise, body)
             self._state = SHUT
         except BaseException as error:
-            if (
-                ledger is None or ledger.opened
-            ):  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if ledger is None or ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 return self._end_slowly(error, body, ledger)
             self._state = SHUT
             raise

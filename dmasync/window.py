@@ -101,7 +101,7 @@ class Ledger:
                         ending.attempts = None
                 except BaseException as error:
                     surprise = error
-            if surprise is not None:  # pragma: no cover - only a signal gets here: tests/unit/test_signals.py
+            if surprise is not None:  # only a signal gets here: tests/unit/test_between_calls.py
                 ending.interrupt = ending.interrupt or surprise
         except BaseException as error:
             # Between two system calls; an END may still be owed. The depth of the stack bounds this.

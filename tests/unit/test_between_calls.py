@@ -192,6 +192,10 @@ def test_before_the_end_of_a_group_that_is_dropped(backend, buffers, interrupt, 
     assert len(steps(backend)) == 2 * len(buffers)
 
 
+def test_a_group_that_was_never_made_owes_nothing_when_it_is_dropped():
+    DmaSyncerGroup.__new__(DmaSyncerGroup)._dropped()
+
+
 def test_a_grip_that_was_interrupted_ends_its_window_once(backend, buffer, interrupt):
     syncer = DmaSyncer(buffer)
     syncer.start()
