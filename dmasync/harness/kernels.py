@@ -20,6 +20,8 @@ from dmasync.harness.progress import Progress, SilentProgress
 DEBIAN_PREFIX = "debian:"
 IMAGE_IN_BUILD_TREE = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
 OFFERED_IN_MESSAGE = 8
+LARGE_PAGES = "-16k"
+"""How the names of Debian's arm64 kernels with pages of 16 KiB end."""
 PACKAGE_MODULES_FOLDERS = ("lib/modules", "usr/lib/modules")
 
 
@@ -84,7 +86,8 @@ def resolve(
     """Return the kernel that *specification* means, fetching it if it is a packaged one.
 
     *specification* is a path to an image, a build tree or an unpacked kernel package; ``debian:VERSION``, whose
-    version may be a beginning (``debian:6.12`` is the newest of that line); or None for the newest packaged kernel
+    version may be a beginning (``debian:6.12`` is the newest of that line, ``debian:6.12-16k`` the newest with pages
+    of 16 KiB); or None for the newest packaged kernel
     with udmabuf built in. *machine* is the guest's architecture (default: the host's). Raises :class:`KernelError`.
     """
     machine = machine or host_machine()
@@ -127,9 +130,9 @@ def from_path(path: Path, machine: str) -> Kernel:
     )
 
 
-def offered(machine: str, progress: Progress | None = None, *, own_lists: bool = False) -> list[str]:
-    """Return the releases that the package manager offers for *machine*, oldest first."""
-    architecture = DEBIAN_ARCHITECTURE.get(machine, machine)
+def offered(machine: str, progress: Progress | None = None, *, own_lists: bool = False, flavour: str = "") -> list[str]:
+    """Return the releases that the package manager offers for *machine*, oldest first; *flavour*: how they end."""
+    architecture = DEBIAN_ARCHITECTURE.get(machine, machine) + flavour
     names = Apt(machine, progress, own_lists=own_lists).names(rf"^linux-image-[0-9].*[0-9]-{architecture}$")
     # Cloud and real-time flavours are other names; what remains is "linux-image-6.12.117+deb12-amd64".
     releases = [name.removeprefix("linux-image-") for name in names]
@@ -157,7 +160,7 @@ def _newest_packaged(machine: str, progress: Progress) -> Kernel:
             break
         except AptError as error:
             failure = failure or error
-    for release in reversed(cached(machine)):
+    for release in reversed([release for release in cached(machine) if not release.endswith(LARGE_PAGES)]):
         kernel = _fetch(release, machine, progress)
         if kernel.option("CONFIG_UDMABUF") == "y":
             if failure is not None:
@@ -189,21 +192,24 @@ def _packaged(wanted: str, machine: str, progress: Progress) -> Kernel:
     if not re.fullmatch(r"\d[\w.+~-]*", wanted):
         raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not a version; write one as debian:6.12.117")
 
+    flavour = LARGE_PAGES if wanted.endswith(LARGE_PAGES) else ""
+    beginning = re.compile(re.escape(wanted.removesuffix(flavour)) + r"(?![0-9])")
+
     def fits(release: str) -> bool:
-        return release == wanted or bool(re.match(re.escape(wanted) + r"(?![0-9])", release))
+        return release == wanted or (beginning.match(release) is not None and release.endswith(f"64{flavour}"))
 
     # A full release that is in the cache needs no question to the package manager.
     if wanted in (in_cache := cached(machine)):
         return _fetch(wanted, machine, progress)
     try:
-        matching = [release for release in offered(machine, progress) if fits(release)]
+        matching = [release for release in offered(machine, progress, flavour=flavour) if fits(release)]
     except AptError:
         matching = []
         if not any(fits(release) for release in in_cache):
             raise
     matching = matching or [release for release in in_cache if fits(release)]
     if not matching:
-        on_offer = ", ".join(offered(machine, progress)[-OFFERED_IN_MESSAGE:]) or "nothing"
+        on_offer = ", ".join(offered(machine, progress, flavour=flavour)[-OFFERED_IN_MESSAGE:]) or "nothing"
         raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}; there is: {on_offer}")
     return _fetch(matching[-1], machine, progress)
 
@@ -331,4 +337,5 @@ def _image_release(path: Path, machine: str) -> str:
 
 
 def _version_key(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text.removesuffix("amd64").removesuffix("arm64")))
+    version = re.sub(r"-(amd64|arm64)(-16k)?$", "", text)
+    return tuple(int(number) for number in re.findall(r"\d+", version))

@@ -37,7 +37,10 @@ The last is drawn anew at each system call: on arm64 a sync then costs one of fo
 """
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
-EXACT_MACHINE_ARGUMENTS = {"aarch64": ("-cpu", "cortex-a57,cntfrq=1000000000")}
+PROCESSOR = {"aarch64": "cortex-a57"}
+LARGE_PAGES_PROCESSOR = {"aarch64": "cortex-a76"}
+"""The first does not know pages of 16 KiB."""
+EXACT_PROCESSOR = {"aarch64": "cntfrq=1000000000"}
 """The guest's clock must show every nanosecond: QEMU's arm64 timer ticks every 16 ns unless told otherwise."""
 FOREIGN_PROGRAMS = {"python": "python3", "dmasync": "python3 -m dmasync", "pytest": "python3 -m pytest"}
 """Programs of this environment that a guest of another architecture gets under the same name."""
@@ -239,9 +242,18 @@ class VirtualMachine:
             line.append(f"--kopt={argument}")
         line += ["--script-sh", f"sh {guest_script.CONTROL}/{guest_script.START}"]
         if self.exact:
-            options = (*EXACT_QEMU_ARGUMENTS, *EXACT_MACHINE_ARGUMENTS.get(kernel.machine, ()))
-            line += [f"--qemu-opt={option}" for option in options]
+            line += [f"--qemu-opt={option}" for option in EXACT_QEMU_ARGUMENTS]
+        line += [f"--qemu-opt={option}" for option in self._processor()]
         return line
+
+    def _processor(self) -> list[str]:
+        """The emulated processor, where virtme-ng's own choice will not do; of two such options the later counts."""
+        machine = self.kernel.machine
+        large = self.kernel.option("CONFIG_ARM64_16K_PAGES") == "y"
+        named = (LARGE_PAGES_PROCESSOR if large else PROCESSOR).get(machine)
+        if named is None or self.kvm or not (large or self.exact):
+            return []
+        return ["-cpu", ",".join([named, EXACT_PROCESSOR[machine]] if self.exact else [named])]
 
     def _follow(self, process: subprocess.Popen[bytes], scratch: Path, follower: _Follower) -> CompletedRun:
         """Pass output on until the machine is off; tell how it ended."""

@@ -11,6 +11,7 @@ import pytest
 
 from dmasync.harness import cache, host_setup, kernels
 from dmasync.harness.apt import AptError
+from dmasync.harness.virtual_machine import VirtualMachine
 from tests.harness import fake_host
 
 WITH_UDMABUF = "CONFIG_UDMABUF=y\nCONFIG_DRM_VGEM=m\n"
@@ -81,6 +82,37 @@ def test_a_version_is_not_taken_for_the_beginning_of_a_longer_number(offer):
     offer(**{"6.12.10+deb12-amd64": WITH_UDMABUF, "6.12.1+deb12-amd64": WITH_UDMABUF})
     assert kernels.resolve("debian:6.12.1", machine="x86_64").release == "6.12.1+deb12-amd64"
     assert kernels.resolve("debian:6.12", machine="x86_64").release == "6.12.10+deb12-amd64"
+
+
+def test_kernels_with_larger_pages_are_taken_only_where_they_are_asked_for(offer, monkeypatch):
+    plain, large = "6.12.9+deb12-arm64", "6.12.9+deb12-arm64-16k"
+    older = "6.12.8+deb12-arm64-16k"
+    offer(**dict.fromkeys((plain, large, older), WITH_UDMABUF))
+    assert kernels.resolve("debian:6.12-16k", machine="aarch64").release == large
+    assert kernels.resolve("debian:6.12.8-16k", machine="aarch64").release == older
+    assert kernels.resolve(f"debian:{large}", machine="aarch64").release == large
+    assert kernels.resolve("debian:6.12.9", machine="aarch64").release == plain
+    assert kernels.resolve(machine="aarch64").release == plain
+    monkeypatch.setenv("FAKE_APT_FAILURE", "no route to host")
+    assert kernels.resolve("debian:6.12", machine="aarch64").release == plain
+    assert kernels.resolve(machine="aarch64").release == plain
+    assert kernels.resolve("debian:6.12-16k", machine="aarch64").release == large
+
+
+@pytest.mark.parametrize(
+    ("config", "exact", "wanted"),
+    [
+        ("CONFIG_ARM64_4K_PAGES=y", False, []),
+        ("CONFIG_ARM64_4K_PAGES=y", True, ["-cpu", "cortex-a57,cntfrq=1000000000"]),
+        ("CONFIG_ARM64_16K_PAGES=y", False, ["-cpu", "cortex-a76"]),
+        ("CONFIG_ARM64_16K_PAGES=y", True, ["-cpu", "cortex-a76,cntfrq=1000000000"]),
+    ],
+)
+def test_a_processor_is_emulated_that_knows_the_kernels_pages(tmp_path, config, exact, wanted):
+    file = tmp_path / "config"
+    file.write_text(config + "\n", encoding="utf-8")
+    kernel = kernels.Kernel(tmp_path / "Image", "6.12.9", "aarch64", "a test", config=file)
+    assert VirtualMachine(kernel=kernel, exact=exact)._processor() == wanted
 
 
 def test_a_damaged_cache_entry_is_made_anew(offer, tmp_path):
