@@ -26,6 +26,7 @@ class SyncType(enum.Flag, metaclass=_SyncTypes):
     _start: bytearray
     _end: bytearray
     _lane: int
+    _writes: bool
 
 
 class Step(enum.Enum):
@@ -39,6 +40,7 @@ for _access in (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE):
     _access._start = uapi.dma_buf_sync.pack(_access.value | Step.START.value)
     _access._end = uapi.dma_buf_sync.pack(_access.value | Step.END.value)
     _access._lane = _access.value
+    _access._writes = bool(_access.value & uapi.DMA_BUF_SYNC_WRITE)
 
 
 class _Attributes(dict[str, Any]):

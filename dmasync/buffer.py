@@ -117,7 +117,8 @@ class DmaBuf:
         *view* is a memoryview of ``size`` bytes, read-only for READ, that raises ValueError once the window is
         closed. ``numpy.frombuffer(view, …)`` copies nothing; such an array cannot be taken back, do not use it later.
         """
-        self.fileno()
+        if self._descriptor.share is None:
+            self.fileno()
         return CpuAccess(self, sync_type, retry=retry, on_error=on_error)
 
     def export_sync_file(self, sync_type: SyncType) -> SyncFile:
@@ -194,20 +195,23 @@ class DmaBuf:
 
     def _view(self, sync_type: SyncType) -> memoryview:
         """The bytes, from the one mapping that all windows share: one per window would cost page faults each time."""
-        writable = SyncType.WRITE in sync_type
+        writable = sync_type._writes
         if self._mapping is None or (writable and not self._mapped_writable):
-            try:
-                mapping = self.map(SyncType.READ_WRITE)
-                mapped_writable = True
-            except OSError as error:
-                # A descriptor that was exported for reading only (dma_buf_mmap: EACCES) can still be read.
-                if writable or error.errno != errno.EACCES:
-                    raise
-                mapping = self.map(SyncType.READ)
-                mapped_writable = False
-            self._mapping, self._mapped_writable = mapping, mapped_writable
+            self._map_once(writable)
         view = memoryview(self._mapping)  # type: ignore[arg-type]  # a Mapping is a buffer: Protocols cannot say so before 3.12
         return view if writable else view.toreadonly()
+
+    def _map_once(self, writable: bool) -> None:
+        try:
+            mapping = self.map(SyncType.READ_WRITE)
+            mapped_writable = True
+        except OSError as error:
+            # A descriptor that was exported for reading only (dma_buf_mmap: EACCES) can still be read.
+            if writable or error.errno != errno.EACCES:
+                raise
+            mapping = self.map(SyncType.READ)
+            mapped_writable = False
+        self._mapping, self._mapped_writable = mapping, mapped_writable
 
     def _unmap(self) -> None:
         mapping, self._mapping = self._mapping, None
@@ -222,17 +226,14 @@ class CpuAccess(DmaSyncer):
     """A window whose ``with`` block gets the bytes; see :meth:`DmaBuf.cpu_access`."""
 
     __slots__ = ("_view",)
-
-    def __init__(self, buffer: DmaBuf, sync_type: SyncType, *, retry: RetryPolicy, on_error: OnError) -> None:
-        super().__init__(buffer, sync_type, retry=retry, on_error=on_error)
-        self._view: memoryview | None = None
+    _view: memoryview
 
     def __enter__(self) -> memoryview:  # type: ignore[override]  # the whole point: the bytes, not the syncer
-        if self._state is not SHUT or self._lane.grip is None:
+        if self._state is not SHUT:
             self._refuse()
         try:
             # Mapped before START, so that nothing that can fail stands between START and the body.
-            view: memoryview = self._buffer._view(self.sync_type)
+            view: memoryview = self._buffer._view(self._lane.sync_type)
             self._view = view
             DmaSyncer.__enter__(self)
             return view
@@ -247,16 +248,25 @@ class CpuAccess(DmaSyncer):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            DmaSyncer.__exit__(self, exc_type, exc, traceback)
+            for _ in self._state.ends:
+                self._state = SHUT
+                self._view.release()
+                return
+            self._release()  # the window was moved away, or START was refused and that only logged
         except BaseException as error:
-            if self._state is not SHUT:  # a signal, just before the END
-                self._end_slowly(error, exc)
-            raise
-        finally:
-            self._release()
+            try:
+                if self._state is not SHUT:
+                    self._end_slowly(error, exc)
+                elif not isinstance(error, BufferError):
+                    raise
+            finally:
+                self._release()
 
     def _release(self) -> None:
-        view, self._view = self._view, None
-        if view is not None:
-            with contextlib.suppress(BufferError):  # an array made from the view still looks at the bytes
-                view.release()
+        try:
+            self._view.release()
+        except AttributeError:
+            pass  # never entered
+        except BufferError:
+            # An array made from the view still looks at the bytes: the mapping is its own from now on.
+            del self._view
