@@ -165,7 +165,8 @@ def test_exact_mode_takes_chance_out_of_the_machine(programs, kernel, tmp_path, 
     monkeypatch.setenv("FAKE_ARGUMENTS", str(tmp_path / "arguments"))
     VirtualMachine(kernel=kernel, exact=True, append=["swiotlb=force"]).run("true")
     words = (tmp_path / "arguments").read_text(encoding="utf-8").split("\0")
-    for word in ("nokaslr", "norandmaps", "randomize_kstack_offset=off", "swiotlb=force"):
+    clock = ("tsc_early_khz=1000000", "tsc=reliable", "hpet=disable", "pmtmr=0")
+    for word in ("nokaslr", "norandmaps", "randomize_kstack_offset=off", *clock, "swiotlb=force"):
         assert f"--kopt={word}" in words
     assert "--qemu-opt=shift=0,sleep=off" in words
     assert words[words.index("--cpus") + 1] == "1"
