@@ -6,6 +6,7 @@ import errno
 import gc
 import mmap
 import os
+import pickle
 
 import pytest
 
@@ -462,6 +463,34 @@ def test_cpu_access_to_a_buffer_that_was_closed_meanwhile_is_refused(buffer, bac
     with pytest.raises(ValueError, match="closed"), access:
         raise AssertionError
     assert steps(backend) == []
+
+
+def test_bytes_that_something_still_looks_at_do_not_hinder_end(buffer, backend):
+    access = buffer.cpu_access(SyncType.READ_WRITE)
+    with access as view:
+        kept = pickle.PickleBuffer(view)
+    assert steps(backend) == [START, END]
+    kept.raw()[:1] = b"x"
+    with access as view:
+        assert view[:1] == b"x"
+    assert steps(backend) == [START, END] * 2
+
+
+def test_an_interrupt_between_the_end_and_the_views_death_comes_through_and_leaves_it_dead(buffer, backend):
+    class View:
+        released = 0
+
+        def release(self):
+            self.released += 1
+            if self.released == 1:
+                raise KeyboardInterrupt
+
+    access = buffer.cpu_access(READ)
+    with pytest.raises(KeyboardInterrupt), access:
+        access._view = view = View()
+    assert view.released == 2
+    assert not access.active
+    assert steps(backend) == [START, END]
 
 
 class Interrupting:
