@@ -68,7 +68,7 @@ def test_what_the_machine_measured_is_in_the_file_with_the_machines_facts(tmp_pa
     progress = Phases()
     assert run_suites(Request("vm", quick=True), tmp_path / "run.json", progress) == ExitStatus.GOOD
     run = load_run(tmp_path / "run.json")
-    assert sorted(run.rows) == ["benchmarks/test_floor.py::test_empty_loop", NULL]
+    assert {name.split("::")[0] for name in run.rows} == {"benchmarks/test_floor.py", "benchmarks/test_recording.py"}
     facts = run.rows[NULL].facts
     assert (facts.rung, facts.unit, facts.kernel) == ("vm", "ns", platform.release())
     assert run.rows[NULL].rounds >= WALL.least_rounds
