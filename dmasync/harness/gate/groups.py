@@ -33,9 +33,16 @@ def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
     return names
 
 
+FIRST_PROGRAM = "/virtme-init-"
+"""Where virtme-ng puts a guest's first program: another name in every boot on a root folder of our own."""
+
+
 def command_lines(base: Side, candidate: Side) -> str:
     """What the candidate's kernel command line has more and less than the base's; empty where they are the same."""
-    before, after = (set((side.command_line or "").split()) for side in (base, candidate))
+    before, after = (
+        {word for word in (side.command_line or "").split() if not word.startswith(FIRST_PROGRAM)}
+        for side in (base, candidate)
+    )
     added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
     return " ".join(
         part for part in (f"with {added}" if added else "", f"without {removed}" if removed else "") if part
