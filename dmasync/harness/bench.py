@@ -40,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB",
     )
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", default=[], help="rows of such a name; may be repeated"
+    )
     parser.add_argument("--kernel", metavar="K", help="a bzImage, a build tree, or debian:VERSION; see dmasync vm")
     parser.add_argument(
         "--append", metavar="ARG", action="append", default=[], help="an argument for the kernel; may be repeated"
@@ -77,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
             exact=options.exact,
             quick=options.quick,
             sizes=options.sizes,
+            only=tuple(options.only),
             kernel=options.kernel,
             append=tuple(options.append),
             machine=ARCHITECTURES[options.arch] if options.arch else None,

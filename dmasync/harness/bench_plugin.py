@@ -26,7 +26,7 @@ from dmasync.harness.bench_worker import (
     WorkerError,
     surroundings,
 )
-from dmasync.harness.rows import INSTRUCTIONS, NANOSECONDS, RUN_BLOCK, RUNGS, NotMeasured, RowFacts, RunFacts
+from dmasync.harness.rows import INSTRUCTIONS, NANOSECONDS, RUN_BLOCK, RUNGS, NotMeasured, RowFacts, RunFacts, is_named
 
 WARM_SIZE = 4096
 _ARGUMENT_FACTS = ("provider", "size", "access", "attached", "api")
@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--dmasync-sizes", type=parse_sizes, default=(), metavar="LIST", help="other sizes for test_sync_steps.py"
     )
+    group.addoption("--dmasync-only", action="append", default=[], metavar="GLOB", help="rows of such a name")
     group.addoption("--dmasync-plan", type=Path, metavar="FILE", help="measure nothing: write what would be to FILE")
     group.addoption(
         "--dmasync-answers",
@@ -119,10 +120,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     suites = config.stash[_SUITES]
-    if suites.quick:
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    globs: list[str] = config.getoption("--dmasync-only")
+    left_out = [
+        item
+        for item in items
+        if (suites.quick and item.get_closest_marker("long"))
+        or (globs and not any(is_named(item.nodeid, glob) for glob in globs))
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=PLAYBACK))
 

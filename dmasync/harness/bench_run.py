@@ -32,13 +32,17 @@ ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """What else this Python has of pytest's plugins could change the run."""
 SIZED = "test_sync_steps.py"
 """The suite that can be asked for other sizes."""
+NO_TESTS = 5
+"""pytest's status where it had nothing to run."""
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and where. ``append`` are further kernel arguments, ``machine`` the kernel's name of an
-    architecture.
+    """What to measure, and where.
+
+    ``only`` are globs of rows' names, none for all rows; ``append`` are further kernel arguments, ``machine`` the
+    kernel's name of an architecture.
     """
 
     rung: str
@@ -46,6 +50,7 @@ class Request:
     quick: bool = False
     sizes: tuple[int, ...] = ()
     """In bytes; not empty: instead of the suites START, END and first START of buffers of these sizes."""
+    only: tuple[str, ...] = ()
     kernel: str | None = None
     append: tuple[str, ...] = ()
     machine: str | None = None
@@ -63,6 +68,8 @@ def run_suites(request: Request, output: Path, progress: Progress | None = None)
     with tempfile.TemporaryDirectory(prefix="dmasync-bench-") as scratch:
         file = Path(scratch) / "run.json"
         status, text, provenance = (_in_machine if request.rung == VM else _here)(request, file, progress)
+        if status == NO_TESTS and request.only:
+            raise CommandError(f"--only {' --only '.join(request.only)}: no row of the suites has such a name")
         if not file.is_file() or not file.stat().st_size:
             raise CommandError(f"nothing was measured{_why(text)}", ExitStatus.CANNOT_JUDGE)
         document = json.loads(file.read_text(encoding="utf-8"))
@@ -98,6 +105,7 @@ def _suites(request: Request, *options: str) -> list[str]:
     line += ["--benchmark-quiet", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
     line += [f"--dmasync-sizes={','.join(map(str, request.sizes))}"] * bool(request.sizes)
+    line += [f"--dmasync-only={glob}" for glob in request.only]
     return [*line, *options]
 
 

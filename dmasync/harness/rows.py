@@ -11,6 +11,7 @@ nanosecond is an instruction, so seconds times 1e9 are instructions per operatio
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -164,6 +165,11 @@ def _not_measured(rows: object) -> Iterable[NotMeasured]:
         if not (isinstance(row, dict) and isinstance(row.get("fullname"), str) and isinstance(row.get("reason"), str)):
             raise ValueError(f"block {RUN_BLOCK!r} has {_shown(row)} in 'not_measured'")
         yield NotMeasured(row["fullname"], row["reason"])
+
+
+def is_named(fullname: str, glob: str) -> bool:
+    """Whether *glob* means the row: ``*`` and ``?`` are special; brackets, of which such names are full, are not."""
+    return fnmatch.fnmatchcase(fullname, glob.replace("[", "[[]"))
 
 
 def _fits(value: object, types: tuple[type, ...]) -> bool:

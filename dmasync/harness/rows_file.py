@@ -10,7 +10,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fractions import Fraction
@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.rows import INSTRUCTIONS, RUN_BLOCK, RowFacts, RunFacts
+from dmasync.harness.rows import INSTRUCTIONS, RUN_BLOCK, RowFacts, RunFacts, is_named
 
 LARGEST_FILE = 512 * 1024 * 1024
 """Bytes; a suite's file has a few hundred KiB. What is larger is refused before it fills the memory."""
@@ -98,6 +98,16 @@ class Run:
         in_rows = next((row.facts.kernel for row in self.rows.values() if row.facts.kernel), None)
         release = self.machine.get("release")
         return self.facts.kernel or in_rows or (release if isinstance(release, str) else None)
+
+    def only(self, globs: Sequence[str]) -> Run:
+        """The run as if it had the rows that one of *globs* names, and no others; all of them where there are none."""
+
+        def wanted(name: str) -> bool:
+            return not globs or any(is_named(name, glob) for glob in globs)
+
+        not_measured = tuple(row for row in self.facts.not_measured if wanted(row.fullname))
+        rows = {name: row for name, row in self.rows.items() if wanted(name)}
+        return replace(self, rows=rows, facts=replace(self.facts, not_measured=not_measured))
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:

@@ -160,6 +160,20 @@ def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_ea
         sys.setswitchinterval(interval)
 
 
+def test_only_the_rows_that_are_named_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run.json"
+    call = ["bench", "--rung", "fake", "--quiet", "-o", str(output)]
+    assert cli.main([*call, "--only", "*null*", "--only", "*[udmabuf-4KiB-READ-fcntl]"]) == 0
+    assert sorted(load_run(output).rows) == [
+        "benchmarks/test_floor.py::test_null_ioctl",
+        "benchmarks/test_sync_pair.py::test_sync_pair[udmabuf-4KiB-READ-fcntl]",
+    ]
+    before = output.read_bytes()
+    assert cli.main([*call, "--only", "*nothing of that name*"]) == ExitStatus.UNUSABLE
+    assert "--only *nothing of that name*: no row" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
 def test_a_defect_in_a_row_fails_it_with_the_traceback(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     for name in ("conftest.py", "grid.py", "timed"):

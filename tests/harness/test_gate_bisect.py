@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
-from run_files import PAIR, exact
+from run_files import NULL, PAIR, exact
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
@@ -145,6 +145,20 @@ def test_the_candidate_s_kernel_arguments_are_split_and_may_be_none(baseline: Pa
     assert step(measure, str(baseline), "--append-candidate", "") == 0
     assert step(measure, str(baseline), "--append-candidate", "swiotlb=force quiet") == 0
     assert seen == [(), ("swiotlb=force", "quiet")]
+
+
+def test_a_step_may_look_at_some_rows_only(tmp_path: Path) -> None:
+    baseline = exact(tmp_path / "b.json", {PAIR: 5649, NULL: 1730})
+    seen = []
+
+    def measure(subject: Subject, output: Path) -> None:
+        seen.append(subject.only)
+        exact(output, {PAIR: 5649})
+
+    assert step(measure, str(baseline), "--append-candidate", "x") == 125
+    assert step(measure, str(baseline), "--append-candidate", "x", "--only", "*udmabuf*") == 0
+    assert step(measure, str(baseline), "--append-candidate", "x", "--only", "*nothing*") == 128
+    assert seen == [(), ("*udmabuf*",)]
 
 
 def test_a_build_that_fails_skips_and_one_that_works_is_measured(tmp_path: Path, baseline: Path) -> None:

@@ -101,6 +101,13 @@ def test_a_row_that_appears_is_listed_and_passes(tmp_path: Path, base: Path) -> 
     assert (status, [row["fullname"] for row in document["appeared"]]) == (0, ["new"])
 
 
+def test_only_the_rows_that_are_named_are_judged(tmp_path: Path, base: Path) -> None:
+    candidate = exact(tmp_path / "c.json", {PAIR: 9000})  # and NULL, HEAP have vanished
+    assert verdicts(tmp_path, base, candidate, "--only", "*[udmabuf-READ-*]")[:2] == (1, {PAIR: "regressed"})
+    assert verdicts(tmp_path, candidate, candidate, "--only", "*[udmabuf-*", "--only", "*nothing*")[0] == 0
+    assert verdicts(tmp_path, base, candidate, "--only", "*nothing*")[0] == 3
+
+
 def test_nothing_in_common_cannot_be_judged(tmp_path: Path, base: Path) -> None:
     status, found, _ = verdicts(tmp_path, base, exact(tmp_path / "c.json", {"other": 5649}))
     assert (status, found) == (3, {})

@@ -43,6 +43,12 @@ def test_two_kernels_are_measured_and_compared() -> None:
     assert boots.subjects == [Subject("a", (), "arm64", True), Subject("b", (), "arm64", True)]
 
 
+def test_only_the_rows_that_are_named_are_measured() -> None:
+    boots = Boots(5649, 5700)
+    assert gate(boots, "--kernel", "a", "--kernel", "b", "--only", "*udmabuf*", "--only", "*null*") == 1
+    assert [subject.only for subject in boots.subjects] == [("*udmabuf*", "*null*")] * 2
+
+
 def test_two_command_lines_are_measured_on_one_kernel() -> None:
     boots = Boots(5649, 5649)
     assert gate(boots, "--kernel", "a", "--append-candidate", "swiotlb=force quiet") == 0

@@ -79,10 +79,11 @@ def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure 
         raise CommandError("--self-check, --keep and --candidate are not for a step of a bisection: leave them out")
     outputs = Outputs.of(options)
     outputs.check([Path(options.base), *([Path(options.candidate)] if options.candidate else [])])
-    base = load_run(options.base)
+    base = load_run(options.base).only(options.only)
     if not base.rows:
-        raise CommandError(f"{options.base}: the baseline holds no rows: measure it again")
-    candidate = _candidate(options, measure)
+        what = f"no rows named {' or '.join(options.only)}" if options.only else "no rows"
+        raise CommandError(f"{options.base}: the baseline holds {what}: measure it again")
+    candidate = _candidate(options, measure).only(options.only)
     judgement = judge([base], [candidate], settings)
     outputs.put(judgement, [base], [candidate], settings)
     if judgement.status == ExitStatus.CANNOT_JUDGE:
@@ -118,7 +119,7 @@ def _candidate(options: argparse.Namespace, measure: Measure | None) -> Run:
 
 def _subject(options: argparse.Namespace) -> Subject:
     kernel = options.kernel[0] if options.kernel else None
-    return Subject(kernel, arguments(options.append_candidate), options.arch, options.quick)
+    return Subject(kernel, arguments(options.append_candidate), options.arch, options.quick, tuple(options.only))
 
 
 def _built(line: str) -> None:

@@ -41,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)",
     )
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", default=[], help="judge rows of such a name; may be repeated"
+    )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs that are measured here in DIR")
     kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
@@ -79,10 +82,10 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     outputs.check([*base_files, *candidate_files])
     if not base_files:
         raise CommandError("nothing to judge: give BASE and CANDIDATE, or two kernels with --kernel")
-    base = [load_run(path) for path in base_files]
+    base = [load_run(path).only(options.only) for path in base_files]
     if not candidate_files:
         return _only_self_check(options, base, settings)
-    candidate = [load_run(path) for path in candidate_files]
+    candidate = [load_run(path).only(options.only) for path in candidate_files]
     return finish(base, candidate, None, options.self_check, settings, outputs)
 
 

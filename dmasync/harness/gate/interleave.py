@@ -57,7 +57,8 @@ def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -
             name = "base" if side == "A" else "candidate"
             print(f"run {number} of {len(sequence)}: {name}", file=sys.stderr)  # noqa: T201
             runs[side].append(_measured(lines[side], folder / f"{number:03}-{name}.json"))
-        return finish(runs["A"], runs["B"], None, options.self_check, settings, outputs)
+        base, candidate = ([run.only(options.only) for run in runs[side]] for side in "AB")
+        return finish(base, candidate, None, options.self_check, settings, outputs)
 
 
 def _measured(line: str, output: Path) -> Run:

@@ -27,6 +27,7 @@ class Subject:
     append: tuple[str, ...] = ()
     arch: str | None = None
     quick: bool = False
+    only: tuple[str, ...] = ()
 
 
 class Measure(Protocol):
@@ -84,8 +85,9 @@ def subjects(options: argparse.Namespace) -> tuple[Subject, Subject]:
     names: Sequence[str | None] = options.kernel or [None]
     if len(names) > 2:
         raise CommandError(f"--kernel was given {len(names)} times: give the base's and the candidate's")
-    base = Subject(names[0], arguments(options.append_base), options.arch, options.quick)
-    candidate = Subject(names[-1], arguments(options.append_candidate), options.arch, options.quick)
+    rest = (options.arch, options.quick, tuple(options.only))
+    base = Subject(names[0], arguments(options.append_base), *rest)
+    candidate = Subject(names[-1], arguments(options.append_candidate), *rest)
     if base == candidate and not options.self_check:
         raise CommandError(
             "both sides are the same kernel with the same arguments: give a second --kernel, "
@@ -112,6 +114,7 @@ def measure_with_bench(subject: Subject, output: Path) -> None:
         line += ["--arch", subject.arch]
     if subject.quick:
         line.append("--quick")
+    line += [f"--only={glob}" for glob in subject.only]
     # The suites' summary is no verdict: it must not stand on the gate's standard output.
     with contextlib.redirect_stdout(sys.stderr):
         status = cast(int, module.run(parser.parse_args(line)))

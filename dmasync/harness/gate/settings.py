@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmasync.harness.exit_status import CommandError
+from dmasync.harness.rows import is_named
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,8 +35,7 @@ class RowRule:
     instructions: float | None = None
 
     def matches(self, fullname: str) -> bool:
-        # Test ids hold brackets, so only * and ? are special.
-        return fnmatch.fnmatchcase(fullname, self.glob.replace("[", "[[]"))
+        return is_named(fullname, self.glob)
 
 
 @dataclass(frozen=True)
