@@ -35,7 +35,7 @@ SYNC = uapi.DMA_BUF_IOCTL_SYNC
 STEPS = (uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END)
 
 
-def steady(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> tuple[int, int]:
+def steady(allocator: DmaBufAllocator, size: int, access: SyncType) -> tuple[int, int]:
     """What a START and an END cost of a buffer that has been STARTed before."""
     start, end = (uapi.dma_buf_sync.pack(access.value | step) for step in STEPS)
     starts, ends = [], []
@@ -43,15 +43,15 @@ def steady(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType)
         fd = buffer.fileno()
         for _ in range(CALLS):
             began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            kernel.ioctl(fd, SYNC, start)
+            fcntl.ioctl(fd, SYNC, start)
             starts.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
             began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            kernel.ioctl(fd, SYNC, end)
+            fcntl.ioctl(fd, SYNC, end)
             ends.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
     return statistics.median_low(starts), statistics.median_low(ends)
 
 
-def first(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) -> int:
+def first(allocator: DmaBufAllocator, size: int, access: SyncType) -> int:
     """What the first START of a buffer costs."""
     start, end = (uapi.dma_buf_sync.pack(access.value | step) for step in STEPS)
     costs = []
@@ -59,9 +59,9 @@ def first(allocator: DmaBufAllocator, kernel: Any, size: int, access: SyncType) 
         with allocator.alloc("single-calls", size) as buffer:
             fd = buffer.fileno()
             began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            kernel.ioctl(fd, SYNC, start)
+            fcntl.ioctl(fd, SYNC, start)
             costs.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began)
-            kernel.ioctl(fd, SYNC, end)
+            fcntl.ioctl(fd, SYNC, end)
     return statistics.median_low(costs)
 
 
@@ -74,19 +74,19 @@ def nothing() -> int:
     return statistics.median_low(costs)
 
 
-def main(kernel: Any = fcntl, backend: Any = None) -> None:
-    """Print the table; *kernel* has the ioctl that is timed, *backend* the nodes."""
+def main(backend: Any = None) -> None:
+    """Print the table; *backend* makes the buffers."""
     gc.disable()
     release = os.uname()
     print(f"kernel {release.release}, {release.machine}, Python {sys.version.split()[0]}, one call:")
     print(f"{'':18}" + "".join(f"{size:>12}" for size in SIZES))
     with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:
         for _ in range(WARM_UP // BUFFERS):
-            steady(allocator, kernel, 4096, SyncType.READ)
-            first(allocator, kernel, 4096, SyncType.READ)
+            steady(allocator, 4096, SyncType.READ)
+            first(allocator, 4096, SyncType.READ)
         for access in ACCESSES:
-            costs = [steady(allocator, kernel, size, access) for size in SIZES.values()]
-            firsts = [first(allocator, kernel, size, access) for size in SIZES.values()]
+            costs = [steady(allocator, size, access) for size in SIZES.values()]
+            firsts = [first(allocator, size, access) for size in SIZES.values()]
             for step, figures in zip(("first START", "START", "END"), (firsts, *zip(*costs, strict=True)), strict=True):
                 print(f"{step} {access.name}".ljust(18) + "".join(f"{figure:12,}" for figure in figures))
     print(f"two readings of the clock: {nothing():,}")

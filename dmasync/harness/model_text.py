@@ -16,6 +16,8 @@ from dmasync.harness.rows import INSTRUCTIONS
 from dmasync.harness.rows_file import Run
 
 _WIDTH_OF_A_FILE = 120
+NOTHING = 5e-4
+"""A part of a frame's cost that rounds to 0.0 %: no more than how far a fitted line is off."""
 
 
 def named(subject: Subject) -> str:
@@ -118,7 +120,9 @@ def _answer(answer: FrameCost, stream: Stream, speed: float | None) -> list[str]
     if answer.first is not None:
         once = answer.first * stream.in_flight
         lines.append(f"  once, for the first START of {stream.in_flight} buffers: {once:,.0f} {unit} more")
-    if answer.saved is not None and stream.access != WIDEST:
+    if answer.saved is not None and stream.access != WIDEST and abs(answer.saved) < NOTHING * answer.frame:
+        lines.append(f"  {stream.access} costs what {WIDEST} costs")
+    elif answer.saved is not None and stream.access != WIDEST:
         wide = answer.frame + answer.saved
         lines.append(
             f"  {stream.access} instead of {WIDEST} saves {answer.saved:,.0f} {unit} a frame "

@@ -25,9 +25,18 @@ def program() -> Any:
     return module
 
 
-def test_every_step_and_access_has_a_figure_for_every_size(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def backend(program: Any, monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """A fake whose ioctl the program calls, too: a plain program has it from fcntl."""
     backend = FakeBackend()
-    program.main(backend, backend)
+    monkeypatch.setattr(program, "fcntl", backend)
+    return backend
+
+
+def test_every_step_and_access_has_a_figure_for_every_size(
+    program: Any, backend: FakeBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program.main(backend)
     head, sizes, *rows, clock = capsys.readouterr().out.splitlines()
     assert "one call" in head
     assert sizes.split("  ")[-1].strip() == "4 MiB"
@@ -38,10 +47,11 @@ def test_every_step_and_access_has_a_figure_for_every_size(program: Any, capsys:
     assert backend.kernel.open_fds() == {}
 
 
-def test_only_steady_calls_are_counted_as_such(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_steady_calls_are_counted_as_such(
+    program: Any, backend: FakeBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each START has its END, on the same buffer, with the same access."""
-    backend = FakeBackend()
-    program.main(backend, backend)
+    program.main(backend)
     backend.journal.assert_balanced()
     flags = {transition.flags for transition in backend.journal.transitions()}
     ends = {flag for flag in flags if flag & uapi.DMA_BUF_SYNC_END}
