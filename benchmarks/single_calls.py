@@ -79,7 +79,7 @@ def main(backend: Any = None) -> None:
     gc.disable()
     release = os.uname()
     print(f"kernel {release.release}, {release.machine}, Python {sys.version.split()[0]}, one call:")
-    print(f"{'':18}" + "".join(f"{size:>12}" for size in SIZES))
+    print(f"{'':23}" + "".join(f"{size:>12}" for size in SIZES))
     with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:
         for _ in range(WARM_UP // BUFFERS):
             steady(allocator, 4096, SyncType.READ)
@@ -88,7 +88,7 @@ def main(backend: Any = None) -> None:
             costs = [steady(allocator, size, access) for size in SIZES.values()]
             firsts = [first(allocator, size, access) for size in SIZES.values()]
             for step, figures in zip(("first START", "START", "END"), (firsts, *zip(*costs, strict=True)), strict=True):
-                print(f"{step} {access.name}".ljust(18) + "".join(f"{figure:12,}" for figure in figures))
+                print(f"{step} {access.name}".ljust(23) + "".join(f"{figure:12,}" for figure in figures))
     print(f"two readings of the clock: {nothing():,}")
 
 

@@ -110,6 +110,16 @@ def test_the_text_answers_in_words(model: Any, run: Path) -> None:
     assert "neither cache misses nor memory bandwidth" in out
 
 
+def test_an_access_that_saves_nothing_is_said_to_cost_the_same(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(START, "READ_WRITE", (START["READ"][0] + 3, START["READ"][1]))
+    run = run_files.write(tmp_path / "run.json", run_files.document(rows(), not_measured={}))
+    out = model(run)[1]
+    assert "  READ costs what READ_WRITE costs" in out.splitlines()
+    assert "saves" not in out
+
+
 def test_a_frame_beyond_every_size_is_called_an_extrapolation(model: Any, run: Path) -> None:
     assert "extrapolation" in model(run, "--bytes", 100 * MIB)[1]
     assert "extrapolation" not in model(run)[1]
