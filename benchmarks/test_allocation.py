@@ -34,7 +34,7 @@ def test_release(row: Callable[..., None], arguments: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
 def test_map(row: Callable[..., None], arguments: dict[str, Any]) -> None:
-    row("allocation:map_buffer", arguments, api="DmaBuf", step="map", calls=1, resolution=2)
+    row("allocation:map_buffer", arguments, api="DmaBuf", step="map", calls=1, resolution=3)
 
 
 @pytest.mark.parametrize("arguments", rows(*_cells("4KiB", "1MiB", "4MiB")))
