@@ -99,6 +99,7 @@ def test_change_points_are_marked_and_told(tmp_path: Path, history: list[Path]) 
     text = text_of(report(history, tmp_path / "r.html"))
     assert "change at run 3" in text
     assert re.search(r"Run 3 \(2026-03-01 14:00, [^)]*\): 16 rows changed.*3,946 to 3,984 instructions", text)
+    assert re.search(r"Run 4 \([^)]*, with swiotlb=force\): 8 rows changed.*pair READ on 4 MiB of udmabuf", text)
 
 
 def test_provenance_names_kernel_config_command_line_python_and_commit(tmp_path: Path, history: list[Path]) -> None:

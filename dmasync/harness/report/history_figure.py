@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dmasync.harness.gate.groups import command_lines
+from dmasync.harness.gate.judge import side_of
 from dmasync.harness.gate.match import comparable_facts
 from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.gate.share import cost
-from dmasync.harness.gate.words import amount, short
+from dmasync.harness.gate.words import amount, described
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, label, ratio_axis, svg
 from dmasync.harness.rows_file import Row, Run
@@ -68,7 +70,9 @@ def told_changes(all_series: Sequence[Series], runs: Sequence[Run]) -> list[str]
     for place, told in sorted(changes.items()):
         largest = "; ".join(text for _, text in sorted(told, reverse=True)[:_MOST_TOLD])
         rows = "1 row changed" if len(told) == 1 else f"{len(told)} rows changed, the most"
-        sentences.append(f"Run {place + 1} ({run_name(runs[place])}): {rows}: {largest}.")
+        changed = command_lines(side_of(runs[place - 1 : place]), side_of(runs[place : place + 1]))
+        told_of = ", ".join(part for part in (run_name(runs[place]), changed) if part)
+        sentences.append(f"Run {place + 1} ({told_of}): {rows}: {largest}.")
     return sentences
 
 
@@ -77,7 +81,7 @@ def _told(before: Row, after: Row) -> tuple[float, str]:
     suffix = " instructions" if after.is_exact_clock else ""
     amounts = f"{amount(cost(before), unit)} to {amount(cost(after), unit)}{suffix}"
     low, high = sorted((cost(before), cost(after)))
-    return (high / low if low else float("inf")), f"{short(after.fullname)} from {amounts}"
+    return (high / low if low else float("inf")), f"{described(after)} from {amounts}"
 
 
 def run_name(run: Run) -> str:
@@ -104,7 +108,7 @@ def history_figure(all_series: Sequence[Series], runs: Sequence[Run]) -> str | N
                 color=COLOURS[index % len(COLOURS)],
                 linewidth=1.4,
                 markersize=5,
-                label=label(short(one.fullname)),
+                label=label(described(one.rows[-1])),
             )
             for place in one.changes:
                 axes.plot(
