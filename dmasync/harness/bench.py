@@ -118,6 +118,7 @@ def run_suite(
     append: Sequence[str] = (),
     exact: bool = False,
     quick: bool = False,
+    sizes: Sequence[int] = (),
     arch: str | None = None,
     rung: str = AUTO,
     output: Path,
@@ -125,8 +126,9 @@ def run_suite(
 ) -> Path:
     """Measure as the command does and return *output*, a run file.
 
-    *arch* is one of ``dmasync.harness.vm.ARCHITECTURES``. Raises CommandError; also where rows failed by a defect,
-    which are then the ones that *output* lacks.
+    *sizes*, in bytes: instead of the suites START, END and first START of such buffers. *arch* is one of
+    ``dmasync.harness.vm.ARCHITECTURES``. Raises CommandError; also where rows failed by a defect, which are then the
+    ones that *output* lacks.
     """
     if arch is not None and arch not in ARCHITECTURES:
         raise CommandError(f"arch is {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
@@ -136,6 +138,7 @@ def run_suite(
         rung=chosen.rung,
         exact=exact,
         quick=quick,
+        sizes=tuple(sizes),
         kernel=kernel,
         append=tuple(append),
         machine=ARCHITECTURES[arch] if arch else None,

@@ -1,4 +1,5 @@
-"""arm64: Debian's kernel answers the conformance suite, and the library's and the fake's tests pass beside it.
+"""arm64: Debian's kernel answers the conformance suite, the library's and the fake's tests pass beside it, and what a
+sync costs there is the same in every boot and foretold by the cost model.
 
 That kernel has no dma-heaps, so nothing else may be left out of the suite. Minutes under emulation.
 """
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from dmasync.harness import host_setup, kernels
+from dmasync.harness.bench import run_suite
+from dmasync.harness.model_check import predictions
+from dmasync.harness.model_fit import fit
+from dmasync.harness.rows_file import load_run
 from dmasync.harness.virtual_machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +43,22 @@ REASONS = {
     "fake": ("recorded on x86_64", "needs a C compiler", "could not import 'numpy'"),
 }
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+BOOTS = 3
+KIB, MIB = 1 << 10, 1 << 20
+NOT_FITTED = (768 * KIB, 3 * MIB, 24 * MIB)
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        bool(host_setup.missing_parts(MACHINE)), reason="no arm64 machine here: dmasync vm --arch arm64 --setup"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What pytest reported in the guest, of both suites, from one boot."""
-    if lacking := host_setup.missing_parts(MACHINE):
-        pytest.skip(str(host_setup.MissingPartError(lacking)))
     output = tmp_path_factory.mktemp("arm64")
     machine = VirtualMachine(
         kernel=kernels.resolve(machine=MACHINE), output=output, working_directory=ROOT, timeout=1700
@@ -74,3 +87,28 @@ def test_what_needs_no_heap_passes_on_arm64(reports: dict[str, Path], name: str)
     reasons = {str(one.get("message")) for one in skipped if one is not None}
     assert [reason for reason in reasons if not any(known in reason for known in REASONS[name])] == []
     assert len(cases) - sum(one is not None for one in skipped) >= AT_LEAST[name]
+
+
+def test_single_calls_cost_the_same_in_every_boot() -> None:
+    machine = VirtualMachine(kernel=kernels.resolve(machine=MACHINE), exact=True, working_directory=ROOT)
+    boots = [machine.run([machine.python, "benchmarks/single_calls.py"]) for _ in range(BOOTS)]
+    assert [boot.returncode for boot in boots] == [0] * BOOTS, boots[0].stderr
+    steady = [[line for line in boot.stdout.splitlines() if line.startswith(("START", "END"))] for boot in boots]
+    assert len(steady[0]) == 6
+    assert steady == [steady[0]] * BOOTS
+
+
+def test_the_model_foretells_what_was_not_measured(tmp_path: Path) -> None:
+    run = load_run(run_suite(exact=True, arch="arm64", output=tmp_path / "run.json"))
+    lines, too_few = fit(run.rows.values())
+    assert not too_few
+    ends = [line for line in lines if line.subject.step == "end"]
+    assert len(ends) == 3
+    for line in ends:
+        assert {64 * KIB, 64 * MIB} <= set(line.residuals)
+        assert line.largest_residual < 0.01
+        assert line.per_byte > 0
+    other = load_run(run_suite(exact=True, arch="arm64", sizes=NOT_FITTED, output=tmp_path / "other.json"))
+    foretold = predictions(lines, other.rows.values())
+    assert {one.size for one in foretold if one.subject.step == "end"} == set(NOT_FITTED)
+    assert [one for one in foretold if abs(one.error) > 0.01] == []
