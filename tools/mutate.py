@@ -40,11 +40,11 @@ MODULES = (
 )  # fmt: skip
 TESTS = (
     "syncer", "between_calls", "window", "group", "descriptor", "acquire", "buffer", "allocator", "frame", "retry",
-    "sync_file", "interrupts",
+    "sync_file", "interrupts", "view",
 )  # fmt: skip
 OWN_TESTS = {
     "window": ("window", "syncer", "between_calls", "group"), "lane": ("syncer", "between_calls"), "edge": ("syncer",),
-    "share": ("between_calls", "descriptor"), "source": ("syncer", "buffer"),
+    "share": ("between_calls", "descriptor"), "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
 }  # fmt: skip
 """Whose tests run first, where it is not the file of the module's own name."""
 LIFELINE = re.compile(
