@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from dmasync import uapi
 from dmasync.acquire import Acquired, retried
@@ -146,6 +146,9 @@ class DmaBufAllocator:
 
     def __del__(self) -> None:
         warn_unclosed(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DmaBufAllocator cannot be copied or pickled, both would close its descriptor")
 
     def __repr__(self) -> str:
         return f"<DmaBufAllocator {self._provider.path}{' closed' if self.closed else ''}>"

@@ -7,7 +7,7 @@ import errno
 import mmap as _mmap
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dmasync import uapi
 from dmasync.access import SyncType
@@ -189,6 +189,9 @@ class DmaBuf:
     def __del__(self) -> None:
         warn_unclosed(self)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DmaBuf cannot be copied or pickled, both would close its descriptor: use dup()")
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd={self._descriptor.fd}"
         return f"<DmaBuf {self._name!r} {self._size} bytes {state}>"
@@ -241,6 +244,8 @@ class CpuAccess(DmaSyncer):
             self._release()
             if self._state is not SHUT:  # a signal, just behind the START
                 self._end_slowly(None, failure)
+            if self._buffer is None and isinstance(failure, AttributeError):
+                raise ValueError("the window was moved away: call cpu_access() again for another") from None
             raise
 
     @guarded

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Iterable
-from itertools import starmap
+from itertools import islice, starmap
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -15,7 +17,7 @@ from dmasync.edge import ioctl_of, sync_arguments
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
-from dmasync.share import Share
+from dmasync.share import ALONE, Share
 from dmasync.source import descriptor_of
 from dmasync.window import Ledger, Target, check_sync_type, check_window, warn_dropped
 
@@ -35,9 +37,9 @@ class DmaSyncerGroup:
         "_closed",
         "_ends",
         "_ioctl",
-        "_kept",
         "_ledger",
         "_opened",
+        "_shares",
         "_slow",
         "_starts",
     )
@@ -66,7 +68,8 @@ class DmaSyncerGroup:
         # A deadline needs the time of each first try; several backends need a loop that knows them.
         self._slow = retry.deadline is not None or any(target.ioctl != self._ioctl for target in targets)
         self._closed = False
-        self._kept: list[Share] = []
+        # Held so that every END reaches its own file, also where garbage collection finalizes the buffers first.
+        self._shares = [descriptor.share for _, descriptor, _ in found]
         for _, descriptor, _ in found:
             descriptor.join(self)
 
@@ -89,8 +92,12 @@ class DmaSyncerGroup:
                     self._ledger.start_rest(refused)
             return self
         except BaseException as failure:
-            if opened:
-                self._ledger.finish(None, failure)
+            try:
+                if opened:
+                    self._ledger.finish(None, failure)
+            finally:
+                if self._closed:
+                    self._shares = []  # closed while a START was being made
             raise
 
     @guarded
@@ -134,21 +141,28 @@ class DmaSyncerGroup:
             made = len(self._opened) - len(self._starts)
             if made > 0:
                 # Without the ENDs that were made and the STARTs that they were for.
-                self._opened = self._ledger.opened = deque(self._starts[made:])
+                owed = len(self._starts) - made
+                self._opened = self._ledger.opened = deque(islice(self._opened, owed))
             self._ledger.finish(surprise, body)
         except BaseException as error:
             if self._opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 return self._end_slowly(error, body)
-            self._kept.clear()
+            if self._closed:
+                self._shares = []
             raise
-        self._kept.clear()
+        if self._closed:
+            self._shares = []
         return None
 
     def _buffer_closed(self, share: Share) -> None:
         """A buffer was closed under the group: no window opens any more, one that is open keeps it until END."""
-        if self._opened:
-            self._kept.append(share)
         self._closed = self._slow = True
+        opened = self._opened
+        if sys.getrefcount(opened) > _REFERENCES and not opened:
+            return  # another thread, or whoever called this, is making the first START
+        with contextlib.suppress(IndexError):
+            opened[0] = opened[0], self._shares  # lets go with the last END, be it one that is being made now
+        self._shares = []
 
     def _refuse(self) -> None:
         if self._opened:
@@ -189,6 +203,10 @@ class DmaSyncerGroup:
 
     def __repr__(self) -> str:
         return f"<DmaSyncerGroup of {len(self)} {'open' if self.active else 'shut'}>"
+
+
+_REFERENCES = ALONE + 2
+"""What getrefcount says of the deque of a group that is not at work: the group's, its ledger's and a local one."""
 
 
 def _merged(items: Iterable[tuple[Any, SyncType]], backend: Backend | None) -> list[tuple[Any, Descriptor, SyncType]]:

@@ -7,6 +7,7 @@ dropped needs no Python function of its own: calling SHUT does nothing, in C, an
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat, starmap
@@ -33,29 +34,41 @@ SHUT = cast(Shut, partial(bool))
 """Called, it does nothing: it is the cheapest callable that can have attributes."""
 SHUT.ends = ()
 
+SPENT: Iterator[Any] = starmap(take_the_time, repeat(()))
+"""In place of the ``ends`` of a grip that was called: its windows have to look whether theirs was the END made."""
+
 
 class Grip:
     """The state of an open window: it holds the open file, and its END.
 
-    Fetching from ``ends`` makes one END. All windows of a lane share it, for it has no other state.
+    Fetching from ``ends`` makes one END. All windows of a lane share it, for it has no other state, until one of
+    them is dropped.
     """
 
-    __slots__ = ("ends", "on_error", "retry", "share", "target")
+    __slots__ = ("ends", "lane", "on_error", "retry", "share", "target")
 
     def __init__(
-        self, share: Share, ends: Iterator[Any], target: Target, retry: RetryPolicy, on_error: OnError
+        self,
+        share: Share,
+        ends: Iterator[Any],
+        target: Target,
+        retry: RetryPolicy,
+        on_error: OnError,
+        lane: Callable[[], Lane | None],
     ) -> None:
         self.share = share
         self.ends = ends
         self.target = target
         self.retry = retry
         self.on_error: OnError = on_error
+        self.lane = lane
 
     @guarded
     def __call__(self, ledger: Ledger | None = None) -> None:
         """The syncer of an open window was dropped: its END, and a ResourceWarning."""
         try:
             if ledger is None:  # only a signal gets past
+                self._spend()
                 ledger = Ledger((self.target,), self.retry, self.on_error, 1)
             ledger.finish(None, None)
             warn_dropped("DmaSyncer")
@@ -65,6 +78,19 @@ class Grip:
             if ledger is None or ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 self(ledger)
             raise
+
+    def _spend(self) -> None:
+        """No window gets this grip any more, and those that have it ask whether they were dropped before they end.
+
+        Garbage collection finalizes the objects of a cycle in any order: a generator, or an owner's ``__del__``, may
+        end the window after this, and which syncer it was that was dropped nobody tells.
+        """
+        lane, ends = self.lane(), self.ends
+        if lane is not None and lane.grip is self and ends is not SPENT:
+            lane.grip = Grip(self.share, ends, self.target, self.retry, self.on_error, self.lane)
+            if not lane.starts:  # pragma: no cover - closed by another thread meanwhile
+                lane.grip = None
+        self.ends = SPENT
 
 
 class Lane:
@@ -101,7 +127,7 @@ class Lane:
             ends: Iterator[Any] = starmap(ioctl, repeat(sync_arguments(fd, sync_type._end)))
             if retry.deadline is not None:
                 starts = ends = starmap(take_the_time, repeat(()))
-            self.grip = Grip(share, ends, Target(ioctl, fd, sync_type), retry, on_error)
+            self.grip = Grip(share, ends, Target(ioctl, fd, sync_type), retry, on_error, weakref.ref(self))
             self.starts = starts
 
     def ledger(self, opened: int) -> Ledger:

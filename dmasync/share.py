@@ -16,10 +16,11 @@ class Share:
     window nothing: it has to store something to know that it is open. A share that is not ``owned`` closes nothing.
     """
 
-    __slots__ = ("backend", "fd", "owned")
+    __slots__ = ("backend", "fd", "owned", "rest")
 
     def __init__(self, backend: Backend, fd: int) -> None:
         self.owned = False
+        self.rest: Share | None = None
         self.backend = backend
         self.fd = fd
 
@@ -27,6 +28,8 @@ class Share:
     def close(self) -> None:
         """Close the number, if it is owned and was not closed before."""
         try:
+            if self.rest is not None:
+                self.rest.close()
             if self.owned:
                 closing = map(self.backend.close, (self.fd,))
                 # Forgotten first: whatever close() raises, the number may be another file's by now.
@@ -41,12 +44,38 @@ class Share:
     @guarded
     def __del__(self) -> None:
         try:
-            self.close()
+            if sys.getrefcount(self) > _FINALIZED_ALONE:
+                self._leave()
+            else:
+                self.close()
         except AttributeError:
             pass  # never got through __init__
         except BaseException:
             self.close()
             raise
+
+    def _leave(self) -> None:
+        """Garbage collection finalizes a cycle in any order, and a window of this one may have its END still before it.
+
+        What is closed then is another share, which nobody but this one holds: it goes after all finalizers have run.
+        """
+        if self.owned:
+            self.rest = Share(self.backend, self.fd)
+            # No call in between: it never has two owners, nor none.
+            self.rest.owned = True
+            self.owned = False
+
+
+class _Finalized:
+    """Tells what getrefcount says in ``__del__`` of an object that nobody holds."""
+
+    def __del__(self) -> None:
+        global _FINALIZED_ALONE
+        _FINALIZED_ALONE = sys.getrefcount(self)
+
+
+_FINALIZED_ALONE = 0
+_Finalized()
 
 
 def _references_of_a_local() -> int:

@@ -9,7 +9,7 @@ import select
 import time
 import warnings
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from dmasync import uapi
 from dmasync.backend import LINUX, Backend
@@ -27,7 +27,7 @@ class SyncFile:
     """
 
     def __init__(self, fd: int, *, backend: Backend | None = None) -> None:
-        self._descriptor = Descriptor(backend or LINUX, file_number(fd, "fd"))
+        self._descriptor = Descriptor(LINUX if backend is None else backend, file_number(fd, "fd"))
         self._descriptor.own()
 
     @classmethod
@@ -100,6 +100,9 @@ class SyncFile:
 
     def __del__(self) -> None:
         warn_unclosed(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a SyncFile cannot be copied or pickled, both would close its descriptor")
 
     def __repr__(self) -> str:
         return f"<SyncFile {'closed' if self.closed else f'fd={self._descriptor.fd}'}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -9,7 +10,7 @@ from dmasync.access import SyncType
 from dmasync.backend import LINUX, Backend
 from dmasync.edge import ioctl_of
 from dmasync.interrupts import guarded
-from dmasync.lane import SHUT, Grip, Lane, Shut
+from dmasync.lane import SHUT, SPENT, Grip, Lane, Shut
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import BORROWED, descriptor_of
 from dmasync.window import Ledger, check_window
@@ -156,7 +157,8 @@ class DmaSyncer:
         """END with all that can go wrong; raises what there is to raise."""
         try:
             if ledger is None:  # only a signal gets past
-                ledger = self._lane.ledger(0 if self._state is SHUT else 1)
+                over = self._state is SHUT or (self._state.ends is SPENT and gc.is_finalized(self))
+                ledger = self._lane.ledger(0 if over else 1)
             ledger.finish(surprise, body)
             self._state = SHUT
         except BaseException as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -65,6 +64,9 @@ class Ledger:
             attempts = Attempts(self.retry)
             while len(opened) == number:
                 if refused is not None and not isinstance(refused, Untried):
+                    if refused.errno is None:
+                        # No kernel says that: a signal handler's exception (TimeoutError most often).
+                        raise refused
                     failure = attempts.refused(refused, target.fd, target.flags(Step.START), Step.START)
                     if failure is not None:
                         logger.error("%s", failure)
@@ -79,17 +81,24 @@ class Ledger:
         return None
 
     @guarded
-    def finish(self, surprise: BaseException | None, body: BaseException | None, ending: _Ending | None = None) -> None:
+    def finish(
+        self,
+        surprise: BaseException | None,
+        body: BaseException | None,
+        ending: _Ending | None = None,
+        stray: BaseException | None = None,
+    ) -> None:
         """END everything that is open, last first, whatever is raised meanwhile; then raise what there is to raise.
 
-        *surprise* is what was just raised in place of the last open target's END, *body* the exception on its way.
+        *surprise* is what was just raised in place of the last open target's END, *body* the exception on its way,
+        *stray* what certainly is no answer to an END.
         """
         try:
             if ending is None:
                 ending = _Ending(self.retry)
             while self.opened:
                 target = self.targets[len(self.opened) - 1]
-                if surprise is not None and ending.is_over(surprise, target):
+                if surprise is not None and ending.is_over(surprise, target, surprise is stray):
                     del self.opened[-1]
                     surprise = None
                     continue
@@ -101,11 +110,12 @@ class Ledger:
                         ending.attempts = None
                 except BaseException as error:
                     surprise = error
-            if surprise is not None:  # only a signal gets here: tests/unit/test_between_calls.py
+            if surprise is not None and not isinstance(surprise, Untried):
+                # only a signal gets here: tests/unit/test_between_calls.py
                 ending.interrupt = ending.interrupt or surprise
         except BaseException as error:
             # Between two system calls; an END may still be owed. The depth of the stack bounds this.
-            return self.finish(error, body, ending)
+            return self.finish(error, body, ending, error)
         return ending.report(body, self.on_error)
 
 
@@ -125,12 +135,15 @@ class _Ending:
             self.attempts = Attempts(self.retry)
         return self.attempts
 
-    def is_over(self, surprise: BaseException, target: Target) -> bool:
-        """Whether the END of *target* is to be given up after *surprise*; if not, it is to be tried at once."""
+    def is_over(self, surprise: BaseException, target: Target, stray: bool) -> bool:
+        """Whether the END of *target* is to be given up after *surprise*; if not, it is to be tried at once.
+
+        A *stray* one came from a signal handler, or from the policy's clock, sleep or backoff.
+        """
         flags = target.flags(Step.END)
         if isinstance(surprise, Untried):
             return False
-        if isinstance(surprise, OSError) and surprise.errno is not None:
+        if isinstance(surprise, OSError) and surprise.errno is not None and not stray:
             failure = self.begin().refused(surprise, target.fd, flags, Step.END)
         else:
             # A signal handler's exception, KeyboardInterrupt first of all: END goes on, the exception comes later.
@@ -174,17 +187,16 @@ class _Ending:
 def attach(exc: BaseException, failures: Sequence[DmaSyncError]) -> None:
     """Hang errors of END on an exception that must not be replaced: as notes, and at the end of its contexts."""
     for failure in failures:
-        note = f"and {failure}"
-        if sys.version_info >= (3, 11):
-            exc.add_note(note)
-        else:
-            exc.__notes__ = [*getattr(exc, "__notes__", ()), note]  # pragma: no cover - CPython 3.10
+        notes = getattr(exc, "__notes__", [])
+        if isinstance(notes, list):  # else they are no notes, and Python refuses to add one
+            # An exception that is a frozen dataclass refuses every assignment but this.
+            BaseException.__setattr__(exc, "__notes__", [*notes, f"and {failure}"])
         last, seen = exc, {id(exc), id(failure)}
         while last.__context__ is not None and id(last.__context__) not in seen:
             last = last.__context__
             seen.add(id(last))
         failure.__context__ = None
-        last.__context__ = failure
+        BaseException.__setattr__(last, "__context__", failure)
 
 
 def warn_dropped(what: str, depth: int = 0) -> None:

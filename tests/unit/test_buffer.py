@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import mmap
@@ -19,6 +20,7 @@ from dmasync import (
     DmaSyncError,
     RetryPolicy,
     Step,
+    SyncFile,
     SyncType,
     uapi,
 )
@@ -614,3 +616,36 @@ def test_what_is_no_sync_file_is_refused(buffer, backend):
     assert len(backend.journal.calls) == before
     with pytest.raises(OSError, match="Invalid argument"):
         buffer.import_sync_file(buffer.fileno(), READ)
+
+
+def test_the_with_block_of_an_access_that_was_moved_from_has_no_bytes(backend, buffer):
+    access = buffer.cpu_access()
+    heir = access.move()
+    with pytest.raises(ValueError, match="the window was moved away"), access:
+        pass
+    assert steps(backend) == []
+    with heir:
+        pass
+    assert steps(backend) == [START, END]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("owner", ["buffer", "allocator", "sync file"])
+def test_what_owns_a_descriptor_is_never_copied(buffer, allocator, owner, copied):
+    with buffer.export_sync_file(READ) as sync_file:
+        what = {"buffer": buffer, "allocator": allocator, "sync file": sync_file}[owner]
+        with pytest.raises(TypeError, match="cannot be copied or pickled, both would close its descriptor"):
+            copied(what)
+
+
+def test_a_sync_files_backend_may_be_an_empty_container(backend):
+    class Empty:
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+        def __len__(self):
+            return 0
+
+    fd = backend.memfd_create("file", 0)
+    SyncFile(fd, backend=Empty()).close()
+    assert backend.kernel.open_fds() == {}

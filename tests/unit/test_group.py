@@ -399,6 +399,50 @@ def test_buffers_closed_under_an_open_group_are_closed_though_end_fails(backend,
     assert backend.kernel.open_fds() == {}
 
 
+@pytest.mark.parametrize("step", [START, END])
+@pytest.mark.parametrize("answered", [0, 1, 2])
+@pytest.mark.parametrize("which", [0, 2])
+@pytest.mark.parametrize("retry", [RetryPolicy(), RetryPolicy(deadline=60)], ids=["", "deadline"])
+def test_a_buffer_that_is_closed_while_an_edge_is_made_stays_open_until_its_end(
+    backend, buffers, items, done, step, answered, which, retry
+):
+    class Closing:
+        count = 0
+
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+        def ioctl(self, fd, request, argument):
+            if bool(argument[0] & 4) == (step is END):
+                if self.count == answered:
+                    buffers[which].close()
+                self.count += 1
+            return backend.ioctl(fd, request, argument)
+
+    group = DmaSyncerGroup(items, backend=Closing(), retry=retry)
+    with group:
+        pass
+    assert done() == STARTS + ENDS
+    assert sorted(backend.kernel.open_fds()) == [
+        buffer.fileno() for number, buffer in enumerate(buffers) if number != which
+    ]
+
+
+def test_a_buffer_that_is_closed_while_a_start_is_refused_is_closed_then(backend, buffers, items, tried):
+    class Closing:
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+        def ioctl(self, fd, request, argument):
+            buffers[1].close()
+            raise OSError(errno.EIO, "refused")
+
+    group = DmaSyncerGroup(items, backend=Closing())
+    with pytest.raises(DmaSyncError):
+        group.start()
+    assert sorted(backend.kernel.open_fds()) == [buffers[0].fileno(), buffers[2].fileno()]
+
+
 def test_no_window_opens_over_a_buffer_that_was_closed(buffers, items, tried):
     group = DmaSyncerGroup(items)
     buffers[1].close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import errno
 import gc
 import logging
@@ -625,6 +626,47 @@ def test_an_oserror_without_errno_at_end_does_not_stop_end(backend, buffer):
     with pytest.raises(OSError, match="no number"), DmaSyncer(buffer, backend=interrupting):
         pass
     assert steps(backend) == [START, END]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "log"])
+def test_a_signal_handlers_oserror_at_start_is_raised_as_it_is(backend, buffer, on_error):
+    interrupting = Interrupting(backend, [1], START, TimeoutError("too slow"))
+    with pytest.raises(TimeoutError, match="too slow"), DmaSyncer(buffer, backend=interrupting, on_error=on_error):
+        pass
+    assert steps(backend) == []
+
+
+def test_an_oserror_of_the_callers_backoff_is_no_answer_to_end(backend, buffer):
+    def backoff(code, attempts):
+        raise BrokenPipeError(errno.EPIPE, "no reader")
+
+    backend.inject(faults.storm(errno.EINTR, 1, on=END))
+    with pytest.raises(BrokenPipeError, match="no reader"), DmaSyncer(buffer, retry=RetryPolicy(backoff=backoff)):
+        pass
+    assert steps(backend) == [START, END]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+def test_an_error_of_end_never_replaces_an_exception_that_refuses_assignments(backend, buffer):
+    backend.inject(faults.error(errno.EIO, on=END))
+    with pytest.raises(FrozenError) as raised, DmaSyncer(buffer):
+        raise FrozenError(1)
+    assert isinstance(raised.value.__context__, DmaSyncError)
+    assert "END of dma-buf" in raised.value.__notes__[0]
+
+
+def test_an_error_of_end_never_replaces_an_exception_whose_notes_are_none(backend, buffer):
+    backend.inject(faults.error(errno.EIO, on=END))
+    error = ValueError("body")
+    error.__notes__ = "no list"
+    with pytest.raises(ValueError, match="body") as raised, DmaSyncer(buffer):
+        raise error
+    assert isinstance(raised.value.__context__, DmaSyncError)
+    assert error.__notes__ == "no list"
 
 
 # Dropped and moved

@@ -1,0 +1,126 @@
+"""Windows that garbage collection finds in a cycle: finalizers run in any order, each START gets one END."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, DmaSyncerGroup, RetryPolicy, Step, SyncType
+from fakes import FakeBackend
+
+START, END = Step.START, Step.END
+
+
+@pytest.fixture
+def backend():
+    return FakeBackend()
+
+
+@pytest.fixture
+def buffer(backend):
+    with (
+        DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator,
+        allocator.alloc("frame", 4096) as buffer,
+    ):
+        yield buffer
+
+
+def steps(backend):
+    return [transition.step for transition in backend.journal.transitions()]
+
+
+WINDOWS = {
+    "syncer": DmaSyncer,
+    "deadline": lambda buffer: DmaSyncer(buffer, retry=RetryPolicy(deadline=60)),
+    "access": lambda buffer: buffer.cpu_access(),
+    "group": lambda buffer: DmaSyncerGroup([(buffer, SyncType.READ)]),
+}
+windows = pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+
+
+class Owner:
+    def __init__(self, window):
+        self.window = window
+        self.cycle = self
+        window.start()
+
+    def __del__(self):
+        self.window.end()
+
+
+@windows
+def test_an_owner_that_ends_its_window_when_it_is_finalized_does_not_end_it_twice(backend, buffer, window):
+    Owner(window(buffer))
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    assert steps(backend) == [START, END]
+
+
+@windows
+def test_a_generator_that_is_collected_inside_its_window_does_not_end_it_twice(backend, buffer, window):
+    def work(window, cycle):
+        with window:
+            yield
+
+    cycle = []
+    cycle.append(work(window(buffer), cycle))
+    next(cycle[0])
+    del cycle
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    assert steps(backend) == [START, END]
+
+
+def test_other_windows_of_the_kind_end_as_ever(backend, buffer):
+    before, after = DmaSyncer(buffer), DmaSyncer(buffer)
+    before.start()
+    Owner(DmaSyncer(buffer))
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    after.start()
+    assert steps(backend) == [START, START, END, START]
+    before.end()
+    after.end()
+    assert (before.active, after.active) == (False, False)
+    assert steps(backend) == [START, START, END, START, END, END]
+
+
+def test_a_syncer_that_is_revived_can_be_used_again(backend, buffer):
+    revived = []
+
+    class Reviver:
+        def __init__(self, window):
+            self.window = window
+            self.cycle = self
+
+        def __del__(self):
+            revived.append(self.window)
+
+    syncer = DmaSyncer(buffer)
+    syncer.start()
+    Reviver(syncer)
+    del syncer
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    (syncer,) = revived
+    syncer.end()
+    assert steps(backend) == [START, END]
+    with syncer:
+        pass
+    assert steps(backend) == [START, END, START, END]
+
+
+@pytest.mark.parametrize("window", [WINDOWS["syncer"], WINDOWS["group"]], ids=["syncer", "group"])
+def test_a_buffer_that_is_collected_with_its_window_stays_open_until_end(backend, window):
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
+    open_window = window(buffer)
+    open_window.start()
+    cycle = [buffer, open_window]
+    cycle.append(cycle)
+    del buffer, open_window, cycle
+    with pytest.warns(ResourceWarning):
+        gc.collect()
+    assert [(attempt.step, attempt.errno) for attempt in backend.journal.attempts] == [(START, 0), (END, 0)]
+    assert backend.kernel.open_fds() == {}
