@@ -11,7 +11,7 @@ from fakes.kernel.errors import UnmodelledCallError, os_error
 from fakes.kernel.file import File, is_shared
 from fakes.kernel.memfd import HugeMemfd, Memfd
 
-_TASK_SIZE = 1 << 48 if platform.machine() == "aarch64" else (1 << 47) - 4096  # asm/processor.h
+_TASK_SIZE = (1 << (48 if platform.machine() == "aarch64" else 47)) - 4096  # asm/processor.h
 MAP_TYPE = 0x0F
 _POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
 _MAP_SHARED_VALIDATE = 0x03

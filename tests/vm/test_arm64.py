@@ -36,7 +36,7 @@ FAKE = (
     "tests/unit/fake_kernel/test_nodes.py",
     "tests/unit/fake_kernel/test_profiles.py",
 )
-AT_LEAST = {"real": 890, "fake": 2100}
+AT_LEAST = {"real": 890, "fake": 2050}
 REASONS = {
     "real": ("needs a dma-heap", "recorded on x86_64"),
     # What the guest's root has not: it is Debian's Python and pure Python only.
