@@ -18,13 +18,13 @@ from dmasync.share import ALONE, Share
 class Group(Protocol):
     """What wants to know when one of its descriptors is closed."""
 
-    def _buffer_closed(self, share: Share) -> None: ...
+    def _buffer_closed(self) -> None: ...
 
 
 class Descriptor:
     """A file descriptor with its backend; owned where :meth:`Acquired.give` made it so, else borrowed."""
 
-    __slots__ = ("_groups", "_others", "backend", "fd", "ioctl", "lanes", "share")
+    __slots__ = ("_closing", "_groups", "_others", "backend", "fd", "ioctl", "lanes", "share")
 
     def __init__(self, backend: Backend, fd: int) -> None:
         self.backend = backend
@@ -33,8 +33,10 @@ class Descriptor:
         self.share: Share | None = Share(backend, fd)
         self.lanes: list[Lane | None] = [None, None, None, None]
         """By the bits of the access, made when first asked for."""
-        self._others: weakref.WeakSet[Lane] | None = None
-        self._groups: weakref.WeakSet[Any] | None = None
+        # Not WeakSets: going through one of those fails while another thread adds to it.
+        self._others: set[weakref.ref[Lane]] = set()
+        self._groups: set[weakref.ref[Any]] = set()
+        self._closing = False
 
     @property
     def closed(self) -> bool:
@@ -52,19 +54,21 @@ class Descriptor:
             lane = self.lanes[sync_type._lane]
             if lane is None:
                 lane = self.lanes[sync_type._lane] = Lane(self.share, self.fd, sync_type, self.ioctl)
+                if self._closing:  # another thread's close() may not have seen it
+                    lane.close()
             return lane
         ioctl = self.ioctl if backend is None else ioctl_of(backend)
         lane = Lane(self.share, self.fd, sync_type, ioctl, retry, on_error)
-        if self._others is None:
-            self._others = weakref.WeakSet()
-        self._others.add(lane)
+        self._others.add(weakref.ref(lane, self._others.discard))
+        if self._closing:
+            lane.close()
         return lane
 
     def join(self, group: Group) -> None:
         """Tell *group* (held weakly) when this descriptor is closed."""
-        if self._groups is None:
-            self._groups = weakref.WeakSet()
-        self._groups.add(group)
+        self._groups.add(weakref.ref(group, self._groups.discard))
+        if self._closing:
+            group._buffer_closed()
 
     @guarded
     def close(self) -> None:
@@ -76,13 +80,16 @@ class Descriptor:
             share = self.share
             if share is None:
                 return
-            for lane in (*self.lanes, *(self._others or ())):
+            # Whoever makes a lane or a group puts it where it is seen here, then looks at this.
+            self._closing = True
+            for lane in (*self.lanes, *[other() for other in list(self._others)]):
                 if lane is not None:
                     lane.close()
             # No new syncer gets past here either: DmaSyncer asks the descriptor itself where there is no lane.
             self.lanes[:] = (None, None, None, None)
-            for group in self._groups or ():
-                group._buffer_closed(share)
+            for group in [group() for group in list(self._groups)]:
+                if group is not None:
+                    group._buffer_closed()
             self.share = None
         except BaseException:  # only a signal gets here: tests/unit/test_between_calls.py
             share = None  # the traceback will hold this frame, and must not keep the descriptor open

@@ -17,7 +17,7 @@ from dmasync.edge import ioctl_of, sync_arguments
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
-from dmasync.share import ALONE, Share
+from dmasync.share import ALONE
 from dmasync.source import descriptor_of
 from dmasync.window import Ledger, Target, check_sync_type, check_window, warn_dropped
 
@@ -154,7 +154,7 @@ class DmaSyncerGroup:
             self._shares = []
         return None
 
-    def _buffer_closed(self, share: Share) -> None:
+    def _buffer_closed(self) -> None:
         """A buffer was closed under the group: no window opens any more, one that is open keeps it until END."""
         self._closed = self._slow = True
         opened = self._opened

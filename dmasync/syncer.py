@@ -21,6 +21,8 @@ _RAISE: OnError = "raise"
 class DmaSyncer:
     """One window over one dma-buf, as a context manager; can be used again and again, one window at a time.
 
+    Threads that work side by side take a syncer each: a START or END of one syncer in two threads at once counts twice.
+
     *buffer_or_fd* is a DmaBuf, or the number of a dma-buf's file descriptor (or an object with ``fileno()``), which
     is borrowed: keep it open as long as the syncer is used. *backend* defaults to the buffer's own, and to the real
     kernel for a bare descriptor.

@@ -124,3 +124,13 @@ def test_a_buffer_that_is_collected_with_its_window_stays_open_until_end(backend
         gc.collect()
     assert [(attempt.step, attempt.errno) for attempt in backend.journal.attempts] == [(START, 0), (END, 0)]
     assert backend.kernel.open_fds() == {}
+
+
+def test_a_buffer_that_is_collected_in_a_cycle_is_closed_once(backend):
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        cycle = [allocator.alloc("frame", 4096)]
+    cycle.append(cycle)
+    del cycle
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        gc.collect()
+    assert backend.kernel.open_fds() == {}

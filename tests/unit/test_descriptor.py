@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import sys
+import threading
 
 import pytest
 
-from dmasync import DmaSyncer, LinuxBackend, SyncType
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, DmaSyncerGroup, LinuxBackend, SyncType
 from dmasync.descriptor import Descriptor, Share
+from fakes import FakeBackend
 
 
 class Closing(LinuxBackend):
@@ -141,3 +144,44 @@ def test_a_backend_that_cannot_be_is_named(wrong):
 def test_a_share_that_was_never_made_can_be_dropped():
     Share.__new__(Share)
     gc.collect()
+
+
+@pytest.mark.parametrize("kind", ["policy", "group"])
+def test_no_window_opens_on_a_descriptor_that_another_thread_was_closing(kind, switching):
+    """Many threads make windows of the kinds that a descriptor has to know, while it is closed."""
+    backend = FakeBackend()
+
+    def window(buffer):
+        return DmaSyncer(buffer, on_error="log") if kind == "policy" else DmaSyncerGroup([(buffer, SyncType.READ)])
+
+    for _ in range(20):
+        with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+            buffer = allocator.alloc("frame", 4096)
+        made = [window(buffer) for _ in range(100)]
+        begun = threading.Barrier(3)
+
+        def make(buffer=buffer, made=made, begun=begun):
+            begun.wait()
+            with contextlib.suppress(ValueError):
+                while True:
+                    made.append(window(buffer))
+
+        threads = [threading.Thread(target=make) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        buffer.close()
+        for thread in threads:
+            thread.join()
+        for each in made:
+            with pytest.raises(ValueError, match="closed"):
+                each.start()
+        assert backend.kernel.open_fds() == {}
+
+
+@pytest.fixture
+def switching():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
