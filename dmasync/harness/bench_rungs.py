@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from dmasync import DEFAULT_PROVIDERS
-from dmasync.harness.exit_status import CommandError
+from dmasync.harness.exit_status import CommandError, ExitStatus
 
 HARDWARE, VM, FAKE, AUTO = "hardware", "vm", "fake", "auto"
 
@@ -25,13 +25,16 @@ class Chosen:
 def choose(rung: str, *, exact: bool, names_kernel: bool) -> Chosen:
     """Choose for ``--rung``; *names_kernel*: a kernel, its arguments or an architecture were given.
 
-    CommandError (2) where the arguments contradict each other.
+    CommandError: 2 where the arguments contradict each other, 4 for hardware whose nodes cannot be opened.
     """
     if rung == HARDWARE:
         if exact:
             raise CommandError("--exact counts instructions in an emulator: there is no exact clock on --rung hardware")
         if names_kernel:
             raise CommandError("--kernel, --append and --arch choose a virtual machine's kernel: use --rung vm")
+        if openable_node() is None:
+            message = "no provider's node can be opened here: dmasync probe says why, --rung vm needs none"
+            raise CommandError(message, ExitStatus.SKIPPED)
         return Chosen(HARDWARE, "it was asked for", asked_for=True)
     if rung == FAKE and exact:
         raise CommandError("--exact counts instructions in an emulator: there is no exact clock on --rung fake")
