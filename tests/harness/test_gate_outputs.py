@@ -90,7 +90,9 @@ def test_each_kind_of_buffer_is_summed_up(tmp_path: Path, capsys: pytest.Capture
         rows = [suite_row("udmabuf", size, False, 3946 + added) for size in (4096, 65536, 1 << 20)]
         rows += [suite_row("system", 4096, False, 3971), suite_row("system", 65536, True, 3993 * factor)]
         facts_of_run = RunFacts(
-            kernel="6.12", kernel_command_line=f"nokaslr {arguments} -- /virtme-init-{minutes}", rung="vm"
+            kernel="6.12",
+            kernel_command_line=f"nokaslr virtme_link_mods=/{name} {arguments} -- /virtme-init-{minutes}",
+            rung="vm",
         )
         return write(tmp_path / name, document(rows, minutes=minutes, run=facts_of_run))
 

@@ -33,14 +33,16 @@ def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
     return names
 
 
-FIRST_PROGRAM = "/virtme-init-"
-"""Where virtme-ng puts a guest's first program: another name in every boot on a root folder of our own."""
+OWN_WORDS = ("virtme", "/virtme-init-")
+"""What virtme-ng adds for itself: where the modules lie, and a guest's first program, which on a root folder of our own has
+another name in every boot.
+"""
 
 
 def command_lines(base: Side, candidate: Side) -> str:
     """What the candidate's kernel command line has more and less than the base's; empty where they are the same."""
     before, after = (
-        {word for word in (side.command_line or "").split() if not word.startswith(FIRST_PROGRAM)}
+        {word for word in (side.command_line or "").split() if not word.startswith(OWN_WORDS)}
         for side in (base, candidate)
     )
     added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
