@@ -268,10 +268,6 @@ class CpuAccess(DmaSyncer):
                 self._release()
 
     def _release(self) -> None:
-        try:
+        # Never entered; or something made from the view still looks at the bytes, and keeps them.
+        with contextlib.suppress(AttributeError, BufferError):
             self._view.release()
-        except AttributeError:
-            pass  # never entered
-        except BufferError:
-            # An array made from the view still looks at the bytes: the mapping is its own from now on.
-            del self._view

@@ -40,11 +40,11 @@ MODULES = (
 )  # fmt: skip
 TESTS = (
     "syncer", "between_calls", "window", "group", "descriptor", "acquire", "buffer", "allocator", "frame", "retry",
-    "sync_file", "interrupts", "view",
+    "sync_file", "interrupts", "view", "cycles",
 )  # fmt: skip
 OWN_TESTS = {
-    "window": ("window", "syncer", "between_calls", "group"), "lane": ("syncer", "between_calls"), "edge": ("syncer",),
-    "share": ("between_calls", "descriptor"), "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
+    "window": ("window", "syncer", "between_calls", "group"), "edge": ("syncer",),
+    "lane": ("syncer", "between_calls", "cycles"), "share": ("between_calls", "descriptor"), "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
 }  # fmt: skip
 """Whose tests run first, where it is not the file of the module's own name."""
 LIFELINE = re.compile(
@@ -75,16 +75,6 @@ EQUIVALENT = {
     ),
     "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
     "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",
-    **{
-        f"window.attach: {what}": "add_note() and what stands for it in CPython 3.10 leave the same note"
-        for what in (
-            "negated: if sys.version_info >= (3, 11):",
-            "compares otherwise: sys.version_info >= (3, 11)",
-            "constant changed: 3",
-            "constant changed: 11",
-        )
-    },
-    "window.attach: removed: exc.__notes__ = [*getattr(exc, '__notes__', ()), note]": "runs in CPython 3.10 only",
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (
         "the first target's is always its own: every group then takes the long way to the same calls"
     ),
