@@ -44,7 +44,8 @@ TESTS = (
 )  # fmt: skip
 OWN_TESTS = {
     "window": ("window", "syncer", "between_calls", "group"), "edge": ("syncer",),
-    "lane": ("syncer", "between_calls", "cycles"), "share": ("between_calls", "descriptor"), "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
+    "lane": ("syncer", "between_calls", "cycles"), "share": ("between_calls", "descriptor"),
+    "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
 }  # fmt: skip
 """Whose tests run first, where it is not the file of the module's own name."""
 LIFELINE = re.compile(
