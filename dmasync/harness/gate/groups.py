@@ -34,8 +34,8 @@ def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
 
 
 OWN_WORDS = ("virtme", "/virtme-init-")
-"""What virtme-ng adds for itself: where the modules lie, and a guest's first program, which on a root folder of our own has
-another name in every boot.
+"""What virtme-ng adds for itself: where the modules lie, and a guest's first program, which has another name in every
+boot on a root folder of our own.
 """
 
 
