@@ -96,8 +96,7 @@ class DmaSyncerGroup:
                 if opened:
                     self._ledger.finish(None, failure)
             finally:
-                if self._closed:
-                    self._shares = []  # closed while a START was being made
+                self._settle()
             raise
 
     @guarded
@@ -115,6 +114,7 @@ class DmaSyncerGroup:
                     opened.clear()
         except BaseException as error:
             if not self._opened:
+                self._settle()
                 raise
             self._end_slowly(error, exc)
 
@@ -147,12 +147,19 @@ class DmaSyncerGroup:
         except BaseException as error:
             if self._opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 return self._end_slowly(error, body)
-            if self._closed:
-                self._shares = []
+            self._settle()
             raise
         if self._closed:
             self._shares = []
         return None
+
+    def _settle(self) -> None:
+        """An exception is on its way, and no window is open any more."""
+        if not self._opened:
+            # The traceback has the old one, and to _buffer_closed() a deque that others have is at work.
+            self._opened = self._ledger.opened = deque()
+            if self._closed:
+                self._shares = []  # closed while an edge was being made
 
     def _buffer_closed(self) -> None:
         """A buffer was closed under the group: no window opens any more, one that is open keeps it until END."""

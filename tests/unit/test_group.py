@@ -529,3 +529,16 @@ def test_dropping_an_open_group_where_warnings_are_errors_still_ends_it_once(ite
         gc.collect()
     assert lost == [ResourceWarning]
     assert done() == STARTS + ENDS
+
+
+@pytest.mark.parametrize("step", [START, END])
+def test_buffers_closed_while_somebody_keeps_a_groups_error_are_closed_at_once(backend, buffers, step):
+    group = DmaSyncerGroup([(buffer, SyncType.READ) for buffer in buffers])
+    backend.inject(faults.error(errno.EIO, on=step, nth=2))
+    with pytest.raises(DmaSyncError) as kept, group:
+        pass
+    for buffer in buffers:
+        buffer.close()
+    assert not backend.kernel.open_fds()
+    assert kept.value.__traceback__ is not None
+    assert not group.active
