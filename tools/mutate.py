@@ -79,6 +79,7 @@ EQUIVALENT = {
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (
         "the first target's is always its own: every group then takes the long way to the same calls"
     ),
+    "share.Share.close: removed: self.rest.close()": "the number is closed a moment later, when the share is freed",
     "share.Share.close: removed: break": "there is one number in it: the second turn finds the end",
     "acquire._popping: constant changed: 1": "-2 for -1 as the end of the list: no descriptor is negative",
     "buffer.DmaBuf.__init__: removed: self._lanes = descriptor.lanes": (

@@ -48,8 +48,8 @@ def test_every_sync_of_a_real_buffer_is_exact(runs: list[Run]) -> None:
         asked = [row for row in run.rows.values() if row.facts.step in steps]
         assert {row.facts.api for row in asked} > {"fcntl", "DmaSyncer-fresh", "DmaSyncer-reused", "cpu_access"}
         moving = [row for row in asked if not row.facts.exact]
-        # It allocates a scatter list: the kernel's allocators are in the number.
-        assert {(row.facts.step, row.facts.provider) for row in moving} <= {("first-start", "udmabuf")}
+        # It goes from buffer to buffer, and a udmabuf's allocates: where things lie is in the number.
+        assert {row.facts.step for row in moving} <= {"first-start"}
 
 
 def test_both_providers_are_there_and_say_whose_they_are(runs: list[Run]) -> None:
