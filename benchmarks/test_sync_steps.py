@@ -46,4 +46,4 @@ def test_first_start(row: Callable[..., None], arguments: dict[str, Any]) -> Non
     # A udmabuf's scatter list takes a page for each 128 of the buffer's; now and then the page allocator has to fetch
     # more first. A small one comes from a slab, which is at hand or is not. A heap's first START takes nothing, but it
     # goes from buffer to buffer: in one boot of five it was three instructions dearer.
-    row("sync:first_start", arguments, api="fcntl", step="first-start", resolution=1)
+    row("sync:first_start", arguments, api="fcntl", step="first-start", resolution=2)
