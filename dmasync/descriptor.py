@@ -54,7 +54,7 @@ class Descriptor:
             lane = self.lanes[sync_type._lane]
             if lane is None:
                 lane = self.lanes[sync_type._lane] = Lane(self.share, self.fd, sync_type, self.ioctl)
-                if self._closing:  # another thread's close() may not have seen it
+                if self._closing:  # pragma: no cover - a race: the close() of another thread may not have seen it
                     lane.close()
             return lane
         ioctl = self.ioctl if backend is None else ioctl_of(backend)

@@ -155,7 +155,7 @@ class DmaSyncerGroup:
 
     def _settle(self) -> None:
         """An exception is on its way, and no window is open any more."""
-        if not self._opened:
+        if not self._opened:  # pragma: no branch - a signal between two ENDs, where one is owed still
             # The traceback has the old one, and to _buffer_closed() a deque that others have is at work.
             self._opened = self._ledger.opened = deque()
             if self._closed:
