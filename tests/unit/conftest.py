@@ -1,5 +1,25 @@
 """Fixtures of the library's own tests."""
 
+from __future__ import annotations
+
+import pytest
 from signal_storm import open_files, storm
 
-__all__ = ["open_files", "storm"]
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
+from fakes import FakeBackend
+
+__all__ = ["backend", "buffers", "open_files", "storm"]
+
+
+@pytest.fixture
+def backend():
+    return FakeBackend()
+
+
+@pytest.fixture
+def buffers(backend):
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffers = [allocator.alloc(f"frame-{number}", 4096) for number in range(3)]
+    yield buffers
+    for buffer in buffers:
+        buffer.close()

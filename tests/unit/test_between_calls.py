@@ -13,8 +13,6 @@ import warnings
 import pytest
 
 from dmasync import (
-    DmaBufAllocator,
-    DmaBufAllocatorFlag,
     DmaSyncer,
     DmaSyncerGroup,
     DmaSyncError,
@@ -26,23 +24,9 @@ from dmasync.descriptor import Descriptor
 from dmasync.lane import SHUT, Grip, Lane
 from dmasync.share import Share
 from dmasync.window import Ledger
-from fakes import FakeBackend, faults
+from fakes import faults
 
 START, END = Step.START, Step.END
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def buffers(backend):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffers = [allocator.alloc(f"frame-{number}", 4096) for number in range(3)]
-    yield buffers
-    for buffer in buffers:
-        buffer.close()
 
 
 @pytest.fixture
