@@ -1,4 +1,4 @@
-"""Four figures from plain loops of 300: what a pair costs through the library, with nothing of a benchmark around it.
+"""What a pair costs through the library: figures from plain loops of 300, with nothing of a benchmark around them.
 
 Run it on the exact clock, ``dmasync vm --exact -- python benchmarks/figures.py``: one nanosecond is an instruction
 there. Elsewhere the same figures are nanoseconds. Each is the whole loop's cost, loop included, divided by the pairs
@@ -31,7 +31,8 @@ def main() -> None:
     with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF) as allocator:
         buffers = [allocator.alloc(f"figures-{number}", SIZE) for number in range(GROUP)]
         buffer = buffers[0]
-        syncer = DmaSyncer(buffer, SyncType.READ_WRITE)
+        access = SyncType.READ_WRITE
+        syncer = DmaSyncer(buffer, access)
         group = DmaSyncerGroup([(each, SyncType.READ_WRITE) for each in buffers])
         fd = buffer.fileno()
         start = uapi.dma_buf_sync.pack(uapi.DMA_BUF_SYNC_RW | uapi.DMA_BUF_SYNC_START)
@@ -50,6 +51,11 @@ def main() -> None:
 
         def fresh() -> None:
             for _ in range(PAIRS):
+                with DmaSyncer(buffer, access):
+                    pass
+
+        def looked_up() -> None:
+            for _ in range(PAIRS):
                 with DmaSyncer(buffer, SyncType.READ_WRITE):
                     pass
 
@@ -63,6 +69,7 @@ def main() -> None:
         print(f"raw fcntl                  {figure(raw):9,.1f}")
         print(f"DmaSyncer reused           {figure(reused):9,.1f}")
         print(f"DmaSyncer fresh            {figure(fresh):9,.1f}")
+        print(f"  access looked up as well {figure(looked_up):9,.1f}")
         print(f"group of 4, each buffer    {figure(grouped) / GROUP:9,.1f}")
         for each in buffers:
             each.close()

@@ -36,10 +36,12 @@ class Step(enum.Enum):
     END = uapi.DMA_BUF_SYNC_END
 
 
-for _access in (SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE):
+BY_LANE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
+
+for _lane, _access in enumerate(BY_LANE):
     _access._start = uapi.dma_buf_sync.pack(_access.value | Step.START.value)
     _access._end = uapi.dma_buf_sync.pack(_access.value | Step.END.value)
-    _access._lane = _access.value
+    _access._lane = _lane
     _access._writes = bool(_access.value & uapi.DMA_BUF_SYNC_WRITE)
 
 

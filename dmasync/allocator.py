@@ -145,7 +145,7 @@ class DmaBufAllocator:
         self.close()
 
     def __del__(self) -> None:
-        warn_unclosed(self)
+        warn_unclosed(self, self.close)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DmaBufAllocator cannot be copied or pickled, both would close its descriptor")

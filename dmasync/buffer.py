@@ -15,7 +15,7 @@ from dmasync.acquire import Acquired, retried
 from dmasync.backend import LINUX, Backend, Mapping
 from dmasync.descriptor import Descriptor
 from dmasync.interrupts import guarded
-from dmasync.lane import SHUT
+from dmasync.lane import MOVED
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import file_number
 from dmasync.sync_file import SyncFile, warn_unclosed
@@ -119,7 +119,12 @@ class DmaBuf:
         """
         if self._descriptor.share is None:
             self.fileno()
-        return CpuAccess(self, sync_type, retry=retry, on_error=on_error)
+        if retry is DEFAULT_RETRY and on_error == "raise":
+            access = CpuAccess(self, sync_type)  # the short way
+        else:
+            access = CpuAccess(self, sync_type, retry=retry, on_error=on_error)
+        access._buffer = self
+        return access
 
     def export_sync_file(self, sync_type: SyncType) -> SyncFile:
         """The fences that an access of *sync_type* has to wait for, as a new sync file.
@@ -187,7 +192,7 @@ class DmaBuf:
         self.close()
 
     def __del__(self) -> None:
-        warn_unclosed(self)
+        warn_unclosed(self, self._let_go)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DmaBuf cannot be copied or pickled, both would close its descriptor: use dup()")
@@ -216,6 +221,13 @@ class DmaBuf:
             mapped_writable = False
         self._mapping, self._mapped_writable = mapping, mapped_writable
 
+    def _let_go(self) -> None:
+        """What close() does, but the windows that are left can go on: they keep the descriptor."""
+        try:
+            self._unmap()
+        finally:
+            self._descriptor.abandon()
+
     def _unmap(self) -> None:
         mapping, self._mapping = self._mapping, None
         if mapping is not None:
@@ -228,24 +240,27 @@ class DmaBuf:
 class CpuAccess(DmaSyncer):
     """A window whose ``with`` block gets the bytes; see :meth:`DmaBuf.cpu_access`."""
 
-    __slots__ = ("_view",)
+    __slots__ = ("_buffer", "_view")
+    _buffer: DmaBuf
     _view: memoryview
 
     def __enter__(self) -> memoryview:  # type: ignore[override]  # the whole point: the bytes, not the syncer
-        if self._state is not SHUT:
+        lane = self._lane
+        if self._state is not lane:
             self._refuse()
+        if lane is MOVED:
+            raise ValueError("the window was moved away: call cpu_access() again for another")
         try:
             # Mapped before START, so that nothing that can fail stands between START and the body.
-            view: memoryview = self._buffer._view(self._lane.sync_type)
-            self._view = view
+            self._view = view = self._buffer._view(lane.sync_type)
             DmaSyncer.__enter__(self)
             return view
         except BaseException as failure:
-            self._release()
-            if self._state is not SHUT:  # a signal, just behind the START
-                self._end_slowly(None, failure)
-            if self._buffer is None and isinstance(failure, AttributeError):
-                raise ValueError("the window was moved away: call cpu_access() again for another") from None
+            try:
+                if self._state is not lane:  # a signal, just behind the START
+                    self._end_slowly(None, failure)
+            finally:
+                self._release()
             raise
 
     @guarded
@@ -253,14 +268,14 @@ class CpuAccess(DmaSyncer):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            for _ in self._state.ends:
-                self._state = SHUT
+            for _ in self._state:
+                self._state = self._lane
                 self._view.release()
                 return
             self._release()  # the window was moved away, or START was refused and that only logged
         except BaseException as error:
             try:
-                if self._state is not SHUT:
+                if self._state is not self._lane:
                     self._end_slowly(error, exc)
                 elif not isinstance(error, BufferError):
                     raise

@@ -6,7 +6,7 @@ import sys
 import weakref
 from typing import Any, Protocol
 
-from dmasync.access import SyncType
+from dmasync.access import BY_LANE, SyncType
 from dmasync.backend import Backend
 from dmasync.edge import ioctl_of
 from dmasync.interrupts import guarded
@@ -31,8 +31,8 @@ class Descriptor:
         self.fd = fd
         self.ioctl = ioctl_of(backend)
         self.share: Share | None = Share(backend, fd)
-        self.lanes: list[Lane | None] = [None, None, None, None]
-        """By the bits of the access, made when first asked for."""
+        self.lanes: list[Lane] = []
+        """By the access's ``_lane``; empty until one of them is asked for, and from close() on."""
         # Not WeakSets: going through one of those fails while another thread adds to it.
         self._others: set[weakref.ref[Lane]] = set()
         self._groups: set[weakref.ref[Any]] = set()
@@ -48,17 +48,26 @@ class Descriptor:
         if self.share is not None:
             self.share.owned = True
 
-    def lane(self, sync_type: SyncType, backend: Backend | None, retry: RetryPolicy, on_error: OnError) -> Lane:
-        """The lane for *sync_type*, a private one where anything else is out of the ordinary."""
-        if backend is None and retry is DEFAULT_RETRY and on_error == "raise":
-            lane = self.lanes[sync_type._lane]
-            if lane is None:
-                lane = self.lanes[sync_type._lane] = Lane(self.share, self.fd, sync_type, self.ioctl)
-                if self._closing:  # pragma: no cover - a race: the close() of another thread may not have seen it
-                    lane.close()
-            return lane
+    def lane(
+        self,
+        sync_type: SyncType,
+        backend: Backend | None,
+        retry: RetryPolicy,
+        on_error: OnError,
+        kept: Any = None,
+    ) -> Lane:
+        """The lane for *sync_type*, a private one where anything else is out of the ordinary; *kept* lives with it."""
+        if backend is None and retry is DEFAULT_RETRY and on_error == "raise" and kept is None:
+            lanes = list(self.lanes)  # another thread's close() may empty it
+            if not lanes:
+                lanes = [Lane(self.share, self.fd, access, self.ioctl) for access in BY_LANE]
+                self.lanes.extend(lanes)
+                if self._closing:  # pragma: no cover - a race: the close() of another thread may not have seen them
+                    for lane in lanes:
+                        lane.close()
+            return lanes[sync_type._lane]
         ioctl = self.ioctl if backend is None else ioctl_of(backend)
-        lane = Lane(self.share, self.fd, sync_type, ioctl, retry, on_error)
+        lane = Lane(self.share, self.fd, sync_type, ioctl, retry, on_error, kept)
         self._others.add(weakref.ref(lane, self._others.discard))
         if self._closing:
             lane.close()
@@ -86,7 +95,7 @@ class Descriptor:
                 if lane is not None:
                     lane.close()
             # No new syncer gets past here either: DmaSyncer asks the descriptor itself where there is no lane.
-            self.lanes[:] = (None, None, None, None)
+            self.lanes.clear()
             for group in [group() for group in list(self._groups)]:
                 if group is not None:
                     group._buffer_closed()
@@ -98,6 +107,13 @@ class Descriptor:
             raise
         if sys.getrefcount(share) == ALONE:
             # Now rather than when the reference goes, so that an error of close() reaches the caller.
+            share.close()
+
+    def abandon(self) -> None:
+        """The owner is gone without a close(): syncers and groups that are left keep the number until they go too."""
+        self.lanes.clear()
+        share, self.share = self.share, None
+        if share is not None and sys.getrefcount(share) == ALONE:
             share.close()
 
     def release(self) -> int:

@@ -1,8 +1,9 @@
 """The states of a window, and how it gets from one to the other.
 
-What a :class:`dmasync.DmaSyncer` knows of its window is one reference: to :data:`SHUT`, or to the :class:`Grip` of
-its :class:`Lane`. It lies in the slot that CPython calls when the object is finalized, so that a syncer that is
-dropped needs no Python function of its own: calling SHUT does nothing, in C, and calling a Grip makes the END.
+What a :class:`dmasync.DmaSyncer` knows of its window is one reference: to its :class:`Lane` while it is shut, to a
+:class:`Grip` while it is open. It lies in the slot that CPython calls when the object is finalized, so that a syncer
+that is dropped needs no Python function of its own: calling a lane does nothing, in C, and calling a grip makes the
+END. Neither way through a window asks which state it is in: a lane has STARTs and no ENDs, a grip the reverse.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat, starmap
-from typing import Any, Protocol, cast
+from typing import Any
 
 from dmasync.access import SyncType
-from dmasync.edge import sync_arguments, take_the_time
+from dmasync.backend import LINUX
+from dmasync.edge import ioctl_of, sync_arguments, take_the_time
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
@@ -22,46 +24,42 @@ from dmasync.share import Share
 from dmasync.window import Ledger, Target, warn_dropped
 
 
-class Shut(Protocol):
-    """The state of a window that is not open."""
-
-    ends: tuple[()]
-
-    def __call__(self) -> object: ...
-
-
-SHUT = cast(Shut, partial(bool))
-"""Called, it does nothing: it is the cheapest callable that can have attributes."""
-SHUT.ends = ()
-
-SPENT: Iterator[Any] = starmap(take_the_time, repeat(()))
-"""In place of the ``ends`` of a grip that was called: its windows have to look whether theirs was the END made."""
+def _fetched(
+    ioctl: Callable[[int, int, Any], Any], fd: int, argument: bytearray, retry: RetryPolicy
+) -> tuple[Callable[..., Any], Iterator[tuple[Any, ...]]]:
+    """What a starmap calls at each fetch to make one edge, or to say that it has made none."""
+    if retry.deadline is None:
+        return ioctl, repeat(sync_arguments(fd, argument))
+    return take_the_time, repeat(())
 
 
-class Grip:
+class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
     """The state of an open window: it holds the open file, and its END.
 
-    Fetching from ``ends`` makes one END. All windows of a lane share it, for it has no other state, until one of
-    them is dropped.
+    Fetching from it makes one END. All windows of a lane share it, for it has no other state, until one of them is
+    dropped.
     """
 
-    __slots__ = ("ends", "lane", "on_error", "retry", "share", "target")
+    __slots__ = ("lane", "on_error", "retry", "share", "target")
 
-    def __init__(
-        self,
-        share: Share,
-        ends: Iterator[Any],
-        target: Target,
-        retry: RetryPolicy,
-        on_error: OnError,
-        lane: Callable[[], Lane | None],
-    ) -> None:
+    share: Share
+    target: Target
+    retry: RetryPolicy
+    on_error: OnError
+    lane: weakref.ref[Lane]
+
+    grip = None
+    starts: tuple[()] = ()
+
+    def __new__(cls, share: Share, target: Target, retry: RetryPolicy, on_error: OnError, lane: Lane) -> Grip:
+        edges = _fetched(target.ioctl, target.fd, target.sync_type._end, retry)
+        self: Grip = super().__new__(cls, *edges)  # type: ignore[assignment]
         self.share = share
-        self.ends = ends
         self.target = target
         self.retry = retry
-        self.on_error: OnError = on_error
-        self.lane = lane
+        self.on_error = on_error
+        self.lane = weakref.ref(lane)
+        return self
 
     @guarded
     def __call__(self, ledger: Ledger | None = None) -> None:
@@ -85,23 +83,38 @@ class Grip:
         Garbage collection finalizes the objects of a cycle in any order: a generator, or an owner's ``__del__``, may
         end the window after this, and which syncer it was that was dropped nobody tells.
         """
-        lane, ends = self.lane(), self.ends
-        if lane is not None and lane.grip is self and ends is not SPENT:
-            lane.grip = Grip(self.share, ends, self.target, self.retry, self.on_error, self.lane)
+        lane = self.lane()
+        if lane is not None and lane.grip is self:
+            lane.grip = Grip(self.share, self.target, self.retry, self.on_error, lane)
             if not lane.starts:  # pragma: no cover - closed by another thread meanwhile
                 lane.grip = None
-        self.ends = SPENT
+        self.__class__ = SpentGrip
 
 
-class Lane:
+class SpentGrip(Grip):
+    """A grip that was called: its windows have to look whether theirs was the END that was made."""
+
+    __slots__ = ()
+
+    __iter__: Callable[..., Any] = starmap(take_the_time, repeat(())).__iter__
+
+
+class Lane(partial[bool]):
     """Everything that the windows of one kind on one descriptor have in common, made once.
 
-    ``starts`` and ``grip.ends`` are endless: fetching from them makes one START or END, in C
-    (:mod:`dmasync.interrupts`). They keep no state of their own, so that any number of windows and threads use them
-    at the same time.
+    Fetching from ``starts``, which is endless, makes one START, in C (:mod:`dmasync.interrupts`). It keeps no state of
+    its own, so that any number of windows and threads use it at the same time.
+
+    A partial, because that is the cheapest callable that can have attributes: called, it makes a bool.
     """
 
-    __slots__ = ("__weakref__", "fd", "grip", "ioctl", "on_error", "retry", "starts", "sync_type")
+    __slots__ = ("fd", "grip", "ioctl", "kept", "on_error", "retry", "starts", "sync_type")
+
+    __iter__: Callable[..., Any] = ().__iter__
+    """No END to fetch."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Lane:
+        return super().__new__(cls, bool)
 
     def __init__(
         self,
@@ -111,24 +124,22 @@ class Lane:
         ioctl: Callable[[int, int, Any], Any],
         retry: RetryPolicy = DEFAULT_RETRY,
         on_error: OnError = "raise",
+        kept: Any = None,
     ) -> None:
-        """*share* is None for a descriptor that was closed: such a lane has neither START nor END."""
+        """*share* is None for a descriptor that was closed: such a lane has no START. *kept* lives as long as it."""
         self.fd = fd
         self.sync_type = sync_type
         self.ioctl = ioctl
         self.retry = retry
         self.on_error: OnError = on_error
+        self.kept = kept
         self.grip: Grip | None = None
         """None once the descriptor was closed."""
         self.starts: Iterator[Any] | tuple[()] = ()
         """Empty once the descriptor was closed."""
         if share is not None:
-            starts: Iterator[Any] = starmap(ioctl, repeat(sync_arguments(fd, sync_type._start)))
-            ends: Iterator[Any] = starmap(ioctl, repeat(sync_arguments(fd, sync_type._end)))
-            if retry.deadline is not None:
-                starts = ends = starmap(take_the_time, repeat(()))
-            self.grip = Grip(share, ends, Target(ioctl, fd, sync_type), retry, on_error, weakref.ref(self))
-            self.starts = starts
+            self.grip = Grip(share, Target(ioctl, fd, sync_type), retry, on_error, self)
+            self.starts = starmap(*_fetched(ioctl, fd, sync_type._start, retry))
 
     def ledger(self, opened: int) -> Ledger:
         """The books of a window that needs more than the short way; *opened* of its one STARTs are owed an END."""
@@ -139,3 +150,7 @@ class Lane:
         # In this order: whoever has seen no grip sees no START either.
         self.starts = ()
         self.grip = None
+
+
+MOVED = Lane(None, -1, SyncType.READ_WRITE, ioctl_of(LINUX))
+"""The lane of a window that was moved away."""

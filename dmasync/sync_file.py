@@ -8,6 +8,7 @@ import os
 import select
 import time
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -99,7 +100,7 @@ class SyncFile:
         self.close()
 
     def __del__(self) -> None:
-        warn_unclosed(self)
+        warn_unclosed(self, self.close)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a SyncFile cannot be copied or pickled, both would close its descriptor")
@@ -108,11 +109,11 @@ class SyncFile:
         return f"<SyncFile {'closed' if self.closed else f'fd={self._descriptor.fd}'}>"
 
 
-def warn_unclosed(owner: Any) -> None:
-    """For ``__del__``: close what was dropped without close(), and say so as files do."""
+def warn_unclosed(owner: Any, let_go: Callable[[], None]) -> None:
+    """For ``__del__``: let go of what was dropped without close(), and say so as files do."""
     descriptor = getattr(owner, "_descriptor", None)
     if descriptor is None or descriptor.closed:
         return
     name = repr(owner)
-    owner.close()
+    let_go()
     warnings.warn(f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner)

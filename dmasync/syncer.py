@@ -7,15 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmasync.access import SyncType
-from dmasync.backend import LINUX, Backend
-from dmasync.edge import ioctl_of
+from dmasync.backend import Backend
 from dmasync.interrupts import guarded
-from dmasync.lane import SHUT, SPENT, Grip, Lane, Shut
+from dmasync.lane import MOVED, Grip, Lane, SpentGrip
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import BORROWED, descriptor_of
 from dmasync.window import Ledger, check_window
-
-_RAISE: OnError = "raise"
 
 
 class DmaSyncer:
@@ -34,7 +31,7 @@ class DmaSyncer:
     """
 
     if TYPE_CHECKING:
-        __slots__ = ("_buffer", "_lane", "_state")
+        __slots__ = ("_lane", "_state")
 
         def __init__(
             self,
@@ -49,39 +46,34 @@ class DmaSyncer:
     else:
         # The state lies where CPython looks for what it calls when the object is finalized: see dmasync.lane. A method
         # there would cost every short-lived window 300 instructions more. Below the class it gets its other name.
-        __slots__ = ("__del__", "_buffer", "_lane")
+        __slots__ = ("__del__", "_lane")
 
-        # The last three are keyword arguments, as the signature above says; declaring them so at run time costs every
-        # short-lived window 350 instructions.
-        def __init__(
-            self,
-            buffer_or_fd,
-            sync_type=SyncType.READ_WRITE,
-            backend=None,
-            retry=DEFAULT_RETRY,
-            on_error=_RAISE,
-        ):
-            self._state = SHUT
+        # The last three are keyword arguments with the defaults of the signature above; declaring them so at run time
+        # costs every short-lived window 400 instructions. The ellipsis is in both places or in none: no value is right
+        # for both.
+        def __init__(self, buffer_or_fd, sync_type=SyncType.READ_WRITE, backend=None, retry=..., on_error=...):
             try:
-                lane = buffer_or_fd._lanes[sync_type._lane]
-            except AttributeError:
-                lane = _borrowed_lane(buffer_or_fd, sync_type)
-            if lane is None or backend is not None or retry is not DEFAULT_RETRY or on_error is not _RAISE:
-                check_window(sync_type, retry, on_error)
-                descriptor = descriptor_of(buffer_or_fd, backend, "buffer_or_fd")
-                lane = descriptor.lane(sync_type, backend, retry, on_error)
-            self._lane = lane
-            self._buffer = buffer_or_fd  # kept: a buffer that nobody else holds would be closed
+                self._lane = self._state = buffer_or_fd._lanes[sync_type._lane]
+                if backend is None and retry is on_error:
+                    return
+            except (AttributeError, LookupError):
+                pass
+            self._lane = self._state = _lane_of(
+                buffer_or_fd,
+                sync_type,
+                backend,
+                DEFAULT_RETRY if retry is ... else retry,
+                "raise" if on_error is ... else on_error,
+            )
 
-    _buffer: Any
     _lane: Lane
-    _state: Grip | Shut
+    _state: Lane | Grip
     """While the window is open it is held: the descriptor cannot be closed before END."""
 
     @property
     def active(self) -> bool:
         """Whether the window is open: START has succeeded, END has not run."""
-        return self._state is not SHUT
+        return self._state is not self._lane
 
     @property
     def sync_type(self) -> SyncType:
@@ -89,27 +81,22 @@ class DmaSyncer:
         return self._lane.sync_type
 
     def __enter__(self) -> DmaSyncer:
-        lane = self._lane
-        grip = lane.grip
         try:
-            if self._state is SHUT:
-                for _ in lane.starts:
-                    self._state = grip  # type: ignore[assignment]  # where there are STARTs there is a grip
-                    return self
+            lane = self._state
+            grip = lane.grip
+            for _ in lane.starts:
+                self._state = grip  # type: ignore[assignment]  # where there are STARTs there is a grip
+                return self
         except OSError as refused:
-            ledger = lane.ledger(0)
             try:
-                ledger.start_rest(refused)
-                if ledger.opened:
-                    self._state = grip  # type: ignore[assignment]
+                self._start_slowly(grip, refused)
                 return self
             except BaseException as failure:
                 grip = None  # the traceback will hold this frame, and must not keep the descriptor open
-                if ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
-                    self._state = SHUT
-                    ledger.finish(None, failure)
+                if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
+                    self._end_slowly(None, failure)
                 raise
-        if lane is not _MOVED:
+        if lane is not MOVED:
             self._refuse()
         return self
 
@@ -118,20 +105,20 @@ class DmaSyncer:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            for _ in self._state.ends:
-                self._state = SHUT
+            for _ in self._state:
+                self._state = self._lane
                 return
         except BaseException as error:
             self._end_slowly(error, exc)
 
     def start(self) -> None:
         """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
-        if self._state is not SHUT:
+        if self._state is not self._lane:
             self._refuse()
         try:
             self.__enter__()
         except BaseException as failure:
-            if self._state is not SHUT:  # only a signal gets here: tests/unit/test_between_calls.py
+            if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
                 self._end_slowly(None, failure)
             raise
 
@@ -142,15 +129,26 @@ class DmaSyncer:
     def move(self) -> DmaSyncer:
         """A new syncer that has taken over everything, the open window too. This one does nothing from now on."""
         heir = object.__new__(DmaSyncer)
-        heir._state = SHUT
-        heir._buffer = self._buffer
         heir._lane = self._lane
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
         heir._state = self._state
-        self._state = SHUT
-        self._lane = _MOVED
-        self._buffer = None
+        self._state = MOVED
+        self._lane = MOVED
         return heir
+
+    def _start_slowly(self, grip: Grip | None, refused: OSError) -> None:
+        """START after the kernel has *refused* the first try; raises where it refuses for good."""
+        ledger = self._lane.ledger(0)
+        try:
+            ledger.start_rest(refused)
+            if ledger.opened:
+                self._state = grip  # type: ignore[assignment]
+        except BaseException as failure:
+            grip = None  # the traceback will hold this frame, and must not keep the descriptor open
+            if ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
+                self._state = self._lane
+                ledger.finish(None, failure)
+            raise
 
     @guarded
     def _end_slowly(
@@ -159,19 +157,19 @@ class DmaSyncer:
         """END with all that can go wrong; raises what there is to raise."""
         try:
             if ledger is None:  # only a signal gets past
-                over = self._state is SHUT or (self._state.ends is SPENT and gc.is_finalized(self))
+                over = self._state is self._lane or (type(self._state) is SpentGrip and gc.is_finalized(self))
                 ledger = self._lane.ledger(0 if over else 1)
             ledger.finish(surprise, body)
-            self._state = SHUT
+            self._state = self._lane
         except BaseException as error:
             if ledger is None or ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 return self._end_slowly(error, body, ledger)
-            self._state = SHUT
+            self._state = self._lane
             raise
         return None
 
     def _refuse(self) -> None:
-        if self._state is not SHUT:
+        if self.active:
             raise RuntimeError("the window is already open: end it first, or use a syncer of its own for each window")
         raise ValueError("buffer_or_fd was closed: allocate or import it again")
 
@@ -179,7 +177,7 @@ class DmaSyncer:
         raise TypeError("a window cannot be copied or pickled, its END would run twice: use move()")
 
     def __repr__(self) -> str:
-        state = "moved" if self._lane is _MOVED else "shut" if self._state is SHUT else "open"
+        state = "moved" if self._lane is MOVED else "open" if self.active else "shut"
         return f"<{type(self).__name__} fd={self._lane.fd} {self.sync_type.name} {state}>"
 
 
@@ -187,12 +185,16 @@ if not TYPE_CHECKING:
     DmaSyncer._state = DmaSyncer.__dict__["__del__"]
 
 
-def _borrowed_lane(number: Any, sync_type: Any) -> Lane | None:
-    """The lane of a bare number of the real kernel's, where there is one already and nothing has to be checked."""
-    try:
-        return BORROWED[number].lanes[sync_type._lane] if type(number) is int else None
-    except (KeyError, AttributeError):
-        return None
-
-
-_MOVED = Lane(None, -1, SyncType.READ_WRITE, ioctl_of(LINUX))
+def _lane_of(source: Any, sync_type: Any, backend: Backend | None, retry: RetryPolicy, on_error: OnError) -> Lane:
+    """The lane for one kind of window on *source*; refuses what is no source, or what no window can work with."""
+    if type(source) is int and backend is None and retry is DEFAULT_RETRY and on_error == "raise":
+        try:
+            known: Lane = BORROWED[source].lanes[sync_type._lane]
+            return known
+        except (LookupError, AttributeError):
+            pass
+    check_window(sync_type, retry, on_error)
+    descriptor = descriptor_of(source, backend, "buffer_or_fd")
+    # A number is its owner's; an object that has one in it would close that when nobody held it any more.
+    kept = None if type(source) is int or hasattr(source, "_descriptor") else source
+    return descriptor.lane(sync_type, backend, retry, on_error, kept)

@@ -21,7 +21,7 @@ from dmasync import (
     SyncType,
 )
 from dmasync.descriptor import Descriptor
-from dmasync.lane import SHUT, Grip, Lane
+from dmasync.lane import Grip, Lane
 from dmasync.share import Share
 from dmasync.window import Ledger
 from fakes import faults
@@ -183,7 +183,7 @@ def test_a_group_that_was_never_made_owes_nothing_when_it_is_dropped():
 def test_a_grip_that_was_interrupted_ends_its_window_once(backend, buffer, interrupt):
     syncer = DmaSyncer(buffer)
     syncer.start()
-    grip, syncer._state = syncer._state, SHUT
+    grip, syncer._state = syncer._state, syncer._lane
     assert isinstance(grip, Grip)
     interrupt(Ledger, "finish", before=1)
     with pytest.raises(KeyboardInterrupt), pytest.warns(ResourceWarning, match="END has run now"):

@@ -592,10 +592,14 @@ def test_an_interrupt_at_end_of_a_body_that_raised_has_that_as_context(backend, 
     assert steps(backend) == [START, END]
 
 
-def test_a_syncer_and_its_heir_keep_their_buffer_open(backend):
+@pytest.mark.parametrize("keywords", [{}, {"on_error": "log"}], ids=["usual", "unusual"])
+def test_a_syncer_and_its_heir_keep_their_buffer_open(backend, keywords):
     with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        syncer = DmaSyncer(allocator.alloc("kept by the syncer alone", 4096))
-    gc.collect()
+        buffer = allocator.alloc("kept by the syncer alone", 4096)
+    syncer = DmaSyncer(buffer, **keywords)
+    with pytest.warns(ResourceWarning, match="unclosed <DmaBuf"):
+        del buffer
+        gc.collect()
     with syncer:
         pass
     heir = syncer.move()
@@ -603,9 +607,8 @@ def test_a_syncer_and_its_heir_keep_their_buffer_open(backend):
     with heir:
         pass
     assert steps(backend) == [START, END] * 2
-    with pytest.warns(ResourceWarning, match="unclosed <DmaBuf"):
-        del heir
-        gc.collect()
+    assert len(backend.kernel.open_fds()) == 1
+    del heir
     assert backend.kernel.open_fds() == {}
 
 
