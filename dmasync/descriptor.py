@@ -10,9 +10,10 @@ from dmasync.access import BY_LANE, SyncType
 from dmasync.backend import Backend
 from dmasync.edge import ioctl_of
 from dmasync.interrupts import guarded
-from dmasync.lane import Lane
+from dmasync.lane import Lane, Terms
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.share import ALONE, Share
+from dmasync.window import Target
 
 
 class Group(Protocol):
@@ -60,14 +61,14 @@ class Descriptor:
         if backend is None and retry is DEFAULT_RETRY and on_error == "raise" and kept is None:
             lanes = list(self.lanes)  # another thread's close() may empty it
             if not lanes:
-                lanes = [Lane(self.share, self.fd, access, self.ioctl) for access in BY_LANE]
+                lanes = [Lane(self.share, Terms(Target(self.ioctl, self.fd, access))) for access in BY_LANE]
                 self.lanes.extend(lanes)
                 if self._closing:  # pragma: no cover - a race: the close() of another thread may not have seen them
                     for lane in lanes:
                         lane.close()
             return lanes[sync_type._lane]
         ioctl = self.ioctl if backend is None else ioctl_of(backend)
-        lane = Lane(self.share, self.fd, sync_type, ioctl, retry, on_error, kept)
+        lane = Lane(self.share, Terms(Target(ioctl, self.fd, sync_type), retry, on_error), kept)
         self._others.add(weakref.ref(lane, self._others.discard))
         if self._closing:
             lane.close()

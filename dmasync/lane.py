@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import repeat, starmap
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmasync.access import SyncType
 from dmasync.backend import LINUX
-from dmasync.edge import ioctl_of, sync_arguments, take_the_time
+from dmasync.edge import sync_arguments, take_the_time
 from dmasync.errors import DmaSyncError
 from dmasync.interrupts import guarded
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
@@ -24,40 +23,59 @@ from dmasync.share import Share
 from dmasync.window import Ledger, Target, warn_dropped
 
 
-def _fetched(
-    ioctl: Callable[[int, int, Any], Any], fd: int, argument: bytearray, retry: RetryPolicy
-) -> tuple[Callable[..., Any], Iterator[tuple[Any, ...]]]:
-    """What a starmap calls at each fetch to make one edge, or to say that it has made none."""
-    if retry.deadline is None:
-        return ioctl, repeat(sync_arguments(fd, argument))
-    return take_the_time, repeat(())
+class Terms(NamedTuple):
+    """What a window is opened on, and how."""
+
+    target: Target
+    retry: RetryPolicy = DEFAULT_RETRY
+    on_error: OnError = "raise"
+
+    def ledger(self, opened: int) -> Ledger:
+        """The books of a window that needs more than the short way; *opened* of its one STARTs are owed an END."""
+        return Ledger((self.target,), self.retry, self.on_error, opened)
+
+    def edges(self, argument: bytearray) -> tuple[Callable[..., Any], Iterator[tuple[Any, ...]]]:
+        """What a starmap calls at each fetch to make one START or END, or to say that it has made none."""
+        if self.retry.deadline is None:
+            return self.target.ioctl, repeat(sync_arguments(self.target.fd, argument))
+        return take_the_time, repeat(())
+
+
+class NoGrip:
+    """In place of the grip where no window can be opened: there are no STARTs."""
+
+    __slots__ = ()
+
+    starts: tuple[()] = ()
+
+
+NO_GRIP = NoGrip()
 
 
 class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
     """The state of an open window: it holds the open file, and its END.
 
-    Fetching from it makes one END. All windows of a lane share it, for it has no other state, until one of them is
+    Fetching from it makes one END, fetching from ``starts`` one START, in C (:mod:`dmasync.interrupts`); both are
+    endless. All windows of a lane share it, in any number of threads, for it has no other state, until one of them is
     dropped.
     """
 
-    __slots__ = ("lane", "on_error", "retry", "share", "target")
+    __slots__ = ("lane", "share", "starts", "terms")
 
-    share: Share
-    target: Target
-    retry: RetryPolicy
-    on_error: OnError
     lane: weakref.ref[Lane]
+    share: Share
+    starts: Iterator[Any]
+    terms: Terms
 
-    grip = None
-    starts: tuple[()] = ()
+    grip = NO_GRIP
+    """No window is opened twice."""
 
-    def __new__(cls, share: Share, target: Target, retry: RetryPolicy, on_error: OnError, lane: Lane) -> Grip:
-        edges = _fetched(target.ioctl, target.fd, target.sync_type._end, retry)
-        self: Grip = super().__new__(cls, *edges)  # type: ignore[assignment]
+    def __new__(cls, share: Share, terms: Terms, lane: Lane) -> Grip:
+        sync_type = terms.target.sync_type
+        self: Grip = super().__new__(cls, *terms.edges(sync_type._end))  # type: ignore[assignment]
+        self.starts = starmap(*terms.edges(sync_type._start))
         self.share = share
-        self.target = target
-        self.retry = retry
-        self.on_error = on_error
+        self.terms = terms
         self.lane = weakref.ref(lane)
         return self
 
@@ -67,7 +85,7 @@ class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
         try:
             if ledger is None:  # only a signal gets past
                 self._spend()
-                ledger = Ledger((self.target,), self.retry, self.on_error, 1)
+                ledger = self.terms.ledger(1)
             ledger.finish(None, None)
             warn_dropped("DmaSyncer")
         except DmaSyncError:
@@ -85,9 +103,9 @@ class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
         """
         lane = self.lane()
         if lane is not None and lane.grip is self:
-            lane.grip = Grip(self.share, self.target, self.retry, self.on_error, lane)
-            if not lane.starts:  # pragma: no cover - closed by another thread meanwhile
-                lane.grip = None
+            lane.grip = Grip(self.share, self.terms, lane)
+            if lane.closed:  # pragma: no cover - by another thread meanwhile
+                lane.grip = NO_GRIP
         self.__class__ = SpentGrip
 
 
@@ -99,58 +117,44 @@ class SpentGrip(Grip):
     __iter__: Callable[..., Any] = starmap(take_the_time, repeat(())).__iter__
 
 
-class Lane(partial[bool]):
-    """Everything that the windows of one kind on one descriptor have in common, made once.
+if TYPE_CHECKING:
 
-    Fetching from ``starts``, which is endless, makes one START, in C (:mod:`dmasync.interrupts`). It keeps no state of
-    its own, so that any number of windows and threads use it at the same time.
+    class _Callable:
+        def __init__(self, called: Callable[[], object]) -> None: ...
 
-    A partial, because that is the cheapest callable that can have attributes: called, it makes a bool.
+        def __call__(self) -> object: ...
+
+else:
+    # The cheapest callable that can have attributes.
+    _Callable = staticmethod
+
+
+class Lane(_Callable):
+    """The state of a shut window, and what all windows of one kind on one descriptor have in common, made once.
+
+    Called, which is what happens when a syncer that is shut is finalized, it makes a bool that nobody wants.
     """
 
-    __slots__ = ("fd", "grip", "ioctl", "kept", "on_error", "retry", "starts", "sync_type")
+    __slots__ = ("__weakref__", "closed", "grip", "kept", "sync_type", "terms")
 
     __iter__: Callable[..., Any] = ().__iter__
     """No END to fetch."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Lane:
-        return super().__new__(cls, bool)
-
-    def __init__(
-        self,
-        share: Share | None,
-        fd: int,
-        sync_type: SyncType,
-        ioctl: Callable[[int, int, Any], Any],
-        retry: RetryPolicy = DEFAULT_RETRY,
-        on_error: OnError = "raise",
-        kept: Any = None,
-    ) -> None:
+    def __init__(self, share: Share | None, terms: Terms, kept: Any = None) -> None:
         """*share* is None for a descriptor that was closed: such a lane has no START. *kept* lives as long as it."""
-        self.fd = fd
-        self.sync_type = sync_type
-        self.ioctl = ioctl
-        self.retry = retry
-        self.on_error: OnError = on_error
+        super().__init__(bool)
+        self.terms = terms
+        self.sync_type = terms.target.sync_type
         self.kept = kept
-        self.grip: Grip | None = None
-        """None once the descriptor was closed."""
-        self.starts: Iterator[Any] | tuple[()] = ()
-        """Empty once the descriptor was closed."""
-        if share is not None:
-            self.grip = Grip(share, Target(ioctl, fd, sync_type), retry, on_error, self)
-            self.starts = starmap(*_fetched(ioctl, fd, sync_type._start, retry))
-
-    def ledger(self, opened: int) -> Ledger:
-        """The books of a window that needs more than the short way; *opened* of its one STARTs are owed an END."""
-        return Ledger((Target(self.ioctl, self.fd, self.sync_type),), self.retry, self.on_error, opened)
+        self.closed = share is None
+        self.grip: Grip | NoGrip = NO_GRIP if share is None else Grip(share, terms, self)
+        """What a window has while it is open."""
 
     def close(self) -> None:
         """No window opens any more; those that are open have their grip. Harmless when called again."""
-        # In this order: whoever has seen no grip sees no START either.
-        self.starts = ()
-        self.grip = None
+        self.closed = True
+        self.grip = NO_GRIP
 
 
-MOVED = Lane(None, -1, SyncType.READ_WRITE, ioctl_of(LINUX))
+MOVED = Lane(None, Terms(Target(LINUX.ioctl, -1, SyncType.READ_WRITE)))
 """The lane of a window that was moved away."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from types import TracebackType
+import sys
+from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dmasync.access import SyncType
@@ -82,21 +83,20 @@ class DmaSyncer:
 
     def __enter__(self) -> DmaSyncer:
         try:
-            lane = self._state
-            grip = lane.grip
-            for _ in lane.starts:
-                self._state = grip  # type: ignore[assignment]  # where there are STARTs there is a grip
+            grip = self._state.grip
+            for _ in grip.starts:
+                self._state = grip  # type: ignore[assignment]  # what has STARTs is a grip
                 return self
-        except OSError as refused:
+        except OSError:  # here and below without a name: each local variable costs every window its clearing
             try:
-                self._start_slowly(grip, refused)
+                self._start_slowly(grip, sys.exc_info()[1])  # type: ignore[arg-type]
                 return self
-            except BaseException as failure:
-                grip = None  # the traceback will hold this frame, and must not keep the descriptor open
+            except BaseException:
+                del grip  # the traceback will hold this frame, and must not keep the descriptor open
                 if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
-                    self._end_slowly(None, failure)
+                    self._end_slowly(None, ...)
                 raise
-        if lane is not MOVED:
+        if self._lane is not MOVED:
             self._refuse()
         return self
 
@@ -108,8 +108,8 @@ class DmaSyncer:
             for _ in self._state:
                 self._state = self._lane
                 return
-        except BaseException as error:
-            self._end_slowly(error, exc)
+        except BaseException:
+            self._end_slowly(..., exc)
 
     def start(self) -> None:
         """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
@@ -136,15 +136,15 @@ class DmaSyncer:
         self._lane = MOVED
         return heir
 
-    def _start_slowly(self, grip: Grip | None, refused: OSError) -> None:
+    def _start_slowly(self, grip: Grip, refused: OSError) -> None:
         """START after the kernel has *refused* the first try; raises where it refuses for good."""
-        ledger = self._lane.ledger(0)
+        ledger = grip.terms.ledger(0)
         try:
             ledger.start_rest(refused)
             if ledger.opened:
-                self._state = grip  # type: ignore[assignment]
+                self._state = grip
         except BaseException as failure:
-            grip = None  # the traceback will hold this frame, and must not keep the descriptor open
+            del grip  # the traceback will hold this frame, and must not keep the descriptor open
             if ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
                 self._state = self._lane
                 ledger.finish(None, failure)
@@ -152,13 +152,20 @@ class DmaSyncer:
 
     @guarded
     def _end_slowly(
-        self, surprise: BaseException | None, body: BaseException | None, ledger: Ledger | None = None
+        self,
+        surprise: BaseException | EllipsisType | None,
+        body: BaseException | EllipsisType | None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """END with all that can go wrong; raises what there is to raise."""
+        """END with all that can go wrong; raises what there is to raise. An ellipsis: what is being handled."""
         try:
+            if surprise is ...:
+                surprise = sys.exc_info()[1]
+            if body is ...:
+                body = sys.exc_info()[1]
             if ledger is None:  # only a signal gets past
                 over = self._state is self._lane or (type(self._state) is SpentGrip and gc.is_finalized(self))
-                ledger = self._lane.ledger(0 if over else 1)
+                ledger = self._lane.terms.ledger(0 if over else 1)
             ledger.finish(surprise, body)
             self._state = self._lane
         except BaseException as error:
@@ -178,7 +185,7 @@ class DmaSyncer:
 
     def __repr__(self) -> str:
         state = "moved" if self._lane is MOVED else "open" if self.active else "shut"
-        return f"<{type(self).__name__} fd={self._lane.fd} {self.sync_type.name} {state}>"
+        return f"<{type(self).__name__} fd={self._lane.terms.target.fd} {self.sync_type.name} {state}>"
 
 
 if not TYPE_CHECKING:

@@ -21,7 +21,7 @@ from dmasync import (
     SyncType,
 )
 from dmasync.descriptor import Descriptor
-from dmasync.lane import Grip, Lane
+from dmasync.lane import Grip, Lane, Terms
 from dmasync.share import Share
 from dmasync.window import Ledger
 from fakes import faults
@@ -124,7 +124,7 @@ def test_before_the_books_of_an_end_are_opened(backend, window, interrupt, times
 
 
 def test_where_there_are_no_books_yet(backend, buffer, interrupt):
-    interrupt(Lane, "ledger", before=2)
+    interrupt(Terms, "ledger", before=2)
     backend.inject(faults.storm(errno.EINTR, 1, on=END))
     syncer = DmaSyncer(buffer)
     with pytest.raises(KeyboardInterrupt), syncer:
