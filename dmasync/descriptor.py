@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dmasync.access import BY_LANE, SyncType
 from dmasync.backend import Backend
@@ -14,6 +14,8 @@ from dmasync.lane import Lane, Terms
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.share import ALONE, Share
 from dmasync.window import Target
+
+Referent = TypeVar("Referent")
 
 
 class Group(Protocol):
@@ -92,14 +94,12 @@ class Descriptor:
                 return
             # Whoever makes a lane or a group puts it where it is seen here, then looks at this.
             self._closing = True
-            for lane in (*self.lanes, *[other() for other in list(self._others)]):
-                if lane is not None:
-                    lane.close()
+            for lane in (*self.lanes, *_living(self._others)):
+                lane.close()
             # No new syncer gets past here either: DmaSyncer asks the descriptor itself where there is no lane.
             self.lanes.clear()
-            for group in [group() for group in list(self._groups)]:
-                if group is not None:
-                    group._buffer_closed()
+            for group in _living(self._groups):
+                group._buffer_closed()
             self.share = None
         except BaseException:  # only a signal gets here: tests/unit/test_between_calls.py
             share = None  # the traceback will hold this frame, and must not keep the descriptor open
@@ -123,3 +123,8 @@ class Descriptor:
             self.share.owned = False
         self.close()
         return self.fd
+
+
+def _living(references: set[weakref.ref[Referent]]) -> list[Referent]:
+    """What is still there; other threads may add to the set and take from it meanwhile."""
+    return [found for reference in list(references) if (found := reference()) is not None]

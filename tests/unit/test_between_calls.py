@@ -95,6 +95,15 @@ def test_behind_a_start_that_was_refused_at_first(backend, window, interrupt):
     balanced(backend, window)
 
 
+def test_behind_all_that_a_refused_start_needed(backend, buffer, interrupt):
+    backend.inject(faults.storm(errno.EINTR, 1))
+    interrupt(DmaSyncer, "_start_slowly", after=1)
+    syncer = DmaSyncer(buffer)
+    with pytest.raises(KeyboardInterrupt), syncer:
+        raise AssertionError
+    balanced(backend, syncer)
+
+
 def test_behind_the_start_of_start(backend, window, interrupt):
     interrupt(type(window), "__enter__", after=1)
     with pytest.raises(KeyboardInterrupt):

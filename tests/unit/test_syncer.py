@@ -196,6 +196,12 @@ def test_bare_descriptors_of_the_real_kernel_may_be_many():
     assert len(BORROWED) <= 1024
 
 
+def test_a_bare_descriptor_of_the_real_kernel_that_is_known_can_have_windows_of_all_kinds():
+    assert DmaSyncer(7)._lane is DmaSyncer(7)._lane
+    assert DmaSyncer(7, on_error="log")._lane is not DmaSyncer(7)._lane
+    assert BORROWED[7].fd == 7
+
+
 def test_two_windows_on_one_buffer_may_overlap(backend, buffer):
     with DmaSyncer(buffer, SyncType.READ), DmaSyncer(buffer, SyncType.WRITE):
         pass
