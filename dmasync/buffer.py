@@ -272,6 +272,8 @@ class CpuAccess(DmaSyncer):
                 self._state = self._lane
                 self._view.release()
                 return
+            if self._state is not self._lane:  # a StopIteration from below
+                self._end_slowly(None, exc)
             self._release()  # the window was moved away, or START was refused and that only logged
         except BaseException as error:
             try:
@@ -281,6 +283,12 @@ class CpuAccess(DmaSyncer):
                     raise
             finally:
                 self._release()
+
+    def move(self) -> DmaSyncer:
+        """The window alone: the bytes are gone with this one, and it lets go of the buffer."""
+        heir = super().move()
+        self._buffer = None  # type: ignore[assignment]  # nobody asks before looking whether it was moved
+        return heir
 
     def _release(self) -> None:
         # Never entered; or something made from the view still looks at the bytes, and keeps them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from dmasync.access import BY_LANE, SyncType
@@ -17,6 +18,8 @@ from dmasync.window import Target
 
 Referent = TypeVar("Referent")
 
+_MOST_RECENT = 16
+
 
 class Group(Protocol):
     """What wants to know when one of its descriptors is closed."""
@@ -27,7 +30,7 @@ class Group(Protocol):
 class Descriptor:
     """A file descriptor with its backend; owned where :meth:`Acquired.give` made it so, else borrowed."""
 
-    __slots__ = ("_closing", "_groups", "_others", "backend", "fd", "ioctl", "lanes", "share")
+    __slots__ = ("_closing", "_groups", "_others", "_recent", "backend", "fd", "ioctl", "lanes", "share")
 
     def __init__(self, backend: Backend, fd: int) -> None:
         self.backend = backend
@@ -36,6 +39,8 @@ class Descriptor:
         self.share: Share | None = Share(backend, fd)
         self.lanes: list[Lane] = []
         """By the access's ``_lane``; empty until one of them is asked for, and from close() on."""
+        self._recent: dict[tuple[int, int, OnError], Lane] = {}
+        """Lanes with a policy of their own: making one costs more than a window."""
         # Not WeakSets: going through one of those fails while another thread adds to it.
         self._others: set[weakref.ref[Lane]] = set()
         self._groups: set[weakref.ref[Any]] = set()
@@ -59,18 +64,36 @@ class Descriptor:
         on_error: OnError,
         kept: Any = None,
     ) -> Lane:
-        """The lane for *sync_type*, a private one where anything else is out of the ordinary; *kept* lives with it."""
-        if backend is None and retry is DEFAULT_RETRY and on_error == "raise" and kept is None:
+        """The lane for *sync_type*, another where anything else is out of the ordinary; *kept* lives with it."""
+        if backend is not None or kept is not None:
+            return self._another(sync_type, self.ioctl if backend is None else ioctl_of(backend), retry, on_error, kept)
+        if retry is DEFAULT_RETRY and on_error == "raise":
             lanes = list(self.lanes)  # another thread's close() may empty it
             if not lanes:
-                lanes = [Lane(self.share, Terms(Target(self.ioctl, self.fd, access))) for access in BY_LANE]
-                self.lanes.extend(lanes)
+                lanes = [Lane.on(self.share, Terms(Target(self.ioctl, self.fd, access))) for access in BY_LANE]
+                self.lanes += lanes  # no call: a signal between this and the next line would hide them from close()
                 if self._closing:  # pragma: no cover - a race: the close() of another thread may not have seen them
                     for lane in lanes:
                         lane.close()
             return lanes[sync_type._lane]
-        ioctl = self.ioctl if backend is None else ioctl_of(backend)
-        lane = Lane(self.share, Terms(Target(ioctl, self.fd, sync_type), retry, on_error), kept)
+        # The number of a policy that the lane holds is no other's.
+        key = sync_type._lane, id(retry), on_error
+        known = self._recent.get(key)
+        if known is None:
+            if len(self._recent) >= _MOST_RECENT:
+                self._recent.clear()
+            known = self._recent[key] = self._another(sync_type, self.ioctl, retry, on_error)
+        return known
+
+    def _another(
+        self,
+        sync_type: SyncType,
+        ioctl: Callable[[int, int, Any], Any],
+        retry: RetryPolicy,
+        on_error: OnError,
+        kept: Any = None,
+    ) -> Lane:
+        lane = Lane.on(self.share, Terms(Target(ioctl, self.fd, sync_type), retry, on_error), kept)
         self._others.add(weakref.ref(lane, self._others.discard))
         if self._closing:
             lane.close()
@@ -98,6 +121,7 @@ class Descriptor:
                 lane.close()
             # No new syncer gets past here either: DmaSyncer asks the descriptor itself where there is no lane.
             self.lanes.clear()
+            self._recent.clear()
             for group in _living(self._groups):
                 group._buffer_closed()
             self.share = None
@@ -113,6 +137,7 @@ class Descriptor:
     def abandon(self) -> None:
         """The owner is gone without a close(): syncers and groups that are left keep the number until they go too."""
         self.lanes.clear()
+        self._recent.clear()
         share, self.share = self.share, None
         if share is not None and sys.getrefcount(share) == ALONE:
             share.close()

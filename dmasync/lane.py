@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from dmasync.access import SyncType
 from dmasync.backend import LINUX
@@ -23,22 +23,19 @@ from dmasync.share import Share
 from dmasync.window import Ledger, Target, warn_dropped
 
 
-class Terms(NamedTuple):
+class Terms:
     """What a window is opened on, and how."""
 
-    target: Target
-    retry: RetryPolicy = DEFAULT_RETRY
-    on_error: OnError = "raise"
+    __slots__ = ("on_error", "retry", "target")
+
+    def __init__(self, target: Target, retry: RetryPolicy = DEFAULT_RETRY, on_error: OnError = "raise") -> None:
+        self.target = target
+        self.retry = retry
+        self.on_error: OnError = on_error
 
     def ledger(self, opened: int) -> Ledger:
         """The books of a window that needs more than the short way; *opened* of its one STARTs are owed an END."""
         return Ledger((self.target,), self.retry, self.on_error, opened)
-
-    def edges(self, argument: bytearray) -> tuple[Callable[..., Any], Iterator[tuple[Any, ...]]]:
-        """What a starmap calls at each fetch to make one START or END, or to say that it has made none."""
-        if self.retry.deadline is None:
-            return self.target.ioctl, repeat(sync_arguments(self.target.fd, argument))
-        return take_the_time, repeat(())
 
 
 class NoGrip:
@@ -71,9 +68,15 @@ class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
     """No window is opened twice."""
 
     def __new__(cls, share: Share, terms: Terms, lane: Lane) -> Grip:
-        sync_type = terms.target.sync_type
-        self: Grip = super().__new__(cls, *terms.edges(sync_type._end))  # type: ignore[assignment]
-        self.starts = starmap(*terms.edges(sync_type._start))
+        if terms.retry.deadline is None:
+            ioctl, fd, sync_type = terms.target
+            starts = starmap(ioctl, repeat(sync_arguments(fd, sync_type._start)))
+            ends = super().__new__(cls, ioctl, repeat(sync_arguments(fd, sync_type._end)))
+        else:
+            starts = starmap(take_the_time, repeat(()))
+            ends = super().__new__(cls, take_the_time, repeat(()))
+        self: Grip = ends  # type: ignore[assignment]
+        self.starts = starts
         self.share = share
         self.terms = terms
         self.lane = weakref.ref(lane)
@@ -101,12 +104,10 @@ class Grip(starmap):  # type: ignore[type-arg]  # it has none at run time
         Garbage collection finalizes the objects of a cycle in any order: a generator, or an owner's ``__del__``, may
         end the window after this, and which syncer it was that was dropped nobody tells.
         """
-        lane = self.lane()
-        if lane is not None and lane.grip is self:
-            lane.grip = Grip(self.share, self.terms, lane)
-            if lane.closed:  # pragma: no cover - by another thread meanwhile
-                lane.grip = NO_GRIP
         self.__class__ = SpentGrip
+        lane = self.lane()
+        if lane is not None:  # else it is finalized as well, and the next START finds out: Lane.unspent()
+            lane.unspent()
 
 
 class SpentGrip(Grip):
@@ -114,41 +115,59 @@ class SpentGrip(Grip):
 
     __slots__ = ()
 
-    __iter__: Callable[..., Any] = starmap(take_the_time, repeat(())).__iter__
+    starts: Iterator[Any] = starmap(take_the_time, repeat(()))
+    __iter__: Callable[..., Any] = starts.__iter__
 
 
-if TYPE_CHECKING:
-
-    class _Callable:
-        def __init__(self, called: Callable[[], object]) -> None: ...
-
-        def __call__(self) -> object: ...
-
-else:
-    # The cheapest callable that can have attributes.
-    _Callable = staticmethod
+class _Forever:
+    """What every lane refers to; it is never gone."""
 
 
-class Lane(_Callable):
+_FOREVER = _Forever()
+
+
+class Lane(weakref.ref[_Forever]):
     """The state of a shut window, and what all windows of one kind on one descriptor have in common, made once.
 
-    Called, which is what happens when a syncer that is shut is finalized, it makes a bool that nobody wants.
+    A weak reference, because that is the cheapest callable that can have attributes: called, which is what happens when
+    a syncer that is shut is finalized, it says what it refers to, and nobody listens.
     """
 
     __slots__ = ("__weakref__", "closed", "grip", "kept", "sync_type", "terms")
 
+    terms: Terms
+    sync_type: SyncType
+    kept: Any
+    closed: bool
+    grip: Grip | NoGrip
+    """What a window has while it is open."""
+
     __iter__: Callable[..., Any] = ().__iter__
     """No END to fetch."""
 
-    def __init__(self, share: Share | None, terms: Terms, kept: Any = None) -> None:
+    # Else all lanes were equal, for they refer to the same.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @classmethod
+    def on(cls, share: Share | None, terms: Terms, kept: Any = None) -> Lane:
         """*share* is None for a descriptor that was closed: such a lane has no START. *kept* lives as long as it."""
-        super().__init__(bool)
+        self = cls(_FOREVER)
         self.terms = terms
         self.sync_type = terms.target.sync_type
         self.kept = kept
         self.closed = share is None
-        self.grip: Grip | NoGrip = NO_GRIP if share is None else Grip(share, terms, self)
-        """What a window has while it is open."""
+        self.grip = NO_GRIP if share is None else Grip(share, terms, self)
+        return self
+
+    def unspent(self) -> Grip | NoGrip:
+        """The grip for another window, a new one if the last was spent."""
+        grip = self.grip
+        if isinstance(grip, SpentGrip):
+            self.grip = grip = Grip(grip.share, self.terms, self)
+            if self.closed:  # pragma: no cover - by another thread meanwhile
+                self.grip = grip = NO_GRIP
+        return grip
 
     def close(self) -> None:
         """No window opens any more; those that are open have their grip. Harmless when called again."""
@@ -156,5 +175,5 @@ class Lane(_Callable):
         self.grip = NO_GRIP
 
 
-MOVED = Lane(None, Terms(Target(LINUX.ioctl, -1, SyncType.READ_WRITE)))
+MOVED = Lane.on(None, Terms(Target(LINUX.ioctl, -1, SyncType.READ_WRITE)))
 """The lane of a window that was moved away."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dmasync.access import SyncType
 from dmasync.backend import Backend
 from dmasync.interrupts import guarded
-from dmasync.lane import MOVED, Grip, Lane, SpentGrip
+from dmasync.lane import MOVED, Grip, Lane, NoGrip, SpentGrip
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.source import BORROWED, descriptor_of
 from dmasync.window import Ledger, check_window
@@ -50,15 +50,17 @@ class DmaSyncer:
         __slots__ = ("__del__", "_lane")
 
         # The last three are keyword arguments with the defaults of the signature above; declaring them so at run time
-        # costs every short-lived window 400 instructions. The ellipsis is in both places or in none: no value is right
-        # for both.
+        # costs every short-lived window 400 instructions. Where the last two are the same, neither was given: no value
+        # is right for both.
         def __init__(self, buffer_or_fd, sync_type=SyncType.READ_WRITE, backend=None, retry=..., on_error=...):
             try:
                 self._lane = self._state = buffer_or_fd._lanes[sync_type._lane]
                 if backend is None and retry is on_error:
                     return
-            except (AttributeError, LookupError):
+            except (AttributeError, LookupError, TypeError):
                 pass
+            if retry is on_error:
+                retry, on_error = DEFAULT_RETRY, "raise"
             self._lane = self._state = _lane_of(
                 buffer_or_fd,
                 sync_type,
@@ -96,6 +98,9 @@ class DmaSyncer:
                 if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
                     self._end_slowly(None, ...)
                 raise
+        except BaseException:
+            grip = None  # as above
+            raise
         if self._lane is not MOVED:
             self._refuse()
         return self
@@ -108,6 +113,8 @@ class DmaSyncer:
             for _ in self._state:
                 self._state = self._lane
                 return
+            if self._state is not self._lane:  # a StopIteration from below
+                self._end_slowly(None, exc)
         except BaseException:
             self._end_slowly(..., exc)
 
@@ -129,6 +136,8 @@ class DmaSyncer:
     def move(self) -> DmaSyncer:
         """A new syncer that has taken over everything, the open window too. This one does nothing from now on."""
         heir = object.__new__(DmaSyncer)
+        if self._over():
+            self._state = self._lane
         heir._lane = self._lane
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
         heir._state = self._state
@@ -140,6 +149,12 @@ class DmaSyncer:
         """START after the kernel has *refused* the first try; raises where it refuses for good."""
         ledger = grip.terms.ledger(0)
         try:
+            if isinstance(grip, SpentGrip):
+                another = self._lane.unspent()
+                if isinstance(another, NoGrip):
+                    self._refuse()
+                grip = another
+                del another
             ledger.start_rest(refused)
             if ledger.opened:
                 self._state = grip
@@ -164,8 +179,7 @@ class DmaSyncer:
             if body is ...:
                 body = sys.exc_info()[1]
             if ledger is None:  # only a signal gets past
-                over = self._state is self._lane or (type(self._state) is SpentGrip and gc.is_finalized(self))
-                ledger = self._lane.terms.ledger(0 if over else 1)
+                ledger = self._lane.terms.ledger(0 if self._over() else 1)
             ledger.finish(surprise, body)
             self._state = self._lane
         except BaseException as error:
@@ -175,7 +189,11 @@ class DmaSyncer:
             raise
         return None
 
-    def _refuse(self) -> None:
+    def _over(self) -> bool:
+        """Whether there is no END to make, because no window is open or because it was made when this was dropped."""
+        return self._state is self._lane or (isinstance(self._state, SpentGrip) and gc.is_finalized(self))
+
+    def _refuse(self) -> NoReturn:
         if self.active:
             raise RuntimeError("the window is already open: end it first, or use a syncer of its own for each window")
         raise ValueError("buffer_or_fd was closed: allocate or import it again")
@@ -203,5 +221,6 @@ def _lane_of(source: Any, sync_type: Any, backend: Backend | None, retry: RetryP
     check_window(sync_type, retry, on_error)
     descriptor = descriptor_of(source, backend, "buffer_or_fd")
     # A number is its owner's; an object that has one in it would close that when nobody held it any more.
-    kept = None if type(source) is int or hasattr(source, "_descriptor") else source
+    own = type(source) is int or getattr(source, "_descriptor", None) is descriptor
+    kept = None if own else source
     return descriptor.lane(sync_type, backend, retry, on_error, kept)

@@ -65,14 +65,8 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 EQUIVALENT = {
-    "syncer._borrowed_lane: returns None: return BORROWED[number].lanes[sync_type._lane] if type(number) is int ": (
+    "syncer._lane_of: removed: return known": (
         "the long way finds the same lane, which costs time only"
-    ),
-    "syncer.DmaSyncer.__enter__: removed: self._state = SHUT": (
-        "what could raise comes before the store of the grip: nothing runs between that and the return"
-    ),
-    "syncer.DmaSyncer.move: removed: heir._state = SHUT": (
-        "until the heir has its state nothing is called, and so nothing raised that could drop it"
     ),
     "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
     "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",

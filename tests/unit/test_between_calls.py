@@ -12,7 +12,10 @@ import warnings
 
 import pytest
 
+import dmasync.share as share_module
 from dmasync import (
+    DmaBufAllocator,
+    DmaBufAllocatorFlag,
     DmaSyncer,
     DmaSyncerGroup,
     DmaSyncError,
@@ -240,6 +243,61 @@ def test_before_a_number_that_was_dropped_is_closed(interrupt, lost):
     assert backend.closed == [5]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_in_a_share_that_is_finalized_before_a_window_of_its_cycle(backend, monkeypatch, lost, times):
+    """Its number is closed behind the END all the same."""
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
+    left = [times]
+    leave = Share._leave
+
+    def interrupted(share):
+        if left[0]:
+            left[0] -= 1
+            if left[0] == 0:
+                monkeypatch.setattr(Share, "_leave", leave)
+            raise KeyboardInterrupt
+        leave(share)
+
+    class Interrupting:
+        def getrefcount(self, found):
+            monkeypatch.setattr(share_module, "sys", sys)
+            raise KeyboardInterrupt
+
+    syncer = DmaSyncer(buffer)
+    syncer.start()
+    cycle = [buffer, syncer]
+    cycle.append(cycle)
+    del buffer, syncer, cycle
+    if times == 1:
+        monkeypatch.setattr(share_module, "sys", Interrupting())
+    else:
+        monkeypatch.setattr(Share, "_leave", interrupted)
+        left[0] = 1
+    gc.collect()
+    assert lost == [KeyboardInterrupt]
+    assert [(attempt.step, attempt.errno) for attempt in backend.journal.attempts] == [(START, 0), (END, 0)]
+    assert backend.kernel.open_fds() == {}
+
+
+def test_where_a_share_is_left_to_another(backend, monkeypatch):
+    real = Share.__init__
+    left = [KeyboardInterrupt]
+
+    def interrupted(share, *arguments):
+        if left:
+            raise left.pop()
+        real(share, *arguments)
+
+    share = Share(backend, 5)
+    share.owned = True
+    monkeypatch.setattr(Share, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        share._leave()
+    assert (share.owned, share.rest.owned) == (False, True)
+    share.rest.owned = False
+
+
 def test_before_a_lane_hears_that_its_descriptor_is_closed(backend, buffer, interrupt):
     fd = buffer.fileno()
     syncer = DmaSyncer(buffer)
@@ -263,6 +321,22 @@ def test_a_start_that_failed_keeps_no_descriptor_open(backend, buffer):
     buffer.close()
     assert fd not in backend.kernel.open_fds()
     assert caught.value.__traceback__ is not None  # which has the frames of that START
+
+
+def test_a_start_that_was_interrupted_keeps_no_descriptor_open(backend, buffer):
+    class Interrupting:
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+        def ioctl(self, *arguments):
+            raise KeyboardInterrupt
+
+    fd = buffer.fileno()
+    with pytest.raises(KeyboardInterrupt) as caught, DmaSyncer(buffer, backend=Interrupting()):
+        raise AssertionError
+    buffer.close()
+    assert fd not in backend.kernel.open_fds()
+    assert caught.value.__traceback__ is not None
 
 
 def test_a_close_that_was_interrupted_keeps_no_descriptor_open(backend, buffer, interrupt):

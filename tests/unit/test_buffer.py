@@ -618,6 +618,22 @@ def test_what_is_no_sync_file_is_refused(buffer, backend):
         buffer.import_sync_file(buffer.fileno(), READ)
 
 
+def test_an_access_that_was_moved_from_keeps_nothing_open(backend, allocator):
+    buffer = allocator.alloc("moved", 4096)
+    fd = buffer.fileno()
+    access = buffer.cpu_access()
+    access.start()
+    heir = access.move()
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del buffer
+        gc.collect()
+    assert fd in backend.kernel.open_fds()
+    heir.end()
+    del heir
+    assert fd not in backend.kernel.open_fds()
+    assert not access.active
+
+
 def test_the_with_block_of_an_access_that_was_moved_from_has_no_bytes(backend, buffer):
     access = buffer.cpu_access()
     heir = access.move()

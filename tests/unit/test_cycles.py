@@ -86,29 +86,103 @@ def test_other_windows_of_the_kind_end_as_ever(backend, buffer):
     assert steps(backend) == [START, START, END, START, END, END]
 
 
-def test_a_syncer_that_is_revived_can_be_used_again(backend, buffer):
+class Reviver:
+    """What it holds, it puts back when it is finalized."""
+
+    def __init__(self, window, found):
+        self.window = window
+        self.found = found
+        self.cycle = self
+
+    def __del__(self):
+        self.found.append(self.window)
+
+
+KINDS = pytest.mark.parametrize("keywords", [{}, {"on_error": "log"}], ids=["usual", "unusual"])
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["buffer held", "buffer dropped"])
+@KINDS
+def test_a_syncer_that_is_revived_can_be_used_again(backend, keywords, held):
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
     revived = []
-
-    class Reviver:
-        def __init__(self, window):
-            self.window = window
-            self.cycle = self
-
-        def __del__(self):
-            revived.append(self.window)
-
-    syncer = DmaSyncer(buffer)
+    syncer = DmaSyncer(buffer, **keywords)
     syncer.start()
-    Reviver(syncer)
-    del syncer
-    with pytest.warns(ResourceWarning, match="was dropped"):
+    Reviver(syncer, revived)
+    kept = [buffer] if held else []
+    with pytest.warns(ResourceWarning, match="was dropped|unclosed"):
+        del syncer, buffer
         gc.collect()
     (syncer,) = revived
     syncer.end()
     assert steps(backend) == [START, END]
-    with syncer:
-        pass
-    assert steps(backend) == [START, END, START, END]
+    for _ in range(2):
+        with syncer:
+            pass
+    assert steps(backend) == [START, END] * 3
+    for buffer in kept:
+        buffer.close()
+        with pytest.raises(ValueError, match="was closed"):
+            syncer.start()
+    revived.clear()
+    del syncer
+    assert backend.kernel.open_fds() == {}
+
+
+@KINDS
+def test_a_syncer_that_is_revived_does_not_open_a_buffer_that_was_closed(backend, buffer, keywords):
+    revived = []
+    syncer = DmaSyncer(buffer, **keywords)
+    syncer.start()
+    Reviver(syncer, revived)
+    del syncer
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    revived[0].end()
+    buffer.close()
+    with pytest.raises(ValueError, match="was closed"):
+        revived[0].start()
+    assert steps(backend) == [START, END]
+
+
+@KINDS
+@pytest.mark.parametrize("first", ["window", "user"])
+def test_a_window_that_a_finalizer_opens_behind_the_end_of_another_gets_its_end(backend, keywords, first):
+    class User:
+        def __init__(self, syncer):
+            self.syncer = syncer
+
+        def __del__(self):
+            with self.syncer:
+                pass
+
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
+    cycle = [DmaSyncer(buffer, **keywords)]
+    if first == "user":
+        cycle.append(User(cycle[0]))
+    window = DmaSyncer(buffer, **keywords)
+    if first == "window":
+        cycle.append(User(cycle[0]))
+    window.start()
+    cycle += [window, cycle]
+    with pytest.warns(ResourceWarning, match="was dropped|unclosed"):
+        del window, cycle, buffer
+        gc.collect()
+    assert sorted(steps(backend), key=lambda step: step.value) == [START, START, END, END]
+    assert backend.kernel.open_fds() == {}
+
+
+def test_an_owner_that_moves_its_window_away_when_it_is_finalized_does_not_end_it_twice(backend, buffer):
+    class Mover(Owner):
+        def __del__(self):
+            self.window.move().end()
+
+    Mover(DmaSyncer(buffer))
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    assert steps(backend) == [START, END]
 
 
 @pytest.mark.parametrize("window", [WINDOWS["syncer"], WINDOWS["group"]], ids=["syncer", "group"])

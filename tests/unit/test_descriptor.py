@@ -10,7 +10,16 @@ import threading
 
 import pytest
 
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, DmaSyncerGroup, LinuxBackend, SyncType
+from dmasync import (
+    DmaBufAllocator,
+    DmaBufAllocatorFlag,
+    DmaSyncer,
+    DmaSyncerGroup,
+    DmaSyncError,
+    LinuxBackend,
+    RetryPolicy,
+    SyncType,
+)
 from dmasync.descriptor import Descriptor, Share
 from fakes import FakeBackend
 
@@ -106,6 +115,40 @@ def test_each_kind_of_window_is_told_that_the_descriptor_was_closed(backend):
         with pytest.raises(ValueError, match="closed"):
             syncer.start()
     assert backend.closed == [5]
+
+
+def test_policies_may_be_many_and_each_is_the_one_that_is_used(backend):
+    descriptor = Descriptor(backend, 5)
+    descriptor.own()
+    holder = Holder(descriptor)
+    policies = [RetryPolicy(max_attempts=number) for number in range(1, 51)]
+    refusals: list[int] = []
+
+    def refuse(*arguments):
+        refusals.append(1)
+        raise InterruptedError(errno.EINTR, "again")
+
+    descriptor.ioctl = refuse
+    for _ in range(2):
+        for policy in policies:
+            refusals.clear()
+            with pytest.raises(DmaSyncError):
+                DmaSyncer(holder, retry=policy).start()
+            assert len(refusals) == policy.max_attempts
+    held = [DmaSyncer(holder, retry=policy) for policy in policies]
+    descriptor.close()
+    for syncer in held:
+        with pytest.raises(ValueError, match="closed"):
+            syncer.start()
+    assert backend.closed == [5]
+
+
+def test_windows_of_one_policy_have_their_lane_in_common(backend):
+    holder, policy = Holder(Descriptor(backend, 5)), RetryPolicy(max_attempts=3)
+    assert DmaSyncer(holder, retry=policy)._lane is DmaSyncer(holder, retry=policy)._lane
+    others = [{"on_error": "log"}, {"sync_type": SyncType.READ}, {"retry": RetryPolicy(max_attempts=3)}]
+    for other in others:
+        assert DmaSyncer(holder, **{"retry": policy, **other})._lane is not DmaSyncer(holder, retry=policy)._lane
 
 
 @pytest.mark.parametrize("keywords", [{}, {"on_error": "log"}], ids=["usual", "unusual"])

@@ -182,6 +182,46 @@ def test_an_object_that_cannot_be_hashed_has_a_descriptor_all_the_same(backend, 
     assert steps(backend) == [START, END]
 
 
+def test_an_object_with_a_descriptor_in_it_lives_as_long_as_its_window(backend, buffer):
+    class Owner:
+        def __init__(self, fd):
+            self._descriptor = fd
+
+        def fileno(self):
+            return self._descriptor
+
+        def __del__(self):
+            backend.close(self._descriptor)
+
+    fd = backend.dup(buffer.fileno())
+    with DmaSyncer(Owner(fd), backend=backend):
+        gc.collect()
+    gc.collect()
+    assert attempts(backend) == [(START, 0), (END, 0)]
+    assert fd not in backend.kernel.open_fds()
+
+
+@pytest.mark.parametrize("window", [DmaSyncer, lambda buffer: buffer.cpu_access()], ids=["syncer", "access"])
+def test_a_stop_iteration_at_end_does_not_pass_for_an_end(backend, window, monkeypatch):
+    class Stopping(type(backend)):
+        left = 1
+
+        def ioctl(self, fd, request, argument):
+            if self.left and argument[0] & 4:
+                self.left -= 1
+                raise StopIteration
+            return super().ioctl(fd, request, argument)
+
+    stopping = Stopping()
+    with (
+        DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=stopping) as allocator,
+        allocator.alloc("frame", 4096) as buffer,
+        window(buffer),
+    ):
+        pass
+    assert steps(stopping) == [START, END]
+
+
 def test_without_backend_a_bare_descriptor_is_the_real_kernels():
     with open("/dev/null") as file, pytest.raises(DmaSyncError) as caught:
         DmaSyncer(file.fileno()).start()
