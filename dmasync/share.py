@@ -67,7 +67,7 @@ class Share:
                 self.rest.owned = True
                 self.owned = False
         except BaseException:
-            if self.owned:  # only a signal gets here: tests/unit/test_between_calls.py
+            if self.owned:  # pragma: no branch - only a signal gets here: tests/unit/test_between_calls.py
                 self._leave()
             raise
 

@@ -151,7 +151,7 @@ class DmaSyncer:
         try:
             if isinstance(grip, SpentGrip):
                 another = self._lane.unspent()
-                if isinstance(another, NoGrip):
+                if isinstance(another, NoGrip):  # pragma: no cover - closed by another thread meanwhile
                     self._refuse()
                 grip = another
                 del another

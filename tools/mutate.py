@@ -65,9 +65,6 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 EQUIVALENT = {
-    "syncer._lane_of: removed: return known": (
-        "the long way finds the same lane, which costs time only"
-    ),
     "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
     "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (

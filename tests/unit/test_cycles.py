@@ -98,6 +98,17 @@ class Reviver:
         self.found.append(self.window)
 
 
+def test_each_of_several_windows_of_a_kind_that_are_dropped_gets_its_end(backend, buffer):
+    dropped = []
+    for _ in range(3):
+        dropped.append(DmaSyncer(buffer))
+        dropped[-1].start()
+    for ended in (1, 2, 3):
+        with pytest.warns(ResourceWarning, match="was dropped"):
+            del dropped[0]
+        assert steps(backend) == [START] * 3 + [END] * ended
+
+
 KINDS = pytest.mark.parametrize("keywords", [{}, {"on_error": "log"}], ids=["usual", "unusual"])
 
 

@@ -195,7 +195,8 @@ def test_no_window_opens_on_a_descriptor_that_another_thread_was_closing(kind, s
     backend = FakeBackend()
 
     def window(buffer):
-        return DmaSyncer(buffer, on_error="log") if kind == "policy" else DmaSyncerGroup([(buffer, SyncType.READ)])
+        # A policy of its own each time, else they would have a lane in common.
+        return DmaSyncer(buffer, retry=RetryPolicy()) if kind == "policy" else DmaSyncerGroup([(buffer, SyncType.READ)])
 
     for _ in range(20):
         with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
