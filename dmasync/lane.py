@@ -147,6 +147,7 @@ class Lane(weakref.ref[_Forever]):
 
     # Else all lanes were equal, for they refer to the same.
     __eq__ = object.__eq__
+    __ne__ = object.__ne__
     __hash__ = object.__hash__
 
     @classmethod

@@ -65,6 +65,12 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
 EQUIVALENT = {
+    "lane.Grip._spend: removed: lane.unspent()": "the next START finds out, which costs time only",
+    "lane.Lane.unspent: removed: self.grip = grip = NO_GRIP": "another thread has to close between two lines",
+    "lane.Lane.close: removed: self.closed = True": "another thread has to close between two lines",
+    "lane.Lane.close: constant changed: True": "another thread has to close between two lines",
+    "syncer.DmaSyncer.__exit__: removed: for _ in self._state:": "the long way makes the END, which costs time only",
+    "syncer.DmaSyncer._start_slowly: removed: self._refuse()": "another thread has to close between two lines",
     "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
     "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (

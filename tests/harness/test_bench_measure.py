@@ -15,15 +15,17 @@ from dmasync.harness.bench_measure import EXACT, WALL, Operation, measure
 
 CLOCK_COST = 490
 CALL_COST = 210
-TICK = 4_000_000
+TICK = 3_997_000  # no part of a second
 TICK_COST = 2_400
+SECOND = 1_000_000_000
+CARRY_COST = 6
 
 
 class Machine:
     """A clock that moves by what the operation and reading the clock cost."""
 
-    def __init__(self, cost: int, disturbances: Iterator[int] | None = None) -> None:
-        self._now = 0
+    def __init__(self, cost: int, disturbances: Iterator[int] | None = None, now: int = 0) -> None:
+        self._now = now
         self.cost = cost
         self.blocks: list[int] = []
         self._disturbances = disturbances
@@ -39,12 +41,15 @@ class Machine:
         self._now = now + ticks * TICK_COST
 
     def read(self) -> int:
+        """Dearer from a full second to the next tick, for then it has to be carried over."""
         self.now += CLOCK_COST
+        if self.now // SECOND != self.now // TICK * TICK // SECOND:
+            self.now += CARRY_COST
         return self.now
 
     def read_coarse(self, clock: int) -> int:
         self.now += 500
-        return self.now // TICK
+        return self.now // TICK * TICK
 
     def run(self, count: int) -> None:
         self.blocks.append(count)
@@ -55,8 +60,8 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    def made(cost: int, disturbances: Iterator[int] | None = None) -> Machine:
-        machine = Machine(cost, disturbances)
+    def made(cost: int, disturbances: Iterator[int] | None = None, now: int = 0) -> Machine:
+        machine = Machine(cost, disturbances, now)
         monkeypatch.setattr(bench_measure.time, "perf_counter_ns", machine.read)
         monkeypatch.setattr(bench_measure.time, "clock_gettime_ns", machine.read_coarse)
         return machine
@@ -284,6 +289,13 @@ def test_a_cheap_operation_gets_all_rounds(machine: Any) -> None:
 @pytest.mark.parametrize("cost", [400_000, 1_500_000, 3_000_000])
 def test_no_timer_tick_is_in_an_exact_round_that_fits_between_two(machine: Any, cost: int) -> None:
     assert set(measure(Operation(machine(cost).run), EXACT).rounds) == {cost}
+
+
+@pytest.mark.parametrize("early", range(0, 60_000_000, 2_500_000))
+def test_a_full_second_that_the_clock_has_to_carry_is_in_no_exact_round(machine: Any, early: int) -> None:
+    measured = measure(Operation(machine(4_000, now=SECOND - early).run), EXACT)
+    assert set(measured.rounds) == {4_000}
+    assert (measured.floor, measured.clock) == (CLOCK_COST + CALL_COST, CLOCK_COST)
 
 
 def test_every_exact_round_that_is_longer_holds_as_many_ticks(machine: Any) -> None:

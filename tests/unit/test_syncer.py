@@ -233,7 +233,18 @@ def test_bare_descriptors_of_the_real_kernel_may_be_many():
 def test_a_bare_descriptor_of_the_real_kernel_that_is_known_can_have_windows_of_all_kinds():
     assert DmaSyncer(7)._lane is DmaSyncer(7)._lane
     assert DmaSyncer(7, on_error="log")._lane is not DmaSyncer(7)._lane
+    assert DmaSyncer(7, on_error="log")._lane != DmaSyncer(7)._lane
     assert BORROWED[7].fd == 7
+
+
+def test_none_for_both_policy_and_error_handling_says_nothing_of_either(backend, buffer):
+    for _ in range(2):  # when nothing is known of the buffer yet, and later
+        backend.inject(faults.storm(errno.EINTR, 3))
+        with DmaSyncer(buffer, retry=None, on_error=None):
+            pass
+    backend.inject(faults.error(errno.EIO))
+    with pytest.raises(DmaSyncError), DmaSyncer(buffer, retry=None, on_error=None):
+        raise AssertionError
 
 
 def test_two_windows_on_one_buffer_may_overlap(backend, buffer):
