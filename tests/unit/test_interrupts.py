@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import pytest
+from signal_storm import restore
 
 import dmasync
 from dmasync.interrupts import guarded
@@ -119,7 +120,7 @@ def test_a_signal_on_entry_is_caught_inside():
                 break
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        restore(signal.SIGALRM, before)
     assert len(caught) > (20 if sys.version_info >= (3, 11) else -1)
 
 
