@@ -88,6 +88,16 @@ def test_the_page_says_what_got_slower_and_by_how_much(tmp_path: Path, history: 
     assert "with swiotlb=force" in text
 
 
+def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(
+    tmp_path: Path, history: list[Path]
+) -> None:
+    text = text_of(report(history, tmp_path / "r.html"))
+    kernel = "6.12.117+deb12-amd64"
+    assert f"The base ran on {kernel}, the candidate on {kernel}, with swiotlb=force." in text
+    assert "pair WRITE on 4 MiB" not in text[: text.index("and 13 more")]
+    assert "pair READ on 1 MiB" in text[: text.index("and 13 more")]
+
+
 def test_every_picture_is_drawn(tmp_path: Path, history: list[Path]) -> None:
     page = report(history, tmp_path / "r.html")
     titles = re.findall(r"<h2>(.*?)</h2>\s*<figure><svg", page)

@@ -78,13 +78,23 @@ def headline(judgement: Judgement | None) -> list[str]:
         if rows:
             count = len(judgement.rows)
             rows_in_words = f"{len(rows)} of {count} {'row' if count == 1 else 'rows'} got"
-            worst = "; ".join(_change(row) for row in rows[:3])
-            more = "" if len(rows) <= 3 else f"; and {len(rows) - 3} more"
+            # Rows that moved alike, as those of all accesses do, say it once.
+            unlike: dict[tuple[float, float], JudgedRow] = {}
+            for row in rows:
+                unlike.setdefault((row.base, row.candidate), row)
+            worst = "; ".join(_change(row) for row in list(unlike.values())[:3])
+            more = "" if len(rows) <= 3 else f"; and {len(rows) - min(3, len(unlike))} more"
             sentences.append(f"{rows_in_words} {word}: {worst}{more}.")
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
     sentences += [f"{sentence}." for sentence in groups.by_buffer(judgement)]
-    return [*sentences, f"Verdict: {judgement.summary}."]
+    return [*sentences, f"Verdict: {judgement.summary}.", _compared(judgement)]
+
+
+def _compared(judgement: Judgement) -> str:
+    base, candidate = (side.kernel or "an unknown kernel" for side in (judgement.base, judgement.candidate))
+    changed = groups.command_lines(judgement.base, judgement.candidate)
+    return f"The base ran on {base}, the candidate on {candidate}{f', {changed}' if changed else ''}."
 
 
 def _unjudged(judgement: Judgement) -> list[tuple[str, str, list[str]]]:
