@@ -71,6 +71,12 @@ EQUIVALENT = {
     "lane.Lane.close: constant changed: True": "another thread has to close between two lines",
     "syncer.DmaSyncer.__exit__: removed: for _ in self._state:": "the long way makes the END, which costs time only",
     "syncer.DmaSyncer._start_slowly: removed: self._refuse()": "another thread has to close between two lines",
+    "syncer.DmaSyncer._start_slowly: removed: del another": (
+        "a syncer that finds its grip spent was revived: its buffer has forgotten it, and it keeps the number itself"
+    ),
+    "syncer.DmaSyncer._start_slowly: removed: self._state = self._lane": (
+        "what could raise comes before the store of the grip: nothing runs between that and the return"
+    ),
     "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
     "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (

@@ -107,6 +107,16 @@ def test_behind_all_that_a_refused_start_needed(backend, buffer, interrupt):
     balanced(backend, syncer)
 
 
+def test_behind_all_that_a_refused_start_needed_where_its_end_is_refused_as_well(backend, buffer, interrupt):
+    backend.inject(faults.storm(errno.EINTR, 1), faults.error(errno.EIO, on=END))
+    interrupt(DmaSyncer, "_start_slowly", after=1)
+    with pytest.raises(KeyboardInterrupt) as caught, DmaSyncer(buffer):
+        raise AssertionError
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert "END of dma-buf" in caught.value.__notes__[0]
+    assert steps(backend) == [START]
+
+
 def test_behind_the_start_of_start(backend, window, interrupt):
     interrupt(type(window), "__enter__", after=1)
     with pytest.raises(KeyboardInterrupt):
