@@ -82,6 +82,8 @@ EQUIVALENT = {
     "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (
         "the first target's is always its own: every group then takes the long way to the same calls"
     ),
+    "descriptor.module: removed: Referent = TypeVar('Referent')": "it is for the type checker alone",
+    "descriptor.module: constant changed: 16": "how many lanes are remembered costs time and memory only",
     "share.Share.close: removed: self.rest.close()": "the number is closed a moment later, when the share is freed",
     "share.Share.close: removed: break": "there is one number in it: the second turn finds the end",
     "acquire._popping: constant changed: 1": "-2 for -1 as the end of the list: no descriptor is negative",

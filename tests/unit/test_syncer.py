@@ -233,8 +233,18 @@ def test_bare_descriptors_of_the_real_kernel_may_be_many():
 def test_a_bare_descriptor_of_the_real_kernel_that_is_known_can_have_windows_of_all_kinds():
     assert DmaSyncer(7)._lane is DmaSyncer(7)._lane
     assert DmaSyncer(7, on_error="log")._lane is not DmaSyncer(7)._lane
-    assert DmaSyncer(7, on_error="log")._lane != DmaSyncer(7)._lane
+    others = [{"on_error": "log"}, {"retry": RetryPolicy(max_attempts=2)}, {"backend": FakeBackend()}]
+    for keywords in others:
+        assert DmaSyncer(7, **keywords)._lane != DmaSyncer(7)._lane
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        DmaSyncer(7, **others[-1]).start()  # of the backend that was passed, where it is no buffer
     assert BORROWED[7].fd == 7
+
+
+def test_true_is_no_descriptor_although_one_is_known(backend):
+    DmaSyncer(1)
+    with pytest.raises(TypeError, match="buffer_or_fd must be"):
+        DmaSyncer(True)
 
 
 def test_none_for_both_policy_and_error_handling_says_nothing_of_either(backend, buffer):
