@@ -83,6 +83,7 @@ EQUIVALENT = {
         "the first target's is always its own: every group then takes the long way to the same calls"
     ),
     "descriptor.module: removed: Referent = TypeVar('Referent')": "it is for the type checker alone",
+    "descriptor.Descriptor.lane: removed: lane.close()": "another thread has to close between two lines",
     "descriptor.module: constant changed: 16": "how many lanes are remembered costs time and memory only",
     "share.Share.close: removed: self.rest.close()": "the number is closed a moment later, when the share is freed",
     "share.Share.close: removed: break": "there is one number in it: the second turn finds the end",

@@ -135,6 +135,7 @@ def test_policies_may_be_many_and_each_is_the_one_that_is_used(backend):
             with pytest.raises(DmaSyncError):
                 DmaSyncer(holder, retry=policy).start()
             assert len(refusals) == policy.max_attempts
+    assert 1 < len(descriptor._recent) <= 16
     held = [DmaSyncer(holder, retry=policy) for policy in policies]
     descriptor.close()
     for syncer in held:
