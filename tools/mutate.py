@@ -94,6 +94,8 @@ EQUIVALENT = {
     "buffer.CpuAccess.__exit__: removed: for _ in self._state:": "the long way makes the END, which costs time only",
     "descriptor.module: constant changed: 16": "how many lanes are remembered costs time and memory only",
     "share.Share.close: removed: self.rest.close()": "the number is closed a moment later, when the share is freed",
+    "share.module: removed: _FINALIZED_ALONE = 0": "the line below sets it",
+    "share.module: constant changed: 0": "the line below sets it",
     "share.Share.close: removed: break": "there is one number in it: the second turn finds the end",
     "acquire._popping: constant changed: 1": "-2 for -1 as the end of the list: no descriptor is negative",
     "buffer.DmaBuf.__init__: removed: self._lanes = descriptor.lanes": (
