@@ -8,12 +8,20 @@ from signal_storm import open_files, storm
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
 from fakes import FakeBackend
 
-__all__ = ["backend", "buffers", "open_files", "storm"]
+__all__ = ["backend", "buffer", "buffers", "open_files", "storm"]
 
 
 @pytest.fixture
 def backend():
     return FakeBackend()
+
+
+@pytest.fixture
+def buffer(backend):
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
+    yield buffer
+    buffer.close()
 
 
 @pytest.fixture

@@ -253,37 +253,26 @@ def test_before_a_number_that_was_dropped_is_closed(interrupt, lost):
     assert backend.closed == [5]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_in_a_share_that_is_finalized_before_a_window_of_its_cycle(backend, monkeypatch, lost, times):
+@pytest.mark.parametrize("place", ["counting", "leaving"])
+def test_in_a_share_that_is_finalized_before_a_window_of_its_cycle(backend, monkeypatch, interrupt, lost, place):
     """Its number is closed behind the END all the same."""
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
-    left = [times]
-    leave = Share._leave
 
-    def interrupted(share):
-        if left[0]:
-            left[0] -= 1
-            if left[0] == 0:
-                monkeypatch.setattr(Share, "_leave", leave)
-            raise KeyboardInterrupt
-        leave(share)
-
-    class Interrupting:
+    class Counting:
         def getrefcount(self, found):
             monkeypatch.setattr(share_module, "sys", sys)
             raise KeyboardInterrupt
 
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
     syncer = DmaSyncer(buffer)
     syncer.start()
     cycle = [buffer, syncer]
     cycle.append(cycle)
     del buffer, syncer, cycle
-    if times == 1:
-        monkeypatch.setattr(share_module, "sys", Interrupting())
+    if place == "counting":
+        monkeypatch.setattr(share_module, "sys", Counting())
     else:
-        monkeypatch.setattr(Share, "_leave", interrupted)
-        left[0] = 1
+        interrupt(Share, "_leave", before=1)
     gc.collect()
     assert lost == [KeyboardInterrupt]
     assert [(attempt.step, attempt.errno) for attempt in backend.journal.attempts] == [(START, 0), (END, 0)]

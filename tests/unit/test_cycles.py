@@ -17,7 +17,7 @@ from dmasync import (
     Step,
     SyncType,
 )
-from fakes import FakeBackend, faults
+from fakes import faults
 
 START, END = Step.START, Step.END
 
@@ -31,18 +31,10 @@ def collecting_when_told():
     gc.enable()
 
 
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def buffer(backend):
-    with (
-        DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator,
-        allocator.alloc("frame", 4096) as buffer,
-    ):
-        yield buffer
+def allocated(backend):
+    """A buffer that the test drops itself."""
+    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+        return allocator.alloc("frame", 4096)
 
 
 def steps(backend):
@@ -117,6 +109,18 @@ class Reviver:
         self.found.append(self.window)
 
 
+def revived(make):
+    """The window of *make*, opened, dropped while it was open, and back."""
+    window = make()
+    window.start()
+    found = []
+    Reviver(window, found)
+    del window
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    return found.pop()
+
+
 def test_each_of_several_windows_of_a_kind_that_are_dropped_gets_its_end(backend, buffer):
     dropped = []
     for _ in range(3):
@@ -134,17 +138,16 @@ KINDS = pytest.mark.parametrize("keywords", [{}, {"on_error": "log"}], ids=["usu
 @pytest.mark.parametrize("held", [True, False], ids=["buffer held", "buffer dropped"])
 @KINDS
 def test_a_syncer_that_is_revived_can_be_used_again(backend, keywords, held):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
-    revived = []
+    buffer = allocated(backend)
+    found = []
     syncer = DmaSyncer(buffer, **keywords)
     syncer.start()
-    Reviver(syncer, revived)
+    Reviver(syncer, found)
     kept = [buffer] if held else []
     with pytest.warns(ResourceWarning, match="was dropped|unclosed"):
         del syncer, buffer
         gc.collect()
-    (syncer,) = revived
+    syncer = found.pop()
     syncer.end()
     assert steps(backend) == [START, END]
     for _ in range(2):
@@ -155,40 +158,27 @@ def test_a_syncer_that_is_revived_can_be_used_again(backend, keywords, held):
         buffer.close()
         with pytest.raises(ValueError, match="was closed"):
             syncer.start()
-    revived.clear()
     del syncer
     assert backend.kernel.open_fds() == {}
 
 
 @KINDS
 def test_a_syncer_that_is_revived_does_not_open_a_buffer_that_was_closed(backend, buffer, keywords):
-    revived = []
-    syncer = DmaSyncer(buffer, **keywords)
-    syncer.start()
-    Reviver(syncer, revived)
-    del syncer
-    with pytest.warns(ResourceWarning, match="was dropped"):
-        gc.collect()
-    revived[0].end()
+    syncer = revived(lambda: DmaSyncer(buffer, **keywords))
+    syncer.end()
     buffer.close()
     with pytest.raises(ValueError, match="was closed"):
-        revived[0].start()
+        syncer.start()
     assert steps(backend) == [START, END]
 
 
 def test_a_start_of_a_revived_syncer_that_failed_keeps_no_descriptor_open(backend, buffer):
-    revived = []
-    syncer = DmaSyncer(buffer)
-    syncer.start()
-    Reviver(syncer, revived)
-    del syncer
-    with pytest.warns(ResourceWarning, match="was dropped"):
-        gc.collect()
-    revived[0].end()
+    syncer = revived(lambda: DmaSyncer(buffer))
+    syncer.end()
     backend.inject(faults.error(errno.EIO))
     fd = buffer.fileno()
     with pytest.raises(DmaSyncError) as caught:
-        revived[0].start()
+        syncer.start()
     buffer.close()
     assert fd not in backend.kernel.open_fds()
     assert caught.value.__traceback__ is not None
@@ -205,8 +195,7 @@ def test_a_window_that_a_finalizer_opens_behind_the_end_of_another_gets_its_end(
             with self.syncer:
                 pass
 
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
+    buffer = allocated(backend)
     cycle = [DmaSyncer(buffer, **keywords)]
     if first == "user":
         cycle.append(User(cycle[0]))
@@ -235,8 +224,7 @@ def test_an_owner_that_moves_its_window_away_when_it_is_finalized_does_not_end_i
 
 @pytest.mark.parametrize("window", [WINDOWS["syncer"], WINDOWS["group"]], ids=["syncer", "group"])
 def test_a_buffer_that_is_collected_with_its_window_stays_open_until_end(backend, window):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
+    buffer = allocated(backend)
     open_window = window(buffer)
     open_window.start()
     cycle = [buffer, open_window]
@@ -249,8 +237,7 @@ def test_a_buffer_that_is_collected_with_its_window_stays_open_until_end(backend
 
 
 def test_a_buffer_that_is_collected_in_a_cycle_is_closed_once(backend):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        cycle = [allocator.alloc("frame", 4096)]
+    cycle = [allocated(backend)]
     cycle.append(cycle)
     del cycle
     with pytest.warns(ResourceWarning, match="unclosed"):

@@ -17,12 +17,7 @@ from dmasync import (
     RetryPolicy,
     SyncType,
 )
-from fakes import FakeBackend, faults
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
+from fakes import faults
 
 
 @pytest.fixture

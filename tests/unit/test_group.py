@@ -30,11 +30,6 @@ READ, WRITE, READ_WRITE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
 
 
 @pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
 def buffers(backend):
     with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
         buffers = [allocator.alloc(name, 8192) for name in ("first", "second", "third")]

@@ -12,22 +12,8 @@ import threading
 
 import pytest
 
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncFile, SyncType
-from fakes import FakeBackend, FakeFence, faults
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def buffer(backend):
-    with (
-        DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator,
-        allocator.alloc("frame", 4096) as buffer,
-    ):
-        yield buffer
+from dmasync import SyncFile, SyncType
+from fakes import FakeFence, faults
 
 
 @pytest.fixture

@@ -33,19 +33,6 @@ from fakes import FakeBackend, faults
 START, END = Step.START, Step.END
 
 
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def buffer(backend):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
-    yield buffer
-    buffer.close()
-
-
 def steps(backend):
     """What succeeded, in order."""
     return [transition.step for transition in backend.journal.transitions()]

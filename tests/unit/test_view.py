@@ -8,21 +8,8 @@ import gc
 
 import pytest
 
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType
-from fakes import FakeBackend, faults
-
-
-@pytest.fixture
-def backend():
-    return FakeBackend()
-
-
-@pytest.fixture
-def buffer(backend):
-    with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
-        buffer = allocator.alloc("frame", 4096)
-    yield buffer
-    buffer.close()
+from dmasync import SyncType
+from fakes import faults
 
 
 def test_the_view_is_dead_though_the_start_was_refused_and_that_only_logged(buffer, backend):
