@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dmasync import DmaBuf, DmaBufAllocator, DmaBufAllocatorFlag, SyncType
-from fakes import FakeBackend, FakeDevice, Sanitizer, faults
-from fakes.device import Job
+from dmasync.fakes import FakeBackend, FakeDevice, Sanitizer, faults
+from dmasync.fakes.device import Job
 
 WIDTH, HEIGHT = 1920, 1080
 RAW_SIZE = WIDTH * HEIGHT

@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dmasync import Step as Step
-    from fakes import faults as faults
-    from fakes.backend import FakeBackend as FakeBackend
-    from fakes.device import FakeDevice as FakeDevice
-    from fakes.faults import Fault as Fault
-    from fakes.injector import FaultInjector as FaultInjector
-    from fakes.journal import Journal as Journal
-    from fakes.journal import Transition as Transition
-    from fakes.kernel import FakeFence as FakeFence
-    from fakes.kernel import FakeKernel as FakeKernel
-    from fakes.noncoherent import NoncoherentMemory as NoncoherentMemory
-    from fakes.recorder import Recorder as Recorder
-    from fakes.sanitizer import Finding as Finding
-    from fakes.sanitizer import Sanitizer as Sanitizer
+    from dmasync.fakes import faults as faults
+    from dmasync.fakes.backend import FakeBackend as FakeBackend
+    from dmasync.fakes.device import FakeDevice as FakeDevice
+    from dmasync.fakes.faults import Fault as Fault
+    from dmasync.fakes.injector import FaultInjector as FaultInjector
+    from dmasync.fakes.journal import Journal as Journal
+    from dmasync.fakes.journal import Transition as Transition
+    from dmasync.fakes.kernel import FakeFence as FakeFence
+    from dmasync.fakes.kernel import FakeKernel as FakeKernel
+    from dmasync.fakes.noncoherent import NoncoherentMemory as NoncoherentMemory
+    from dmasync.fakes.recorder import Recorder as Recorder
+    from dmasync.fakes.sanitizer import Finding as Finding
+    from dmasync.fakes.sanitizer import Sanitizer as Sanitizer
 
 _HOMES = {
-    "FakeBackend": "fakes.backend",
-    "FakeDevice": "fakes.device",
-    "FakeFence": "fakes.kernel",
-    "FakeKernel": "fakes.kernel",
-    "Fault": "fakes.faults",
-    "FaultInjector": "fakes.injector",
-    "Finding": "fakes.sanitizer",
-    "Journal": "fakes.journal",
-    "NoncoherentMemory": "fakes.noncoherent",
-    "Recorder": "fakes.recorder",
-    "Sanitizer": "fakes.sanitizer",
+    "FakeBackend": "dmasync.fakes.backend",
+    "FakeDevice": "dmasync.fakes.device",
+    "FakeFence": "dmasync.fakes.kernel",
+    "FakeKernel": "dmasync.fakes.kernel",
+    "Fault": "dmasync.fakes.faults",
+    "FaultInjector": "dmasync.fakes.injector",
+    "Finding": "dmasync.fakes.sanitizer",
+    "Journal": "dmasync.fakes.journal",
+    "NoncoherentMemory": "dmasync.fakes.noncoherent",
+    "Recorder": "dmasync.fakes.recorder",
+    "Sanitizer": "dmasync.fakes.sanitizer",
     "Step": "dmasync",
-    "Transition": "fakes.journal",
+    "Transition": "dmasync.fakes.journal",
 }
 
 __all__ = [*sorted(_HOMES), "faults"]
@@ -46,10 +46,10 @@ __all__ = [*sorted(_HOMES), "faults"]
 
 def __getattr__(name: str) -> Any:
     if name == "faults":
-        return importlib.import_module("fakes.faults")
+        return importlib.import_module("dmasync.fakes.faults")
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'fakes' has no attribute {name!r}")
+        raise AttributeError(f"module 'dmasync.fakes' has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from fakes.lines import LINE, Span
+from dmasync.fakes.lines import LINE, Span
 
 
 class Adversary:

@@ -10,14 +10,14 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fakes.adversary import Adversary
-from fakes.arguments import listed
-from fakes.faults import Fault
-from fakes.injector import FaultInjector
-from fakes.journal import Event
-from fakes.kernel import FakeKernel
-from fakes.kernel.memory import BufferMemory, Run
-from fakes.recorder import Recorder
+from dmasync.fakes.adversary import Adversary
+from dmasync.fakes.arguments import listed
+from dmasync.fakes.faults import Fault
+from dmasync.fakes.injector import FaultInjector
+from dmasync.fakes.journal import Event
+from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.memory import BufferMemory, Run
+from dmasync.fakes.recorder import Recorder
 
 _KERNEL_OPTIONS = frozenset(inspect.signature(FakeKernel).parameters) - {"providers", "coherent", "profile"}
 
@@ -28,10 +28,10 @@ class FakeBackend(Recorder):
     *providers* are the nodes that exist (default: all), *faults* the plans that are in force from the start, *profile*
     the kernel release that is imitated; other *kernel_options* go to FakeKernel.
 
-    With *coherent* False, CPU and devices see each buffer through views of their own (fakes.noncoherent), and *seed*
-    feeds the adversary that moves cache lines where a real cache may; None keeps it still. With *watch* the memory
-    tells the journal which bytes were touched where they should not be, and *stacks* are taken for each call, as a
-    Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
+    With *coherent* False, CPU and devices see each buffer through views of their own (dmasync.fakes.noncoherent), and
+    *seed* feeds the adversary that moves cache lines where a real cache may; None keeps it still. With *watch* the
+    memory tells the journal which bytes were touched where they should not be, and *stacks* are taken for each call, as
+    a Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FakeBackend(Recorder):
         if unknown:
             others = ", ".join(sorted(_KERNEL_OPTIONS))
             raise TypeError(f"FakeBackend has no option {unknown[0]!r}: those of the kernel are {others}")
-        plans = listed(faults, "faults", "plans of fakes.faults")
+        plans = listed(faults, "faults", "plans of dmasync.fakes.faults")
         if providers is not None:
             providers = listed(providers, "providers", "paths or Provider objects")
         self.seed = seed
@@ -84,11 +84,11 @@ class FakeBackend(Recorder):
     def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
         observer = self.observe if self._watch else None
         if self.kernel.coherent:
-            from fakes.watched import WatchedMemory
+            from dmasync.fakes.watched import WatchedMemory
 
             memory: BufferMemory = WatchedMemory(runs, observer)
         else:
-            from fakes.noncoherent import NoncoherentMemory
+            from dmasync.fakes.noncoherent import NoncoherentMemory
 
             memory = NoncoherentMemory(runs, observer, Adversary(self.seed, next(self._numbers)))
         self._memories.add(memory)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from fakes.arguments import number_of
-from fakes.kernel import FakeFence
-from fakes.layers import find
-from fakes.watched import WatchedMemory
+from dmasync.fakes.arguments import number_of
+from dmasync.fakes.kernel import FakeFence
+from dmasync.fakes.layers import find
+from dmasync.fakes.watched import WatchedMemory
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class FakeDevice:
         Its fence is put on the buffers that it *reads* and *writes*: START on those waits for it.
         """
         job = Job(work, FakeFence(self.name, "dma"))
-        from fakes.kernel.reservation import Usage
+        from dmasync.fakes.kernel.reservation import Usage
 
         for buffers, usage in ((reads, Usage.READ), (writes, Usage.WRITE)):
             for buffer in buffers:

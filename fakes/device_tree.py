@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from fakes.kernel.nodes import DEFAULT_NODES
+from dmasync.fakes.kernel.nodes import DEFAULT_NODES
 
 if TYPE_CHECKING:
-    from fakes.backend import FakeBackend
+    from dmasync.fakes.backend import FakeBackend
 
 PARAMETERS: Final = "/sys/module/udmabuf/parameters"
 

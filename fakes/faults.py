@@ -23,8 +23,8 @@ from itertools import chain, repeat
 from typing import Final, Protocol
 
 from dmasync import Step, uapi
-from fakes.arguments import listed, number_of
-from fakes.layers import METHODS
+from dmasync.fakes.arguments import listed, number_of
+from dmasync.fakes.layers import METHODS
 
 __all__ = ["Delay", "Fault", "HardError", "Mix", "Storm", "error", "latency", "mix", "parse", "storm"]
 

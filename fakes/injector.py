@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dmasync import Backend, Mapping, Step, uapi
-from fakes.arguments import check_layer, listed
-from fakes.faults import IOCTLS, Fault, Verdict
-from fakes.layers import buffer_of
+from dmasync.fakes.arguments import check_layer, listed
+from dmasync.fakes.faults import IOCTLS, Fault, Verdict
+from dmasync.fakes.layers import buffer_of
 
 _SYNC = uapi.DMA_BUF_IOCTL_SYNC
 _unpack_flags = uapi.dma_buf_sync.unpack
@@ -54,7 +54,7 @@ class FaultInjector:
         self._plans: list[Fault] = []
         self._buffer_of = buffer_of(inner)
         self.ioctl = self._make_ioctl()
-        self.inject(*listed(faults, "faults", "plans of fakes.faults"))
+        self.inject(*listed(faults, "faults", "plans of dmasync.fakes.faults"))
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -72,7 +72,7 @@ class FaultInjector:
         """Add plans after those that are there."""
         for plan in faults:
             if not isinstance(plan, Fault):
-                raise TypeError(f"faults must be plans of fakes.faults, not {plan!r}")
+                raise TypeError(f"faults must be plans of dmasync.fakes.faults, not {plan!r}")
         with self._lock:
             self._plans += faults
             self.armed += [armed for armed in map(_Armed, faults) if armed.upcoming is not None]

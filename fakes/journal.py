@@ -1,7 +1,7 @@
 """Journal: what a recorder saw, and the questions a test asks of it.
 
 Attempts at ``DMA_BUF_IOCTL_SYNC`` are kept as packed rows (48 bytes each), everything else, which is rarer,
-as objects. Rows are appended by a recorder in one uninterruptible step (see fakes.layers), read by anybody.
+as objects. Rows are appended by a recorder in one uninterruptible step (see dmasync.fakes.layers), read by anybody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import chain
 from typing import IO, Any, Final, NamedTuple, overload
 
 from dmasync import Step, SyncType, uapi
-from fakes.arguments import number_of
+from dmasync.fakes.arguments import number_of
 
 INTERRUPTED: Final = -1
 """``errno`` of a call that ended with an exception that is no OSError, such as KeyboardInterrupt in a
@@ -126,7 +126,7 @@ class Event:
 
     kind: str
     """``device-read``, ``device-write``, ``cpu-access`` (between windows), ``cpu-write``, …: see
-    fakes.sanitizer."""
+    dmasync.fakes.sanitizer."""
     buffer: int
     ranges: tuple[tuple[int, int], ...]
     """(offset, length) in bytes."""
@@ -372,7 +372,7 @@ class Journal:
 
     def timeline(self, last: int | None = None) -> str:
         """Text that a person can read: the *last* entries, or all; runs of equal refusals are one line."""
-        from fakes.timeline import text
+        from dmasync.fakes.timeline import text
 
         return text(self, last)
 
@@ -380,7 +380,7 @@ class Journal:
         """The journal as Chrome/Perfetto trace JSON: a lane a buffer, windows, attempts, errors, device
         DMA.
         """
-        from fakes.timeline import trace
+        from dmasync.fakes.timeline import trace
 
         return trace(self)
 
@@ -388,20 +388,20 @@ class Journal:
         """A lane chart: buffers as lanes, windows as bars, attempts and errors as marks, device DMA
         underneath.
         """
-        from fakes.timeline import svg
+        from dmasync.fakes.timeline import svg
 
         return svg(self)
 
     def dump(self, file: IO[str] | str | os.PathLike[str]) -> None:
-        """Write it as JSON lines (format and version in fakes.trace)."""
-        from fakes.trace import dump
+        """Write it as JSON lines (format and version in dmasync.fakes.trace)."""
+        from dmasync.fakes.trace import dump
 
         dump(self, file)
 
     @classmethod
     def load(cls, file: IO[str] | str | os.PathLike[str] | Iterable[str]) -> Journal:
         """Read what :meth:`dump` wrote, up to its last whole line. ValueError when it is no trace."""
-        from fakes.trace import load
+        from dmasync.fakes.trace import load
 
         return load(file)
 

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, Final
 
-from fakes.kernel import host
+from dmasync.fakes.kernel import host
 
 LINE: Final = 64
 """Bytes of a cache line: what Arm's big cores and x86 have."""

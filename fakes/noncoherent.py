@@ -21,11 +21,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from dmasync import SyncType
-from fakes.adversary import Adversary
-from fakes.kernel.memory import Run
-from fakes.lines import LINE, Bytes, Span, Spans, differing_blocks, differing_bytes, differing_lines, whole_lines
-from fakes.touched import AROUND
-from fakes.watched import Observer, WatchedMemory
+from dmasync.fakes.adversary import Adversary
+from dmasync.fakes.kernel.memory import Run
+from dmasync.fakes.lines import (
+    LINE,
+    Bytes,
+    Span,
+    Spans,
+    differing_blocks,
+    differing_bytes,
+    differing_lines,
+    whole_lines,
+)
+from dmasync.fakes.touched import AROUND
+from dmasync.fakes.watched import Observer, WatchedMemory
 
 _CHUNK: Final = 16
 _CACHE: Final = 1 << 18

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fakes.backend import FakeBackend
-    from fakes.device_tree import DeviceTree
+    from dmasync.fakes.backend import FakeBackend
+    from dmasync.fakes.device_tree import DeviceTree
 
 _FIXTURES = ("fake_dmabuf", "noncoherent_dmabuf")
 
 _MARKERS = (
-    "dmasync_faults(*plans): fault plans of fakes.faults, or their text, that fake_dmabuf starts with",
+    "dmasync_faults(*plans): fault plans of dmasync.fakes.faults, or their text, that fake_dmabuf starts with",
     "dmasync_noncoherent(seed=...): give fake_dmabuf a non-coherent memory, with that adversary seed if any",
     "dmasync_backend(**options): options for the FakeBackend behind fake_dmabuf, such as providers, profile, watch",
     "dmasync_allow(*kinds): findings that do not fail the test",
@@ -99,15 +99,15 @@ def fake_dev(request: pytest.FixtureRequest, fake_dmabuf: FakeBackend) -> Iterat
         fs = request.getfixturevalue("fs")
     except pytest.FixtureLookupError:
         pytest.fail("fake_dev needs pyfakefs: python3 -m pip install pyfakefs", pytrace=False)
-    from fakes.device_tree import DeviceTree
+    from dmasync.fakes.device_tree import DeviceTree
 
     with DeviceTree(fs, fake_dmabuf) as tree:
         yield tree
 
 
 def _backend(request: pytest.FixtureRequest, coherent: bool, memory: dict[str, Any]) -> Iterator[FakeBackend]:
-    from fakes.backend import FakeBackend
-    from fakes.faults import parse
+    from dmasync.fakes.backend import FakeBackend
+    from dmasync.fakes.faults import parse
 
     node = request.node
     options: dict[str, Any] = {"coherent": coherent, "stacks": True}
@@ -136,7 +136,7 @@ _FAILED = pytest.StashKey[bool]()
 def _findings(node: pytest.Item, backend: FakeBackend, leaks: bool = True) -> list[Any]:
     import gc
 
-    from fakes.sanitizer import Sanitizer
+    from dmasync.fakes.sanitizer import Sanitizer
 
     allowed = {kind for marker in node.iter_markers("dmasync_allow") for kind in marker.args}
     sanitizer = Sanitizer(backend, allow=allowed, leaks=leaks)

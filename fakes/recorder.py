@@ -13,17 +13,17 @@ from types import CodeType
 from typing import Any, Final
 
 from dmasync import Backend, Mapping, uapi
-from fakes.arguments import check_layer
-from fakes.injector import FaultInjector
-from fakes.journal import HEAD, INTERRUPTED, NO_BUFFER, NO_FLAGS, ROW, TAIL, Call, Event, Journal
-from fakes.layers import buffer_of
+from dmasync.fakes.arguments import check_layer
+from dmasync.fakes.injector import FaultInjector
+from dmasync.fakes.journal import HEAD, INTERRUPTED, NO_BUFFER, NO_FLAGS, ROW, TAIL, Call, Event, Journal
+from dmasync.fakes.layers import buffer_of
 
 _SYNC: Final = uapi.DMA_BUF_IOCTL_SYNC
 _STACK_DEPTH: Final = 24
 
 # Endless iterators, stepped in C: taking the time, and packing the end of a row, that way lets no signal
-# handler in between a call's success and its record. See fakes.layers. (A loop over one call has one turn, or the call
-# raises: such a loop does not end by itself.)
+# handler in between a call's success and its record. See dmasync.fakes.layers. (A loop over one call has one turn, or
+# the call raises: such a loop does not end by itself.)
 _TICKS: Final[Iterator[int]] = iter(time.monotonic_ns, None)
 _ERRNOS: Final = 1200  # EDQUOT on mips is the largest: 1133
 _TAILS: Final = [map(TAIL.pack, _TICKS, repeat(code)) for code in range(_ERRNOS)]

@@ -1,4 +1,6 @@
-"""Runs a Python program with a recorder underneath its default backend: ``python -m fakes.recording TRACE PROGRAM …``.
+"""Runs a Python program with a recorder underneath its default backend.
+
+``python -m dmasync.fakes.recording TRACE PROGRAM …``
 
 The program is not changed and need not know. The trace is written while it runs, so that one that is killed leaves
 what it did up to a moment before. A process that it forks writes to a file of its own, ``TRACE.<pid>``.
@@ -17,10 +19,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from dmasync import backend as seam
-from fakes.journal import ROW, Call
-from fakes.layers import METHODS
-from fakes.recorder import Recorder
-from fakes.trace import Writer
+from dmasync.fakes.journal import ROW, Call
+from dmasync.fakes.layers import METHODS
+from dmasync.fakes.recorder import Recorder
+from dmasync.fakes.trace import Writer
 
 _BATCH: Final = 512
 """Attempts that may be in memory only."""
@@ -130,6 +132,6 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     # Under its own name, not as __main__: that place is the program's.
-    from fakes import recording
+    from dmasync.fakes import recording
 
     recording.main(sys.argv[1:])

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any, NamedTuple
 
 from dmasync import Step
-from fakes.faults import IOCTLS
-from fakes.journal import INTERRUPTED, Call, Entry, Event, Journal, Transition, access_name
+from dmasync.fakes.faults import IOCTLS
+from dmasync.fakes.journal import INTERRUPTED, Call, Entry, Event, Journal, Transition, access_name
 
 _IOCTL_NAMES = {number: name for name, number in reversed(IOCTLS.items())}
 

@@ -16,8 +16,8 @@ import sys
 import weakref
 from typing import Final
 
-from fakes.kernel import host
-from fakes.lines import Span
+from dmasync.fakes.kernel import host
+from dmasync.fakes.lines import Span
 
 AROUND: Final = 1 << 16
 """Bytes, by address: a read fault may fill the entries of this much (fault_around_bytes of mm/memory.c)."""

@@ -8,9 +8,9 @@ Each other line is an object with one key that says what it is:
 ``{"sync": [time_ns, buffer, flags, thread, fd, stack, end_ns, errno]}``
     an attempt at START or END; buffer and flags may be null
 ``{"call": {…}}``
-    any other call: the fields of fakes.journal.Call, bytes as {"hex": …}
+    any other call: the fields of dmasync.fakes.journal.Call, bytes as {"hex": …}
 ``{"event": {…}}``
-    the fields of fakes.journal.Event
+    the fields of dmasync.fakes.journal.Event
 ``{"end": {"open_mappings": [index, …]}}``
     the last line of a trace that was written to its end: which calls, counted from 0, made mappings that were still
     there
@@ -27,7 +27,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Final
 
-from fakes.journal import NO_BUFFER, NO_FLAGS, ROW, Call, Event, Journal, Transition
+from dmasync.fakes.journal import NO_BUFFER, NO_FLAGS, ROW, Call, Event, Journal, Transition
 
 FORMAT: Final = "dmasync-trace"
 VERSION: Final = 1

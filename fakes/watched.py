@@ -1,6 +1,6 @@
 """A buffer's bytes under observation: what the CPU touches and changes, and when no window allows it.
 
-:class:`WatchedMemory` is the coherent machine with an observer; fakes.noncoherent derives the other machine
+:class:`WatchedMemory` is the coherent machine with an observer; dmasync.fakes.noncoherent derives the other machine
 from it.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from dmasync import SyncType
-from fakes.kernel import host
-from fakes.kernel.memory import BufferMemory, FakeMapping, Run
-from fakes.lines import Bytes, Span, Spans, differing_bytes, differing_lines
-from fakes.touched import Touched
+from dmasync.fakes.kernel import host
+from dmasync.fakes.kernel.memory import BufferMemory, FakeMapping, Run
+from dmasync.fakes.lines import Bytes, Span, Spans, differing_bytes, differing_lines
+from dmasync.fakes.touched import Touched
 
 Observer = Callable[[str, int, tuple[tuple[int, int], ...], str], None]
 """Called with (kind, inode, ranges, note); ranges are (offset, length) in bytes."""

@@ -251,7 +251,7 @@ def _tree(where: Path) -> Path:
     for name in ("dmasync", "fakes", "tests", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, where / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, where / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, where / name)
     return where
@@ -261,7 +261,7 @@ class Suite:
     """Runs the tests in a copy of the tree, within limits that follow from what they take without any mutation."""
 
     # Only the plugins that the tests use: loading the others takes as long as many a module's tests.
-    PLUGINS = ("pytest_timeout", "pyfakefs.pytest_plugin", "fakes.plugin")
+    PLUGINS = ("pytest_timeout", "pyfakefs.pytest_plugin", "dmasync.fakes.plugin")
     LIMITED = (
         "import resource, sys, pytest; resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}));"
         "resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds})); sys.exit(pytest.main(sys.argv[1:]))"

@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, *, fake: bool = False) -> None:
         self.is_fake = fake
         if fake:
-            from fakes import FakeBackend
+            from dmasync.fakes import FakeBackend
 
             self.backend: Any = FakeBackend()
         else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer
+from dmasync.fakes import FakeBackend
+from dmasync.fakes.journal import ROW
 from dmasync.harness.bench_measure import Operation
-from fakes import FakeBackend
-from fakes.journal import ROW
 from timed.bench import Bench
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from dmasync import DmaSyncer, Step, SyncType
+from dmasync.fakes import FaultInjector
+from dmasync.fakes.faults import Fault, Place, Verdict
 from dmasync.harness.bench_measure import Operation
-from fakes import FaultInjector
-from fakes.faults import Fault, Place, Verdict
 from timed.bench import Bench
 
 

@@ -188,7 +188,7 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
 
 def _compile(folder: Path) -> None:
     """Leave bytecode beside the sources, as Python does: a guest that compiles has another memory, and other counts."""
-    for package in (Path(dmasync.__file__).parent, folder.parent / "fakes", folder / "timed"):
+    for package in (Path(dmasync.__file__).parent, Path(dmasync.__file__).parent / "fakes", folder / "timed"):
         with contextlib.redirect_stdout(io.StringIO()):
             compileall.compile_dir(package, quiet=2)
 

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     folder = os.path.dirname(os.path.abspath(options.output))
     if not os.path.isdir(folder):
         raise CommandError(f"TRACE cannot be written: there is no folder {folder}")
-    command = [interpreter, "-m", "fakes.recording", os.path.abspath(options.output), *arguments]
+    command = [interpreter, "-m", "dmasync.fakes.recording", os.path.abspath(options.output), *arguments]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # or the folder that this runs in would come first
     try:
         status = subprocess.run(command, env=environment, check=False).returncode

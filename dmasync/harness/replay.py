@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dmasync.harness.exit_status import CommandError, ExitStatus
 
 if TYPE_CHECKING:
-    from fakes.journal import Journal
-    from fakes.replay import Difference, Replay
-    from fakes.sanitizer import Finding
+    from dmasync.fakes.journal import Journal
+    from dmasync.fakes.replay import Difference, Replay
+    from dmasync.fakes.sanitizer import Finding
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
     journal = _load(options.trace)
-    from fakes.replay import Replay
-    from fakes.sanitizer import Sanitizer
+    from dmasync.fakes.replay import Replay
+    from dmasync.fakes.sanitizer import Sanitizer
 
     try:
         sanitizer = Sanitizer(journal, allow=options.allow)
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _load(path: str) -> Journal:
-    from fakes.journal import Journal
+    from dmasync.fakes.journal import Journal
 
     try:
         return Journal.load(path)

@@ -4,10 +4,10 @@
 Linux has and the fake lacks raises ``UnmodelledCallError``, which is no ``OSError``.
 """
 
-from fakes.kernel.errors import BadDescriptorError, UnmodelledCallError
-from fakes.kernel.fence import FakeFence
-from fakes.kernel.kernel import FakeKernel
-from fakes.kernel.memory import BufferMemory, FakeMapping
+from dmasync.fakes.kernel.errors import BadDescriptorError, UnmodelledCallError
+from dmasync.fakes.kernel.fence import FakeFence
+from dmasync.fakes.kernel.kernel import FakeKernel
+from dmasync.fakes.kernel.memory import BufferMemory, FakeMapping
 
 __all__ = [
     "BadDescriptorError",

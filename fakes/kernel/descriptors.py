@@ -6,8 +6,8 @@ import errno
 from contextlib import AbstractContextManager
 from typing import Any
 
-from fakes.kernel.errors import bad_descriptor, os_error
-from fakes.kernel.file import File, PathFile
+from dmasync.fakes.kernel.errors import bad_descriptor, os_error
+from dmasync.fakes.kernel.file import File, PathFile
 
 FIRST = 1 << 30
 """Far above what RLIMIT_NOFILE allows a process: no descriptor of the fake can be one of the process's

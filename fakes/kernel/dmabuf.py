@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from dmasync import uapi
 from dmasync.access import SyncType
-from fakes.kernel.errors import os_error
-from fakes.kernel.fence import unwrapped
-from fakes.kernel.file import File, is_shared
-from fakes.kernel.mapping import MAP_TYPE
-from fakes.kernel.memfd import Memfd
-from fakes.kernel.memory import BufferMemory, FakeMapping, zeroed
-from fakes.kernel.reservation import Reservation, Usage, usage_to_wait_for
-from fakes.kernel.sync_file import SyncFile
-from fakes.kernel.usermem import Argument, copy_from, copy_string, copy_to
-from fakes.kernel.waiting import WaitQueue, Waker
+from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.fence import unwrapped
+from dmasync.fakes.kernel.file import File, is_shared
+from dmasync.fakes.kernel.mapping import MAP_TYPE
+from dmasync.fakes.kernel.memfd import Memfd
+from dmasync.fakes.kernel.memory import BufferMemory, FakeMapping, zeroed
+from dmasync.fakes.kernel.reservation import Reservation, Usage, usage_to_wait_for
+from dmasync.fakes.kernel.sync_file import SyncFile
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_string, copy_to
+from dmasync.fakes.kernel.waiting import WaitQueue, Waker
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 _RW = uapi.DMA_BUF_SYNC_RW
 _flags_of = struct.Struct("=Q").unpack_from

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from fakes.kernel.waiting import Waker
+from dmasync.fakes.kernel.waiting import Waker
 
 _LOCK = threading.RLock()
 """Guards the state of all fences. Re-entrant: a signal handler may signal a fence while its thread holds

@@ -8,13 +8,13 @@ import os
 import select
 from typing import TYPE_CHECKING
 
-from fakes.kernel.errors import os_error
-from fakes.kernel.memory import FakeMapping
-from fakes.kernel.usermem import Argument
-from fakes.kernel.waiting import Waker
+from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.memory import FakeMapping
+from dmasync.fakes.kernel.usermem import Argument
+from dmasync.fakes.kernel.waiting import Waker
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 ACCESS_MODE = os.O_ACCMODE
 O_LARGEFILE = 0o740000 & ~(os.O_DIRECT | os.O_DIRECTORY | os.O_NOFOLLOW)

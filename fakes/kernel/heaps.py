@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from dmasync import uapi
-from fakes.kernel.dmabuf import CmaHeapBuffer, DmaBuf, SystemHeapBuffer
-from fakes.kernel.errors import os_error
-from fakes.kernel.file import File
-from fakes.kernel.usermem import Argument, copy_from, copy_to
+from dmasync.fakes.kernel.dmabuf import CmaHeapBuffer, DmaBuf, SystemHeapBuffer
+from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.file import File
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 _VALID_FD_FLAGS = os.O_CLOEXEC | os.O_ACCMODE
 _ULONG = (1 << 64) - 1

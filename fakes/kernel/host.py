@@ -11,7 +11,7 @@ import ctypes
 import errno
 import mmap
 
-from fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.errors import os_error
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p

@@ -7,9 +7,9 @@ import mmap
 import platform
 
 from dmasync import uapi
-from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import File, is_shared
-from fakes.kernel.memfd import HugeMemfd, Memfd
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.file import File, is_shared
+from dmasync.fakes.kernel.memfd import HugeMemfd, Memfd
 
 _TASK_SIZE = (1 << (48 if platform.machine() == "aarch64" else 47)) - 4096  # asm/processor.h
 MAP_TYPE = 0x0F

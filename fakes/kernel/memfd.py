@@ -10,13 +10,13 @@ import weakref
 from typing import TYPE_CHECKING
 
 from dmasync import uapi
-from fakes.kernel import host
-from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import O_LARGEFILE, File
-from fakes.kernel.memory import FakeMapping, Run, Store
+from dmasync.fakes.kernel import host
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.file import O_LARGEFILE, File
+from dmasync.fakes.kernel.memory import FakeMapping, Run, Store
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from dmasync.access import SyncType
-from fakes.kernel import host
+from dmasync.fakes.kernel import host
 
 _FOR_THE_HOST = mmap.MAP_SHARED | mmap.MAP_PRIVATE | 0x8000 | 0x10000  # MAP_POPULATE, MAP_NONBLOCK
 

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import O_LARGEFILE, File, PathFile
-from fakes.kernel.heaps import HeapDevice
-from fakes.kernel.udmabuf import UdmabufDevice
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.file import O_LARGEFILE, File, PathFile
+from dmasync.fakes.kernel.heaps import HeapDevice
+from dmasync.fakes.kernel.udmabuf import UdmabufDevice
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 UDMABUF = "/dev/udmabuf"
 HEAPS = "/dev/dma_heap/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from fakes.kernel.fence import Fence, FenceArray, wait_interruptibly
+from dmasync.fakes.kernel.fence import Fence, FenceArray, wait_interruptibly
 
 
 class Usage(enum.IntEnum):

@@ -8,14 +8,14 @@ import select
 from typing import TYPE_CHECKING
 
 from dmasync import uapi
-from fakes.kernel.errors import os_error
-from fakes.kernel.fence import Fence, merged, unwrapped
-from fakes.kernel.file import File
-from fakes.kernel.usermem import Argument, copy_from, copy_to
-from fakes.kernel.waiting import WaitQueue, Waker
+from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.fence import Fence, merged, unwrapped
+from dmasync.fakes.kernel.file import File
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
+from dmasync.fakes.kernel.waiting import WaitQueue, Waker
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 _NAME_LENGTH = 32
 

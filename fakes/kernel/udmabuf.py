@@ -6,12 +6,12 @@ import errno
 import struct
 
 from dmasync import uapi
-from fakes.kernel.dmabuf import UdmabufBuffer
-from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import File
-from fakes.kernel.memfd import Memfd
-from fakes.kernel.memory import Run
-from fakes.kernel.usermem import Argument, copy_from
+from dmasync.fakes.kernel.dmabuf import UdmabufBuffer
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.file import File
+from dmasync.fakes.kernel.memfd import Memfd
+from dmasync.fakes.kernel.memory import Run
+from dmasync.fakes.kernel.usermem import Argument, copy_from
 
 _ITEM = struct.Struct("=IIQQ")
 _KMALLOC_MAX = 4 << 20  # KMALLOC_MAX_SIZE; memdup_user() of more is ENOMEM before anything is read

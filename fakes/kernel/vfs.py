@@ -10,14 +10,14 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final
 
-from fakes.kernel.errors import UnmodelledCallError, os_error
-from fakes.kernel.file import File
-from fakes.kernel.memfd import Memfd
-from fakes.kernel.profile import FS_IOC_GETFSUUID
-from fakes.kernel.usermem import Argument, copy_from, copy_to, put_user
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.file import File
+from dmasync.fakes.kernel.memfd import Memfd
+from dmasync.fakes.kernel.profile import FS_IOC_GETFSUUID
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to, put_user
 
 if TYPE_CHECKING:
-    from fakes.kernel.kernel import FakeKernel
+    from dmasync.fakes.kernel.kernel import FakeKernel
 
 FIOCLEX: Final = 0x5451
 FIONCLEX: Final = 0x5450

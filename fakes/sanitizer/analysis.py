@@ -6,8 +6,8 @@ import errno
 from dataclasses import dataclass, field
 
 from dmasync import Step, SyncType
-from fakes.journal import Call, Event, Journal, Transition, access_name
-from fakes.sanitizer.finding import Finding, Trace
+from dmasync.fakes.journal import Call, Event, Journal, Transition, access_name
+from dmasync.fakes.sanitizer.finding import Finding, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
 
@@ -32,7 +32,7 @@ class _Descriptors:
 
 
 class Analysis:
-    """See :class:`fakes.sanitizer.Sanitizer`."""
+    """See :class:`dmasync.fakes.sanitizer.Sanitizer`."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

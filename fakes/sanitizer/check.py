@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fakes.arguments import listed
-from fakes.journal import Call, Journal
-from fakes.sanitizer.analysis import Analysis
-from fakes.sanitizer.finding import KINDS, Finding
+from dmasync.fakes.arguments import listed
+from dmasync.fakes.journal import Call, Journal
+from dmasync.fakes.sanitizer.analysis import Analysis
+from dmasync.fakes.sanitizer.finding import KINDS, Finding
 
 
 class Sanitizer:

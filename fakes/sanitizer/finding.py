@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dmasync import Step
-from fakes.journal import Frame
+from dmasync.fakes.journal import Frame
 
 
 class Kind(NamedTuple):

@@ -21,7 +21,7 @@ from page_size import PAGE
 
 from dmasync import uapi
 from dmasync.backend import LINUX
-from fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel import FakeFence, FakeKernel
 
 UDMABUF = "/dev/udmabuf"
 SYSTEM_HEAP = "/dev/dma_heap/system"

@@ -63,7 +63,9 @@ def plant(mutant: Mutant, folder: Path) -> None:
     for name in ("fakes", "dmasync", "tests", "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "divergences"))
+            shutil.copytree(
+                source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "divergences")
+            )
         else:
             shutil.copy(source, folder / name)
     file = folder / "fakes" / "kernel" / mutant.file

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from fakes.kernel import UnmodelledCallError
+from dmasync.fakes.kernel import UnmodelledCallError
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_places import place_name
 from tests.conformance.search_program import (

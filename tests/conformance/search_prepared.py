@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakes.kernel import UnmodelledCallError
+from dmasync.fakes.kernel import UnmodelledCallError
 from tests.conformance.search import CHECKPOINT_EVERY, PROGRAM_STEPS, DivergenceError, Search, print_summary
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_places import place_name

@@ -23,7 +23,7 @@ from typing import Any
 
 from dmasync import uapi
 from dmasync.backend import LINUX
-from fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel import FakeFence, FakeKernel
 from tests.conformance.search_memory import Arena
 from tests.conformance.vgem import Vgem
 

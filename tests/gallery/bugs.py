@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dmasync import DmaSyncer, DmaSyncerGroup, Step, SyncType, uapi
-from fakes import faults
+from dmasync.fakes import faults
 from tests.gallery.lab import DONE, END, RAW, READ, RW, SIZE, START, WRITE, Lab, Outcome
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dmasync import DmaBuf, DmaBufAllocator, DmaBufAllocatorFlag, uapi
-from fakes import FakeBackend, FakeDevice, Finding, Sanitizer
+from dmasync.fakes import FakeBackend, FakeDevice, Finding, Sanitizer
 
 SIZE = 16384
 RAW = bytes(range(1, 129)) * (SIZE // 128)

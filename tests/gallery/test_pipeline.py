@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmasync import Step, SyncType, uapi
-from fakes import Finding, Sanitizer
+from dmasync.fakes import Finding, Sanitizer
 
 pytest.importorskip("numpy", reason="the pipeline debayers with numpy")
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from dmasync import DmaSyncError, Step, cli
+from dmasync.fakes import faults
 from dmasync.harness import bench_run
 from dmasync.harness.bench_run import Request, run_suites
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.rows import COMPARED_FACTS
 from dmasync.harness.rows_file import Run, load_run
-from fakes import faults
 
 SUITES = bench_run.suites_folder()
 NAMES = Path(__file__).parent / "bench_row_names.txt"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dmasync import uapi
-from fakes import FakeBackend
+from dmasync.fakes import FakeBackend
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "single_calls.py"
 

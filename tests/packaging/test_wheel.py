@@ -49,13 +49,13 @@ def python(wheel, tmp_path_factory):
     return interpreter
 
 
-def test_the_wheel_has_both_packages_their_types_and_templates_and_no_tests(wheel):
+def test_the_wheel_has_one_package_its_types_and_templates_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("dmasync/py.typed", "fakes/py.typed", "dmasync/syncer.py", "fakes/kernel/kernel.py"):
+    for name in ("dmasync/py.typed", "dmasync/fakes/py.typed", "dmasync/syncer.py", "dmasync/fakes/kernel/kernel.py"):
         assert name in names
     assert any(name.startswith("dmasync/harness/templates/") for name in names)
     roots = {name.partition("/")[0] for name in names}
-    assert {root for root in roots if not root.endswith(".dist-info")} == {"dmasync", "fakes"}
+    assert {root for root in roots if not root.endswith(".dist-info")} == {"dmasync"}
 
 
 def test_the_library_needs_nothing_else(wheel, python, tmp_path):
@@ -80,7 +80,8 @@ def test_the_library_needs_nothing_else(wheel, python, tmp_path):
 
 def test_the_fake_works_where_nothing_else_is_installed(python, tmp_path):
     program = (
-        "import fakes, dmasync\n"
+        "import dmasync\n"
+        "from dmasync import fakes\n"
         "backend = fakes.FakeBackend()\n"
         "flags = dmasync.DmaBufAllocatorFlag.UDMABUF\n"
         "with dmasync.DmaBufAllocator(flags, backend=backend) as allocator, allocator.alloc('x', 4096) as buffer:\n"
@@ -102,4 +103,4 @@ def test_the_pytest_plugin_is_registered(wheel):
     entry_points = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "[pytest11]" in text
-    assert "dmasync = fakes.plugin" in text
+    assert "dmasync = dmasync.fakes.plugin" in text

@@ -6,7 +6,7 @@ import pytest
 from signal_storm import open_files, storm
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
-from fakes import FakeBackend
+from dmasync.fakes import FakeBackend
 
 __all__ = ["backend", "buffer", "buffers", "open_files", "storm"]
 

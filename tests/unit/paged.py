@@ -7,8 +7,8 @@ from typing import Any
 from page_size import PAGE
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
-from fakes import FakeBackend
-from fakes.kernel import FakeKernel
+from dmasync.fakes import FakeBackend
+from dmasync.fakes.kernel import FakeKernel
 
 
 def fake_kernel(**options: Any) -> FakeKernel:

@@ -19,7 +19,7 @@ from dmasync import (
     Provider,
     uapi,
 )
-from fakes import faults
+from dmasync.fakes import faults
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
 PATHS = [provider.path for provider in DEFAULT_PROVIDERS]

@@ -24,10 +24,10 @@ from dmasync import (
     SyncType,
 )
 from dmasync.descriptor import Descriptor
+from dmasync.fakes import faults
 from dmasync.lane import Grip, Lane, Terms
 from dmasync.share import Share
 from dmasync.window import Ledger
-from fakes import faults
 
 START, END = Step.START, Step.END
 

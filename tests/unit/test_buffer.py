@@ -24,7 +24,7 @@ from dmasync import (
     SyncType,
     uapi,
 )
-from fakes import FakeBackend, faults
+from dmasync.fakes import FakeBackend, faults
 
 START, END = Step.START, Step.END
 READ, WRITE, READ_WRITE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE

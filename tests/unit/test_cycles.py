@@ -17,7 +17,7 @@ from dmasync import (
     Step,
     SyncType,
 )
-from fakes import faults
+from dmasync.fakes import faults
 
 START, END = Step.START, Step.END
 

@@ -21,7 +21,7 @@ from dmasync import (
     SyncType,
 )
 from dmasync.descriptor import Descriptor, Share
-from fakes import FakeBackend
+from dmasync.fakes import FakeBackend
 
 
 class Closing(LinuxBackend):

@@ -17,7 +17,7 @@ from dmasync import (
     RetryPolicy,
     SyncType,
 )
-from fakes import faults
+from dmasync.fakes import faults
 
 
 @pytest.fixture

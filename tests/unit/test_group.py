@@ -23,7 +23,7 @@ from dmasync import (
     Step,
     SyncType,
 )
-from fakes import FakeBackend, faults
+from dmasync.fakes import FakeBackend, faults
 
 START, END = Step.START, Step.END
 READ, WRITE, READ_WRITE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE

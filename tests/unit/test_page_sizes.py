@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dmasync import AllocationError, DmaBufAllocator, DmaBufAllocatorFlag
-from fakes import FakeBackend
+from dmasync.fakes import FakeBackend
 
 ROOT = Path(__file__).parents[2]
 SUITES = ("tests/unit/test_allocator.py", "tests/unit/fake_kernel", "tests/conformance")

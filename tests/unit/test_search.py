@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fakes.kernel import FakeKernel
+from dmasync.fakes.kernel import FakeKernel
 from tests.conformance import search, search_prepared
 from tests.conformance.mutants import ROOT
 from tests.conformance.mutants_list import MUTANTS, Mutant

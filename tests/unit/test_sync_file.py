@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from dmasync import SyncFile, SyncType
-from fakes import FakeFence, faults
+from dmasync.fakes import FakeFence, faults
 
 
 @pytest.fixture

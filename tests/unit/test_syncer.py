@@ -27,8 +27,8 @@ from dmasync import (
     SyncType,
     uapi,
 )
+from dmasync.fakes import FakeBackend, faults
 from dmasync.source import BORROWED
-from fakes import FakeBackend, faults
 
 START, END = Step.START, Step.END
 

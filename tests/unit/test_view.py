@@ -9,7 +9,7 @@ import gc
 import pytest
 
 from dmasync import SyncType
-from fakes import faults
+from dmasync.fakes import faults
 
 
 def test_the_view_is_dead_though_the_start_was_refused_and_that_only_logged(buffer, backend):

@@ -16,8 +16,8 @@ from dmasync import (
     Step,
     SyncType,
 )
+from dmasync.fakes import faults
 from dmasync.window import attach
-from fakes import faults
 
 END = Step.END
 

@@ -25,8 +25,8 @@ from typing import Any, Protocol
 
 from dmasync import DmaSyncer, DmaSyncTimeout, RetryPolicy, Step, SyncType, uapi
 from dmasync.backend import LinuxBackend
-from fakes import Recorder
-from fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes import Recorder
+from dmasync.fakes.kernel import FakeFence, FakeKernel
 from tests.conformance.vgem import Vgem
 
 TICK_SECONDS = 0.001

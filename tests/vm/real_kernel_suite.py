@@ -40,7 +40,7 @@ from dmasync import (
     SyncType,
     uapi,
 )
-from fakes import FaultInjector, Recorder, faults
+from dmasync.fakes import FaultInjector, Recorder, faults
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
 PAGE = mmap.PAGESIZE

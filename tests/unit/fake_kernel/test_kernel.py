@@ -16,7 +16,7 @@ from page_size import PAGE
 from paged import fake_kernel
 
 from dmasync import uapi
-from fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
+from dmasync.fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
 
 FIOQSIZE = 0x5460
 FIRST_FD = 1 << 30

@@ -13,7 +13,7 @@ from paged import fake_kernel
 from pyfakefs.fake_filesystem import FakeFilesystem, set_uid
 
 from dmasync import DEFAULT_PROVIDERS, uapi
-from fakes.kernel import FakeKernel, UnmodelledCallError
+from dmasync.fakes.kernel import FakeKernel, UnmodelledCallError
 
 UDMABUF, SYSTEM = "/dev/udmabuf", "/dev/dma_heap/system"
 O_PATH = 0o10000000

@@ -10,7 +10,7 @@ from page_size import PAGE
 from paged import fake_kernel
 
 from dmasync import uapi
-from fakes.kernel import FakeKernel
+from dmasync.fakes.kernel import FakeKernel
 
 HUGE = 2 << 20
 FIOQSIZE = 0x5460

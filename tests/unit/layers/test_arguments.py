@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
+from dmasync.fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
 
 PLAN = faults.storm(errno.EINTR, 1)
 
@@ -15,10 +15,10 @@ PLAN = faults.storm(errno.EINTR, 1)
     ("make", "words"),
     [
         (lambda: FakeBackend(nope=1), "FakeBackend has no option 'nope': those of the kernel are descriptor_limit, "),
-        (lambda: FakeBackend(faults=PLAN), r"faults must be a list of plans of fakes.faults, not storm\("),
+        (lambda: FakeBackend(faults=PLAN), r"faults must be a list of plans of dmasync.fakes.faults, not storm\("),
         (lambda: FakeBackend(faults=str(PLAN)), "faults must be a list of plans"),
         (lambda: FakeBackend(faults=None), "faults must be a list of plans"),
-        (lambda: FakeBackend(faults=[str(PLAN)]), "faults must be plans of fakes.faults, not 'storm"),
+        (lambda: FakeBackend(faults=[str(PLAN)]), "faults must be plans of dmasync.fakes.faults, not 'storm"),
         (lambda: FakeBackend(providers="/dev/udmabuf"), "providers must be a list of paths or Provider objects"),
         (lambda: FakeBackend(providers=5), "providers must be a list of"),
         (lambda: FaultInjector(FakeKernel(), PLAN), "faults must be a list of plans"),

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, LinuxBackend, SyncType
-from fakes import FakeBackend, FakeDevice, FakeKernel, Recorder, Sanitizer
+from dmasync.fakes import FakeBackend, FakeDevice, FakeKernel, Recorder, Sanitizer
 
 SIZE = 8192
 

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from dmasync import Step
-from fakes import faults
+from dmasync.fakes import faults
 
 PLANS = [
     faults.storm(errno.EINTR, 3),

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from dmasync import DmaSyncer, Step, SyncType, uapi
-from fakes import FakeBackend, FakeKernel, FaultInjector, Journal, Recorder, faults
-from fakes.journal import INTERRUPTED
+from dmasync.fakes import FakeBackend, FakeKernel, FaultInjector, Journal, Recorder, faults
+from dmasync.fakes.journal import INTERRUPTED
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 READ, WRITE = SyncType.READ, SyncType.WRITE
@@ -124,7 +124,7 @@ def test_a_million_interruptions_take_little_of_the_machines_memory():
 import errno, re
 from pathlib import Path
 from dmasync import DmaSyncer
-from fakes import FakeBackend, faults
+from dmasync.fakes import FakeBackend, faults
 from tests.unit.layers.test_injector import heap_buffer
 
 def most_resident():

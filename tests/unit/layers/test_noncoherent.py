@@ -8,7 +8,7 @@ import os
 import pytest
 
 from dmasync import DmaBuf, DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, SyncType, uapi
-from fakes import FakeBackend, FakeDevice, Sanitizer
+from dmasync.fakes import FakeBackend, FakeDevice, Sanitizer
 
 READ, WRITE, RW = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
 SIZE = 16384

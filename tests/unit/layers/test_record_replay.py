@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncerGroup, Step, SyncType, uapi
-from fakes import FakeBackend, FakeDevice, Journal, Recorder, faults
-from fakes.replay import Replay
+from dmasync.fakes import FakeBackend, FakeDevice, Journal, Recorder, faults
+from dmasync.fakes.replay import Replay
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 

@@ -18,9 +18,9 @@ from dmasync import (
     Step,
     SyncType,
 )
-from fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
-from fakes.journal import Event
-from fakes.sanitizer import KINDS
+from dmasync.fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
+from dmasync.fakes.journal import Event
+from dmasync.fakes.sanitizer import KINDS
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 READ, WRITE, RW = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
@@ -235,7 +235,7 @@ def test_unknown_kinds_cannot_be_allowed():
 
 
 def test_a_trace_that_was_cut_off_is_not_blamed_for_what_came_later(tmp_path):
-    from fakes import Journal
+    from dmasync.fakes import Journal
 
     backend = FakeBackend()
     fd = heap_buffer(backend)

@@ -15,10 +15,10 @@ from types import CodeType, FrameType
 import pytest
 
 from dmasync import DmaSyncer, Step, SyncType, uapi
-from fakes import FakeBackend, Sanitizer, faults
-from fakes.injector import FaultInjector
-from fakes.journal import INTERRUPTED
-from fakes.recorder import Recorder
+from dmasync.fakes import FakeBackend, Sanitizer, faults
+from dmasync.fakes.injector import FaultInjector
+from dmasync.fakes.journal import INTERRUPTED
+from dmasync.fakes.recorder import Recorder
 from tests.unit.layers.test_injector import heap_buffer
 
 SYNC = uapi.DMA_BUF_IOCTL_SYNC

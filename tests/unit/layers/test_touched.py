@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from fakes import touched
-from fakes.kernel import host
-from fakes.touched import Touched, _PageMap
+from dmasync.fakes import touched
+from dmasync.fakes.kernel import host
+from dmasync.fakes.touched import Touched, _PageMap
 
 PAGE = mmap.PAGESIZE
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType
-from fakes import FakeBackend, FakeDevice, Journal, faults
+from dmasync.fakes import FakeBackend, FakeDevice, Journal, faults
 
 
 @pytest.fixture
