@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import mmap
 
-import page_size
 import pytest
+
+pytest.register_assert_rewrite("tests.support", "tests.conformance.kernels", "tests.gallery")
+
+from tests.support import page_size  # noqa: E402 - after the line that makes its assertions show their values
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy
 import pytest
 from numpy.typing import NDArray
-from run_files import wall
 
 from dmasync.cli import main
 from dmasync.harness.gate.blocks import Timed, interleaved
@@ -18,6 +17,7 @@ from dmasync.harness.gate.verdict import Verdict
 from dmasync.harness.gate.wall import WallRow, holm, judge_wall
 from dmasync.harness.rows import RowFacts
 from dmasync.harness.rows_file import Row
+from tests.support.run_files import wall
 
 ROWS = {"t.py::a": 1e-3, "t.py::b": 2e-3, "t.py::c": 3e-3, "t.py::d": 4e-3, "t.py::e": 5e-3}
 

@@ -11,10 +11,10 @@ import types
 from pathlib import Path
 
 import pytest
-from signal_storm import restore
 
 import dmasync
 from dmasync.interrupts import guarded
+from tests.support.signal_storm import restore
 
 
 def make():

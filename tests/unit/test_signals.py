@@ -7,7 +7,6 @@ import os
 import sys
 
 import pytest
-from real_memfds import MemfdBackend, RecordingBackend
 
 from dmasync import (
     DmaBuf,
@@ -21,6 +20,7 @@ from dmasync import (
 from dmasync.acquire import Acquired
 from dmasync.backend import LINUX
 from dmasync.descriptor import Descriptor
+from tests.support.real_memfds import MemfdBackend, RecordingBackend
 
 pytestmark = [
     pytest.mark.timeout(method="thread"),
