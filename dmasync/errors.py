@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

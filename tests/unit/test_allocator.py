@@ -7,8 +7,6 @@ import gc
 import os
 
 import pytest
-from page_size import PAGE
-from paged import dma_buf_allocator, fake_backend
 from pyfakefs.helpers import set_uid
 
 from dmasync import (
@@ -20,6 +18,8 @@ from dmasync import (
     uapi,
 )
 from dmasync.fakes import faults
+from tests.support.page_size import PAGE
+from tests.support.paged import dma_buf_allocator, fake_backend
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
 PATHS = [provider.path for provider in DEFAULT_PROVIDERS]

@@ -7,7 +7,6 @@ import os
 import sys
 
 import pytest
-from real_memfds import MemfdBackend, RecordingBackend
 
 from dmasync import (
     DmaBuf,
@@ -18,6 +17,7 @@ from dmasync import (
     RetryPolicy,
     SyncType,
 )
+from tests.support.real_memfds import MemfdBackend, RecordingBackend
 
 pytestmark = [
     pytest.mark.timeout(method="thread"),

@@ -27,7 +27,7 @@ from dmasync import (
     SyncType,
     uapi,
 )
-from dmasync.fakes import FakeBackend, faults
+from dmasync.fakes import faults
 
 START, END = Step.START, Step.END
 
@@ -900,7 +900,7 @@ def test_an_argument_that_cannot_be_is_named_before_any_system_call(backend, arg
         ({"on_error": "ignore"}, ValueError),
         ({"on_error": None}, ValueError),
         ({"backend": 5}, TypeError),
-        ({"backend": object()}, TypeError),
+        ({"backend": object}, TypeError),
     ],
     ids=str,
 )
