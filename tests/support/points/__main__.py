@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import dmasync
-from tests.support.points import buffers, windows
+from tests.support.points import buffers, fakes, windows
 from tests.support.points.build import build_module, build_preload
 from tests.support.points.explore import explorer
 
@@ -33,7 +33,7 @@ def main() -> int:
         bad = False
         begun = time.monotonic()
         with explorer(points, direct=options.direct) as explore:
-            for operation in [*windows.operations(), *buffers.operations()]:
+            for operation in [*windows.operations(), *buffers.operations(), *fakes.operations()]:
                 if all(word in operation.name for word in options.words):
                     report = explore.explore(operation, span=options.pairs)
                     bad = bad or bool(report.problems)

@@ -39,6 +39,7 @@ class Operation:
     prepare: Callable[[World], Step]
     expects: type[BaseException] | None = None
     block: bool = False
+    world: type[World] = World
 
 
 @dataclass
@@ -127,7 +128,7 @@ class Explorer:
     def _run(
         self, operation: Operation, places: tuple[int, ...], raises: type[BaseException], report: Report
     ) -> tuple[int, int]:
-        world = World(self._points, direct=self._direct)
+        world = operation.world(self._points, direct=self._direct)
         step: Step | None = operation.prepare(world)
         looks, where, error = self._points.run(_SIGNAL, step, raises, places)
         raised = len(where)
@@ -175,7 +176,9 @@ def _judged(answer: str, ignored: list[str], raised: int, expects: type[BaseExce
         return [*strange, f"raised {answer}"]
     if not raised:
         wanted = "expected" if expects else ""
-        return [*strange, f"raised {answer or 'nothing'}, wanted {wanted or 'nothing'}"] if answer != wanted else strange
+        return (
+            [*strange, f"raised {answer or 'nothing'}, wanted {wanted or 'nothing'}"] if answer != wanted else strange
+        )
     if answer in ("", "expected") and not ignored:
         return [*strange, "swallowed the interruption"]
     return strange

@@ -12,6 +12,9 @@ from typing import Any
 
 from dmasync import DmaBuf, LinuxBackend, uapi
 
+Call = tuple[int, int, int, int]
+"""A SYNC: descriptor, flags, inode, errno or 0."""
+
 _AGAIN = (errno.EINTR, errno.EAGAIN)
 
 
@@ -22,17 +25,46 @@ class Kernel(LinuxBackend):
         self.ioctl = points.ioctl  # type: ignore[assignment]
 
 
+@dataclass(eq=False)
+class _Window:
+    """*given_up*: an END was refused for good. That may have ended the window for the library, or END comes again."""
+
+    fd: int
+    file: int
+    given_up: bool = False
+
+
 class World:
     """*direct*: no backend is passed, and the process's own ioctl(2) is the small kernel (see preload.c)."""
 
     def __init__(self, points: ModuleType, *, direct: bool) -> None:
         self._points = points
-        self.backend = None if direct else Kernel(points)
-        self._before = descriptors()
+        self.backend: Any = None if direct else Kernel(points)
+        self._before = self.descriptors()
         self._maps_before: int | None = None
         self._kept: list[Callable[[], object]] = []
         self._watched: list[tuple[Any, tuple[int, ...]]] = []
         points.reset()
+
+    def calls(self) -> list[Call]:
+        """The SYNCs so far, in order."""
+        return self._points.calls()  # type: ignore[no-any-return]
+
+    def strays(self) -> int:
+        """How many SYNCs came for a descriptor that was not open."""
+        return self._points.strays()  # type: ignore[no-any-return]
+
+    def descriptors(self) -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def mappings(self) -> int:
+        with open("/proc/self/maps", "rb") as lines:
+            return sum(b"/memfd:" in line for line in lines)
+
+    def forgive(self) -> None:
+        """Refuse nothing any more."""
+        for step in ("START", "END"):
+            self.refuse(step, 0, 0)
 
     def memfd(self, *, kept: bool = True) -> int:
         """A file of one page; *kept*: closed when the run is over."""
@@ -57,7 +89,7 @@ class World:
 
     def count_mappings(self) -> None:
         """The run must leave as many mappings of memfds as there are now."""
-        self._maps_before = mappings()
+        self._maps_before = self.mappings()
 
     def watch(self, window: Any, *files: int) -> None:
         """*window* must tell the truth about itself, and be good for another use once the run is over."""
@@ -80,14 +112,13 @@ class World:
     def tidy(self) -> list[str]:
         """End and use again what is watched, close what was kept; the problems that show."""
         problems = []
-        for step in ("START", "END"):
-            self.refuse(step, 0, 0)
+        self.forgive()
         for window, _ in self._watched:
             window.end()
-            before = len(self._points.calls())
+            before = len(self.calls())
             with window:
                 pass
-            if len(self._points.calls()) == before:
+            if len(self.calls()) == before:
                 problems.append("unusable: no START when used again")
         self._watched.clear()
         for call in reversed(self._kept):
@@ -99,11 +130,11 @@ class World:
         """What does not balance."""
         windows, problems = self._windows()
         problems += [f"lost: no END of {window.fd}" for window in windows if not window.given_up]
-        if self._points.strays():
+        if self.strays():
             problems.append("stray: an ioctl on a number that was closed")
-        if (now := descriptors()) != self._before:
+        if (now := self.descriptors()) != self._before:
             problems.append(f"descriptors: {now - self._before:+d}")
-        if self._maps_before is not None and (now := mappings()) != self._maps_before:
+        if self._maps_before is not None and (now := self.mappings()) != self._maps_before:
             problems.append(f"mappings: {now - self._maps_before:+d}")
         return problems
 
@@ -111,7 +142,7 @@ class World:
         """The windows without an END that succeeded, and each END that was none of the window opened last."""
         windows: list[_Window] = []
         problems = []
-        for fd, flags, file, code in self._points.calls():
+        for fd, flags, file, code in self.calls():
             if not flags & uapi.DMA_BUF_SYNC_END:
                 if not code:
                     windows.append(_Window(fd, file))
@@ -126,21 +157,3 @@ class World:
             elif code not in _AGAIN:
                 same[-1].given_up = True
         return windows, problems
-
-
-@dataclass(eq=False)
-class _Window:
-    """*given_up*: an END was refused for good. That may have ended the window for the library, or END comes again."""
-
-    fd: int
-    file: int
-    given_up: bool = False
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def mappings() -> int:
-    with open("/proc/self/maps", "rb") as lines:
-        return sum(b"/memfd:" in line for line in lines)
