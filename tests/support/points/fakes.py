@@ -1,8 +1,9 @@
-"""The operations on the fake kernel and its layers: what the journal says must be what the kernel did."""
+"""Windows on the fake kernel and its layers: the journal must show an END for each START."""
 
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -92,28 +93,6 @@ def _access(world: World) -> Step:
     return step
 
 
-def _dup(world: World) -> Step:
-    buffer = world.buffer()
-
-    def step() -> None:
-        buffer.dup().close()
-
-    return step
-
-
-def _alloc(flag: DmaBufAllocatorFlag) -> Callable[[World], Step]:
-    def prepare(world: World) -> Step:
-        allocator = DmaBufAllocator(flag, backend=world.backend)
-        world.afterwards(allocator.close)
-
-        def step() -> None:
-            allocator.alloc("points", 4096).close()
-
-        return step
-
-    return prepare
-
-
 def _with_plans(prepare: Callable[[World], Step], *plans: Any) -> Callable[[World], Step]:
     def prepared(world: World) -> Step:
         step = prepare(world)
@@ -125,6 +104,11 @@ def _with_plans(prepare: Callable[[World], Step], *plans: Any) -> Callable[[Worl
 
 
 def operations() -> Iterator[Operation]:
+    """Windows alone: a layer's close() is Python, and may be interrupted before it reaches the kernel beneath."""
+    if sys.version_info[:2] == (3, 14):
+        # There an exception can come between a lock and its with block (cpython gh-148874), which leaves it locked.
+        return
+
     def on_the_fake(name: str, prepare: Callable[[World], Step], *, block: bool = False) -> Operation:
         return Operation(f"FakeBackend: {name}", prepare, block=block, world=FakeWorld)
 
@@ -133,6 +117,3 @@ def operations() -> Iterator[Operation]:
         storm = _with_plans(prepare, faults.storm(errno.EINTR, 2))
         yield on_the_fake(f"{name}, START interrupted twice", storm, block=True)
     yield on_the_fake("DmaSyncer reused", _reused, block=True)
-    yield on_the_fake("DmaBuf.dup", _dup)
-    yield on_the_fake("DmaBufAllocator.alloc, heap", _alloc(DmaBufAllocatorFlag.SYSTEM_HEAP))
-    yield on_the_fake("DmaBufAllocator.alloc, udmabuf", _alloc(DmaBufAllocatorFlag.UDMABUF))
