@@ -339,6 +339,7 @@ static enum outcome make_step(Window *self, const Target *target, unsigned step,
         if (*attempts != NULL || (*attempts = begin_attempts(self)) != NULL)
             failure = PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer, target->file->fd, flags);
         Py_DECREF(answer);
+        *said = NULL; /* what was refused, and then succeeds, has said nothing */
         if (failure == NULL)
             break;
         if (failure != Py_None) {
