@@ -1,4 +1,4 @@
-"""The table: ``python -m tests.support.points [--pairs SPAN] [--direct] [WORD …]``, of the operations with each WORD."""
+"""The table of the operations with each WORD: ``python -m tests.support.points [--pairs SPAN] [--direct] [WORD …]``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> int:
             _again_with(build_preload(Path(tempfile.mkdtemp())))
         points = build_module(Path(folder))
         compiled = getattr(dmasync, "compiled", False)
-        print(f"CPython {platform.python_version()}, compiled: {compiled}, direct: {options.direct}")
+        _say(f"CPython {platform.python_version()}, compiled: {compiled}, direct: {options.direct}")
         bad = False
         begun = time.monotonic()
         with explorer(points, direct=options.direct) as explore:
@@ -37,14 +37,19 @@ def main() -> int:
                 if all(word in operation.name for word in options.words):
                     report = explore.explore(operation, span=options.pairs)
                     bad = bad or bool(report.problems)
-                    print(report, flush=True)
-        print(f"{time.monotonic() - begun:.1f} s")
+                    _say(report)
+        _say(f"{time.monotonic() - begun:.1f} s")
     return int(bad)
+
+
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _again_with(library: Path) -> None:
     environment = os.environ | {"LD_PRELOAD": str(library), _PRELOADED: "1"}
-    os.execve(sys.executable, [sys.executable, "-m", "tests.support.points", *sys.argv[1:]], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "tests.support.points", *sys.argv[1:]], environment)  # noqa: S606
 
 
 if __name__ == "__main__":

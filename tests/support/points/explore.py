@@ -140,7 +140,6 @@ class Explorer:
         gc.collect()
         ignored = [_kind(one.exc_value, None, raises) for one in self.unraisable]
         self.unraisable.clear()
-        gc.collect()
         problems += _judged(answer, ignored, raised, operation.expects)
         problems += world.tidy()
         problems += world.problems()
@@ -155,7 +154,7 @@ _NO_DIGITS = str.maketrans("", "", "0123456789")
 
 
 def _kind(error: BaseException | None, expects: type[BaseException] | None, raises: type[BaseException]) -> str:
-    """ "" for none, "interrupted", "expected", "both" for an expected one with an interruption in its context."""
+    """Nothing, "interrupted", "expected", "both" for an expected one with an interruption in its context, or the error."""
     if error is None:
         return ""
     if isinstance(error, raises):

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dmasync import DmaSyncer, DmaSyncerGroup, DmaSyncError, RetryPolicy, SyncType
+from dmasync import DmaSyncer, DmaSyncerGroup, DmaSyncError, RetryPolicy, SyncType, uapi
 from tests.support.points.explore import Operation, Step
 from tests.support.points.world import World
 
@@ -35,6 +35,12 @@ Make = Callable[[World, dict[str, Any]], tuple[Callable[[], Any], tuple[int, ...
 
 class BodyError(Exception):
     """What the body of a window raises by itself."""
+
+
+def sync(step: str) -> tuple[int, bytearray]:
+    """Request and argument of an ioctl that makes *step*, "START" or "END", without the library."""
+    flags = uapi.DMA_BUF_SYNC_READ | (uapi.DMA_BUF_SYNC_END if step == "END" else uapi.DMA_BUF_SYNC_START)
+    return uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(flags)
 
 
 def _syncer(world: World, options: dict[str, Any]) -> tuple[Callable[[], Any], tuple[int, ...]]:
