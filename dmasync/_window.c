@@ -338,7 +338,7 @@ static enum outcome make_step(Window *self, const Target *target, unsigned step,
         PyObject *failure = NULL;
         if (*attempts != NULL || (*attempts = begin_attempts(self)) != NULL)
             failure = PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer, target->file->fd, flags);
-        Py_DECREF(answer);
+        Py_XDECREF(answer);
         *said = NULL; /* what was refused, and then succeeds, has said nothing */
         if (failure == NULL)
             break;
@@ -363,7 +363,7 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
         enum outcome outcome = make_step(self, target, SYNC_END, &attempts, &said);
         if (outcome == INTERRUPTED) {
             if (*interrupt == NULL)
-                *interrupt = Py_NewRef(said);
+                *interrupt = Py_XNewRef(said);
             if (++interrupts > MOST_INTERRUPTS) {
                 Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
                                                     target->access | SYNC_END, said, interrupts));

@@ -26,7 +26,7 @@ else:
     except ModuleNotFoundError as error:
         if error.name != "dmasync._window":
             raise
-        from dmasync._window_py import Window
+        from dmasync._window_py import File, Window
 
         compiled = False
 

@@ -154,7 +154,7 @@ _NO_DIGITS = str.maketrans("", "", "0123456789")
 
 
 def _kind(error: BaseException | None, expects: type[BaseException] | None, raises: type[BaseException]) -> str:
-    """Nothing, "interrupted", "expected", "both" for an expected one with an interruption in its context, or the error."""
+    """Nothing, "interrupted", "expected", "both" for an expected one with an interruption as context, or the error."""
     if error is None:
         return ""
     if isinstance(error, raises):
