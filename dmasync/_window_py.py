@@ -40,14 +40,15 @@ class File:
         "ioctl",
         "keeps",
         "owned",
-        "windows",
+        "users",
     )
 
     def __init__(self, fd: int | None, backend: Any, owned: bool = False, keeps: object = None, /) -> None:
         self._result, self.owned = [] if fd is None else [fd], owned
         self._offset, self._argument = None, b""
         self.backend, self.ioctl, self.keeps = backend, backend.ioctl, keeps
-        self.closed, self.windows = False, 0
+        self.closed = False
+        self.users: set[object] = set()  # last: see __del__
 
     @staticmethod
     def opened(backend: Any, offset: int | None, call: Any, /, *arguments: Any) -> File:
@@ -63,6 +64,10 @@ class File:
             return self._result[0]
         return int(memoryview(self._argument)[self._offset : self._offset + 4].cast("i")[0])
 
+    @property
+    def windows(self) -> int:
+        return len(self.users)
+
     def close(self) -> None:
         self.closed = True
         self._close_if_unused()
@@ -73,13 +78,14 @@ class File:
         return self.fd
 
     def _close_if_unused(self) -> None:
-        if self.closed and self.owned and not self.windows and self._result:
+        if self.closed and self.owned and not self.users and self._result:
             fd, close = self.fd, self.backend.close
             self.owned = False  # forgotten first, closed second: the number may be another file's afterwards
             close(fd)
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "users"):  # else a signal came while it was made
+            self.close()
 
 
 class Window:
@@ -93,7 +99,8 @@ class Window:
         self._targets, self._retry, self._timed, self._log_only = (), None, False, False
         # What the kernel answered to each START, and to each END; the difference in length is how many are owed.
         self._started, self._ended = [], []
-        self._busy = self._moved = self._using = False
+        self._busy = self._moved = False
+        self._using: object = None  # what stands for this window among its files' users
         self._bytes = self._view = None
         self._made_in = _generation
         return self
@@ -122,7 +129,7 @@ class Window:
             heir._starts, heir._ends, heir._targets = self._starts, self._ends, self._targets
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
         heir._using, heir._made_in, heir._started = self._using, self._made_in, self._started
-        self._targets, self._using, self._started, self._moved, self._busy = (), False, [], True, False
+        self._targets, self._using, self._started, self._moved, self._busy = (), None, [], True, False
 
     @property
     def active(self) -> bool:
@@ -166,6 +173,7 @@ class Window:
                 return self._conclude(None, exc, *self._make_ends(said))
             self._started, self._ended = [], []
             self._stop_using_files()
+            self._busy = False
             if self._view is not None:
                 self._release_view()
             return None
@@ -176,6 +184,8 @@ class Window:
     def _start_rest(self, said: BaseException | None) -> None:
         """START every target that has not had it; *said* came in place of the first success."""
         refusal = interrupt = None
+        if len(self._started) == len(self._targets):
+            interrupt = said  # it came behind the last success
         try:
             while refusal is None and len(self._started) < len(self._targets):
                 number = len(self._started)
@@ -194,8 +204,9 @@ class Window:
             raise
 
     def _make_ends(self, said: BaseException | None) -> tuple[BaseException | None, list[Any]]:
-        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, and all errors."""
-        interrupt: BaseException | None = None
+        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, all errors."""
+        # What came behind the last success is no answer to a try.
+        interrupt = said if len(self._ended) == len(self._started) else None
         failures: list[Any] = []
         attempts: list[Any] = []
         count = 0
@@ -221,7 +232,7 @@ class Window:
                     self._ended.append(surprise)
 
     def _make_step(self, number: int, step: int, calls: Any, made: Any, attempts: Any, said: Any) -> Any:
-        """One START or END, tried as often as the policy says: None, or the error to give up with. Raises interrupts."""
+        """One START or END, tried as the policy says: None, or the error to give up with. Raises interrupts."""
         wanted = len(made) + 1
         file, access = self._targets[number]
         while True:
@@ -247,7 +258,7 @@ class Window:
         if self._made_in != _generation:
             # After a fork, what was open here is the parent's, who makes the END.
             self._made_in, self._busy, self._started, self._ended = _generation, False, [], []
-            if self._using:
+            if self._using is not None:
                 outcome.inherited()
             self._stop_using_files()
         if self._busy:
@@ -258,18 +269,18 @@ class Window:
         for file, _ in self._targets:
             if file.closed:
                 return False
+        self._using = user = object()
         for file, _ in self._targets:
-            file.windows += 1
-        self._using = True
+            file.users.add(user)
         return True
 
     def _stop_using_files(self) -> None:
-        if self._using:
-            self._using = False
+        if self._using is not None:
             for file, _ in self._targets:
-                file.windows -= 1
+                file.users.discard(self._using)
                 if file.closed:
                     file._close_if_unused()
+            self._using = None  # last: where a signal came before, the finalizer does it again
 
     def _release_view(self) -> None:
         view, self._view = self._view, None
@@ -278,5 +289,10 @@ class Window:
                 view.release()
 
     def __del__(self) -> None:
-        if self._started and self._made_in == _generation:
-            outcome.dropped(type(self).__name__, *self._make_ends(None))
+        if not hasattr(self, "_made_in"):  # a signal came while it was made
+            return
+        try:
+            if self._started and self._made_in == _generation:
+                outcome.dropped(type(self).__name__, *self._make_ends(None))
+        finally:
+            self._stop_using_files()

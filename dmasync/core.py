@@ -10,6 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+__all__ = ["File", "Window", "compiled"]
+
 compiled: Final[bool]
 """Whether dmasync/_window.c is at work; if not, dmasync/_window_py.py is, which says what it cannot promise."""
 

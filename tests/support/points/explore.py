@@ -137,9 +137,10 @@ class Explorer:
             report.late[raised] += 1
         # The frames that the exception holds have the windows.
         answer, error, step = _kind(error, operation.expects, raises), None, None
-        gc.collect()
+        _collect()
         ignored = [_kind(one.exc_value, None, raises) for one in self.unraisable]
         self.unraisable.clear()
+        _collect()
         problems += _judged(answer, ignored, raised, operation.expects)
         problems += world.tidy()
         problems += world.problems()
@@ -148,6 +149,13 @@ class Explorer:
             report.problems[kind] += 1
             report.examples.setdefault(kind, f"{places}: {' and '.join(where) or 'not interrupted'}: {problem}")
         return looks, raised
+
+
+def _collect() -> None:
+    # A finalizer may have revived what it finalized.
+    for _ in range(3):
+        if not gc.collect():
+            return
 
 
 _NO_DIGITS = str.maketrans("", "", "0123456789")
