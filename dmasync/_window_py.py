@@ -73,8 +73,7 @@ class File:
         self._close_if_unused()
 
     def release(self) -> int:
-        self.owned = False
-        self.close()
+        self.owned, self.closed = False, True
         return self.fd
 
     def _close_if_unused(self) -> None:

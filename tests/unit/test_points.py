@@ -68,6 +68,7 @@ def test_the_fakes_journal_shows_an_end_for_each_start(explore, operation):
     assert not report.problems, str(report)
 
 
+@pytest.mark.skipif(not compiled, reason="in plain Python a finalizer that is interrupted may leave a descriptor open")
 @pytest.mark.parametrize("raises", [TimeoutError, StopIteration, KeyboardInterrupt], ids=lambda kind: kind.__name__)
 @named(
     [operation for operation in ON_REAL_FILES if operation.name.endswith(("fresh", "alloc, udmabuf", "in a window"))]
@@ -152,13 +153,14 @@ class TestTheTestItself:
 
     def test_it_sees_a_block_that_is_left_open(self, explore):
         def prepare(world):
-            window = windows.DmaSyncer(world.memfd(), backend=world.backend)
-            world.afterwards(window.end)
+            number, ioctl = world.memfd(), world.backend.ioctl
+            start, end = (windows.sync(access) for access in ("START", "END"))
+            world.afterwards(lambda: world.left_open() and ioctl(number, *end))
 
             def step():
-                window.start()
+                ioctl(number, *start)
                 place()
-                window.end()
+                ioctl(number, *end)
 
             return step
 

@@ -72,13 +72,9 @@ class Report:
 @contextlib.contextmanager
 def explorer(points: ModuleType, *, direct: bool = False) -> Iterator[Explorer]:
     """The one explorer of this process: it has the signal, the collector and the hook for what finalizers raise."""
-    logger = logging.getLogger("dmasync")
-    quiet = logging.NullHandler()
-    propagate, hook, handler = logger.propagate, sys.unraisablehook, signal.signal(_SIGNAL, points.look)
+    hook, handler = sys.unraisablehook, signal.signal(_SIGNAL, points.look)
     collecting = gc.isenabled()
     explorer = Explorer(points, direct=direct)
-    logger.addHandler(quiet)
-    logger.propagate = False
     # A method in C: nothing can interrupt it.
     sys.unraisablehook = explorer.unraisable.append
     gc.collect()
@@ -94,9 +90,19 @@ def explorer(points: ModuleType, *, direct: bool = False) -> Iterator[Explorer]:
         if collecting:
             gc.enable()
         sys.unraisablehook = hook
-        logger.removeHandler(quiet)
-        logger.propagate = propagate
         signal.signal(_SIGNAL, handler if callable(handler) else signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What the library logs goes nowhere: whoever kept a record would keep the windows of its exception."""
+    logger = logging.getLogger("dmasync")
+    propagate, handlers = logger.propagate, logger.handlers
+    logger.propagate, logger.handlers = False, [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        logger.propagate, logger.handlers = propagate, handlers
 
 
 class Explorer:
@@ -109,6 +115,10 @@ class Explorer:
 
     def explore(self, operation: Operation, *, span: int = 0, raises: type[BaseException] = Tick) -> Report:
         """An exception at every place; then, with *span*, a second at each of the *span* places behind the first."""
+        with _quiet():
+            return self._explore(operation, span, raises)
+
+    def _explore(self, operation: Operation, span: int, raises: type[BaseException]) -> Report:
         report = Report(operation.name)
         for _ in range(_WARM):
             report.looks, _ = self._run(operation, (), raises, report)
