@@ -143,7 +143,7 @@ class Explorer:
         looks, where, error = self._points.run(_SIGNAL, step, raises, places)
         raised = len(where)
         problems = world.untruths()
-        if operation.block and world.left_open():
+        if operation.block and world.left_open() and raised == len(places):
             report.late[raised] += 1
         # The frames that the exception holds have the windows.
         answer, error, step = _kind(error, operation.expects, raises), None, None
