@@ -99,7 +99,7 @@ class Window:
         # What the kernel answered to each START, and to each END; the difference in length is how many are owed.
         self._started, self._ended = [], []
         self._busy = self._moved = False
-        self._using: object = None  # what stands for this window among its files' users
+        self._using = None  # what stands for this window among its files' users
         self._bytes = self._view = None
         self._made_in = _generation
         return self
