@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from dmasync import backend as seam
 from dmasync.fakes.journal import ROW, Call
-from dmasync.fakes.layers import METHODS
-from dmasync.fakes.recorder import Recorder
-from dmasync.fakes.trace import Writer
+from dmasync.fakes.journal.json_lines import Writer
+from dmasync.fakes.layers.beneath import METHODS
+from dmasync.fakes.layers.recorder import Recorder
 
 _BATCH: Final = 512
 """Attempts that may be in memory only."""

@@ -6,7 +6,9 @@ import errno
 from dataclasses import dataclass, field
 
 from dmasync import Step, SyncType
-from dmasync.fakes.journal import Call, Event, Journal, Transition, access_name
+from dmasync.fakes.journal import Call, Event, Journal, Transition
+from dmasync.fakes.journal.windows import ended_by
+from dmasync.fakes.journal.words import access_name
 from dmasync.fakes.sanitizer.finding import Finding, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
@@ -102,7 +104,8 @@ class Analysis:
 
     def _end(self, entry: Transition, buffer: _Buffer) -> None:
         windows = buffer.windows
-        if not windows:
+        place = ended_by(entry.access, entry.thread, windows)
+        if place is None:
             before = () if buffer.last is None else (self._edge(buffer.last),)
             self._found.append(
                 Finding(
@@ -114,10 +117,6 @@ class Analysis:
                 )
             )
             return
-        same = [place for place, start in enumerate(windows) if start.access == entry.access]
-        # Of equal ones, the one that this thread opened, or else the latest.
-        mine = [place for place in same if windows[place].thread == entry.thread]
-        place = (mine or same or [len(windows) - 1])[-1]
         start = windows.pop(place)
         if place < buffer.inherited:
             buffer.inherited -= 1

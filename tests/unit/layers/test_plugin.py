@@ -227,7 +227,7 @@ import sys
 
 def test_it():
     ours = sorted(name for name in sys.modules if name.startswith(("dmasync.fakes", "dmasync.harness", "fakes")))
-    assert ours == ["dmasync.fakes", "dmasync.fakes.plugin"]
+    assert ours == ["dmasync.fakes", "dmasync.fakes.pytest_plugin"]
 """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync").assert_outcomes(passed=1)
