@@ -1,6 +1,6 @@
 """The fake kernel and the layers that compose over it or over a real one, for tests of dma-buf code.
 
-===================== =============================================================================
+===================== ========================================================================
 ``kernel/``           answers as Linux does
 ``memory/``           what lies behind the kernel's buffers: coherent, watched or non-coherent bytes
 ``layers/``           inject faults, record calls
@@ -14,7 +14,8 @@
 ``replay.py``         plays a trace to the fake kernel
 ``arguments.py``      what arguments are refused with
 ``ioctls.py``         the kernel's names of ioctls
-===================== =============================================================================
+``uninterrupted.py``  keeps a success from being turned into an exception by a signal handler
+===================== ========================================================================
 
 The library never imports this package; this package imports the library, never the harness.
 

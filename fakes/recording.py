@@ -23,6 +23,7 @@ from dmasync.fakes.journal import ROW, Call
 from dmasync.fakes.journal.json_lines import Writer
 from dmasync.fakes.layers.beneath import METHODS
 from dmasync.fakes.layers.recorder import Recorder
+from dmasync.fakes.uninterrupted import completed
 
 _BATCH: Final = 512
 """Attempts that may be in memory only."""
@@ -59,7 +60,7 @@ class TracingRecorder(Recorder):
             if len(rows) >= limit:
                 limit = len(rows) + _BATCH * ROW.size
                 self.flush()
-            for result in map(plain, (fd,), (request,), (arg,)):
+            for result in completed(plain, ((fd, request, arg),)):
                 return result
             raise AssertionError  # pragma: no cover - map of one call yields it
 

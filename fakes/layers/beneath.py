@@ -1,11 +1,4 @@
-"""What the layers have in common: finding what lies beneath them, and naming a buffer through any descriptor.
-
-How a layer keeps a success from turning into an exception: CPython runs signal handlers after calls, at the
-entry of Python functions and at backward jumps, but not while ``for result in map(call, …)`` steps its
-iterator in C and enters the body. So the body is reached exactly when the inner call succeeded, and a body
-without calls, backward jumps or conditions cannot be interrupted: the exception waits until the caller has
-the result.
-"""
+"""What the layers have in common: finding what lies beneath them, and naming a buffer through any descriptor."""
 
 from __future__ import annotations
 
@@ -70,17 +63,6 @@ def buffer_of(backend: Backend) -> BufferOf:
             innermost = innermost.inner
         return buffer_of_file if isinstance(innermost, LinuxBackend) else _itself
 
-    files = getattr(getattr(getattr(found, "__self__", None), "descriptors", None), "files", None)
-    if isinstance(files, dict):
-        # The fake kernel's own table: every recorded edge asks, and the way through three calls is a third of its cost.
-        def buffer_of_fake(fd: int) -> int | None:
-            try:
-                return files[fd].ino  # type: ignore[no-any-return]
-            except (KeyError, AttributeError):
-                return None
-
-        return buffer_of_fake
-
     def buffer_of_kernel(fd: int) -> int | None:
         try:
             buffer = found(fd)
@@ -89,6 +71,16 @@ def buffer_of(backend: Backend) -> BufferOf:
         return buffer if isinstance(buffer, int) else buffer.ino
 
     return buffer_of_kernel
+
+
+def fake_files(backend: Backend) -> dict[int, Any] | None:
+    """The open files of the fake kernel beneath *backend*, by descriptor; None where there is no fake kernel.
+
+    Only a dma-buf has an ``ino``, which names it.
+    """
+    kernel = getattr(find(backend, "buffer_of"), "__self__", None)
+    files = getattr(getattr(kernel, "descriptors", None), "files", None)
+    return files if isinstance(files, dict) else None
 
 
 def _itself(fd: int) -> int:

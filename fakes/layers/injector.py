@@ -13,6 +13,7 @@ from dmasync.fakes.arguments import check_layer, listed
 from dmasync.fakes.ioctls import IOCTLS
 from dmasync.fakes.layers.beneath import buffer_of
 from dmasync.fakes.layers.faults import Fault, Verdict
+from dmasync.fakes.uninterrupted import completed
 
 _SYNC = uapi.DMA_BUF_IOCTL_SYNC
 _unpack_flags = uapi.dma_buf_sync.unpack
@@ -91,7 +92,16 @@ class FaultInjector:
         def ioctl(fd: int, request: int, arg: Any = 0, /) -> Any:
             if armed:
                 decide(fd, request, arg)
-            for result in map(inner_ioctl, (fd,), (request,), (arg,)):
+            for result in completed(
+                inner_ioctl,
+                (
+                    (
+                        fd,
+                        request,
+                        arg,
+                    ),
+                ),
+            ):
                 return result
             raise AssertionError("map of one call ended without it")  # pragma: no cover - it cannot
 
@@ -147,7 +157,15 @@ class FaultInjector:
     def open(self, path: str, flags: int, /) -> int:
         if self.armed:
             self._decide("open")
-        for fd in map(self.inner.open, (path,), (flags,)):
+        for fd in completed(
+            self.inner.open,
+            (
+                (
+                    path,
+                    flags,
+                ),
+            ),
+        ):
             return fd
         raise AssertionError  # pragma: no cover - map of one call yields it
 
@@ -159,59 +177,112 @@ class FaultInjector:
                 # The descriptor is gone whatever close(2) says: an injected error must not keep it open.
                 self.inner.close(fd)
                 raise
-        for _ in map(self.inner.close, (fd,)):
+        for _ in completed(self.inner.close, ((fd,),)):
             return
 
     def dup(self, fd: int, /) -> int:
         if self.armed:
             self._decide("dup", fd)
-        for duplicate in map(self.inner.dup, (fd,)):
+        for duplicate in completed(self.inner.dup, ((fd,),)):
             return duplicate
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def memfd_create(self, name: str, flags: int, /) -> int:
         if self.armed:
             self._decide("memfd_create")
-        for fd in map(self.inner.memfd_create, (name,), (flags,)):
+        for fd in completed(
+            self.inner.memfd_create,
+            (
+                (
+                    name,
+                    flags,
+                ),
+            ),
+        ):
             return fd
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def ftruncate(self, fd: int, length: int, /) -> None:
         if self.armed:
             self._decide("ftruncate", fd)
-        for _ in map(self.inner.ftruncate, (fd,), (length,)):
+        for _ in completed(
+            self.inner.ftruncate,
+            (
+                (
+                    fd,
+                    length,
+                ),
+            ),
+        ):
             return
 
     def add_seals(self, fd: int, seals: int, /) -> None:
         if self.armed:
             self._decide("add_seals", fd)
-        for _ in map(self.inner.add_seals, (fd,), (seals,)):
+        for _ in completed(
+            self.inner.add_seals,
+            (
+                (
+                    fd,
+                    seals,
+                ),
+            ),
+        ):
             return
 
     def get_seals(self, fd: int, /) -> int:
         if self.armed:
             self._decide("get_seals", fd)
-        for seals in map(self.inner.get_seals, (fd,)):
+        for seals in completed(self.inner.get_seals, ((fd,),)):
             return seals
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def mmap(self, fd: int, length: int, prot: int, flags: int, offset: int = 0, /) -> Mapping:
         if self.armed:
             self._decide("mmap", fd)
-        for mapping in map(self.inner.mmap, (fd,), (length,), (prot,), (flags,), (offset,)):
+        for mapping in completed(
+            self.inner.mmap,
+            (
+                (
+                    fd,
+                    length,
+                    prot,
+                    flags,
+                    offset,
+                ),
+            ),
+        ):
             return mapping
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def lseek(self, fd: int, offset: int, whence: int, /) -> int:
         if self.armed:
             self._decide("lseek", fd)
-        for position in map(self.inner.lseek, (fd,), (offset,), (whence,)):
+        for position in completed(
+            self.inner.lseek,
+            (
+                (
+                    fd,
+                    offset,
+                    whence,
+                ),
+            ),
+        ):
             return position
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def poll(self, fd: int, events: int, timeout_ms: int | None, /) -> int:
         if self.armed:
             self._decide("poll", fd)
-        for revents in map(self.inner.poll, (fd,), (events,), (timeout_ms,)):
+        for revents in completed(
+            self.inner.poll,
+            (
+                (
+                    fd,
+                    events,
+                    timeout_ms,
+                ),
+            ),
+        ):
             return revents
         raise AssertionError  # pragma: no cover - map of one call yields it

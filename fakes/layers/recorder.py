@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat, starmap
 from threading import get_ident
 from types import CodeType
 from typing import Any, Final
@@ -16,20 +16,17 @@ from dmasync import Backend, Mapping, uapi
 from dmasync.fakes.arguments import check_layer
 from dmasync.fakes.journal import INTERRUPTED, ROW, Call, Event, Journal
 from dmasync.fakes.journal.entries import HEAD, NO_BUFFER, NO_FLAGS, TAIL
-from dmasync.fakes.layers.beneath import buffer_of
+from dmasync.fakes.layers.beneath import buffer_of, fake_files
 from dmasync.fakes.layers.injector import FaultInjector
+from dmasync.fakes.uninterrupted import NOTHING, TICKS, completed, returns_uninterrupted, stamped
 
 _SYNC: Final = uapi.DMA_BUF_IOCTL_SYNC
+_FLAGS: Final = struct.Struct("=Q")  # struct dma_buf_sync
 _STACK_DEPTH: Final = 24
 
-# Endless iterators, stepped in C: taking the time, and packing the end of a row, that way lets no signal
-# handler in between a call's success and its record. (A loop over one call has one turn, or the call raises: such a
-# loop does not end by itself.)
-_TICKS: Final[Iterator[int]] = iter(time.monotonic_ns, None)
 _ERRNOS: Final = 1200  # EDQUOT on mips is the largest: 1133
-_TAILS: Final = [map(TAIL.pack, _TICKS, repeat(code)) for code in range(_ERRNOS)]
-_NOTHING: Final = repeat(None)
-_INTERRUPTED: Final = map(TAIL.pack, _TICKS, repeat(INTERRUPTED))
+_TAILS: Final = [stamped(TAIL.pack, code) for code in range(_ERRNOS)]
+_INTERRUPTED: Final = stamped(TAIL.pack, INTERRUPTED)
 
 
 class Recorder:
@@ -65,37 +62,51 @@ class Recorder:
         armed, untouched = self._shortcut()
         rows = self.journal.rows
         name_buffer = self._buffer_of
+        files = fake_files(self.inner)
+        plain = all(map(returns_uninterrupted, (inner_ioctl, untouched)))
         clock = time.monotonic_ns
         other = self._other_ioctl
         take_stack = self._take_stack if self._stacks else None
         pack_head = HEAD.pack
-        unpack_flags = uapi.dma_buf_sync.unpack
+        unpack_flags = _FLAGS.unpack_from
         success = _TAILS[0]
 
         def ioctl(fd: int, request: int, arg: Any = 0, /) -> Any:
             nonlocal rows
             if request != _SYNC:
-                for result in starmap(other, ((fd, request, arg),)):  # pragma: no branch - one call
+                for result in completed(other, ((fd, request, arg),)):  # pragma: no branch - one call
                     return result
             try:
                 (flags,) = unpack_flags(arg)
             except Exception:
                 flags = NO_FLAGS
             try:
-                buffer = name_buffer(fd)
-                if buffer is None:
-                    buffer = NO_BUFFER
+                if files is None:
+                    buffer = name_buffer(fd)
+                    if buffer is None:
+                        buffer = NO_BUFFER
+                else:
+                    # As name_buffer does: every attempt asks, and a call more is a good part of its cost.
+                    try:
+                        buffer = files[fd].ino
+                    except (KeyError, AttributeError):
+                        buffer = NO_BUFFER
                 stack = 0 if take_stack is None else take_stack()
                 head = pack_head(clock(), buffer, flags, get_ident(), fd, stack)
             except Exception:
                 if hasattr(fd, "fileno"):
-                    for result in starmap(ioctl, ((fd.fileno(), request, arg),)):  # pragma: no branch - one call
+                    for result in completed(ioctl, ((fd.fileno(), request, arg),)):  # pragma: no branch - one call
                         return result
                 # No descriptor at all (too large, not an int): for the layer beneath to refuse.
                 return inner_ioctl(fd, request, arg)
             try:
                 through = inner_ioctl if armed else untouched
-                for result in starmap(through, ((fd, request, arg),)):  # pragma: no branch - one call
+                if plain:
+                    result = through(fd, request, arg)
+                    for tail in success:  # pragma: no branch - endless
+                        rows += head + tail
+                        return result
+                for result in completed(through, ((fd, request, arg),)):  # pragma: no branch - one call
                     for tail in success:  # pragma: no branch - endless
                         rows += head + tail
                         return result
@@ -154,66 +165,66 @@ class Recorder:
     ) -> Any:
         calls = self.journal.calls
         try:
-            for call.result in starmap(function, (arguments,)):  # pragma: no branch - one call
+            for call.result in completed(function, (arguments,)):  # pragma: no branch - one call
                 for call.after in copies:  # pragma: no branch - one copy, or endlessly none
-                    for call.end_ns in _TICKS:  # pragma: no branch - endless
+                    for call.end_ns in TICKS:  # pragma: no branch - endless
                         call.errno = 0
                         calls += (call,)
                         return call.result
         except OSError as error:
             call.errno = error.errno
-            for call.end_ns in _TICKS:  # pragma: no branch - endless
+            for call.end_ns in TICKS:  # pragma: no branch - endless
                 calls += (call,)
                 raise
         except BaseException:
-            for call.end_ns in _TICKS:  # pragma: no branch - endless
+            for call.end_ns in TICKS:  # pragma: no branch - endless
                 calls += (call,)
                 raise
 
     def _other_ioctl(self, fd: int, request: int, arg: Any) -> Any:
         recorded = _recorded(arg)
         call = self._begun("ioctl", (fd, request, recorded), fd)
-        copies = map(bytes, (arg,)) if isinstance(recorded, bytes) else _NOTHING
-        for result in map(self._through, (call,), (self.inner.ioctl,), ((fd, request, arg),), (copies,)):
+        copies = map(bytes, (arg,)) if isinstance(recorded, bytes) else NOTHING
+        for result in completed(self._through, ((call, self.inner.ioctl, (fd, request, arg), copies),)):
             return result
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def open(self, path: str, flags: int, /) -> int:
         call = self._begun("open", (path, flags))
-        for fd in map(self._through, (call,), (self.inner.open,), (call.arguments,), (_NOTHING,)):
+        for fd in completed(self._through, ((call, self.inner.open, call.arguments, NOTHING),)):
             return fd  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def close(self, fd: int, /) -> None:
         call = self._begun("close", (fd,), fd)
-        for _ in map(self._through, (call,), (self.inner.close,), (call.arguments,), (_NOTHING,)):
+        for _ in completed(self._through, ((call, self.inner.close, call.arguments, NOTHING),)):
             return
 
     def dup(self, fd: int, /) -> int:
         call = self._begun("dup", (fd,), fd)
-        for duplicate in map(self._through, (call,), (self.inner.dup,), (call.arguments,), (_NOTHING,)):
+        for duplicate in completed(self._through, ((call, self.inner.dup, call.arguments, NOTHING),)):
             return duplicate  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def memfd_create(self, name: str, flags: int, /) -> int:
         call = self._begun("memfd_create", (name, flags))
-        for fd in map(self._through, (call,), (self.inner.memfd_create,), (call.arguments,), (_NOTHING,)):
+        for fd in completed(self._through, ((call, self.inner.memfd_create, call.arguments, NOTHING),)):
             return fd  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def ftruncate(self, fd: int, length: int, /) -> None:
         call = self._begun("ftruncate", (fd, length), fd)
-        for _ in map(self._through, (call,), (self.inner.ftruncate,), (call.arguments,), (_NOTHING,)):
+        for _ in completed(self._through, ((call, self.inner.ftruncate, call.arguments, NOTHING),)):
             return
 
     def add_seals(self, fd: int, seals: int, /) -> None:
         call = self._begun("add_seals", (fd, seals), fd)
-        for _ in map(self._through, (call,), (self.inner.add_seals,), (call.arguments,), (_NOTHING,)):
+        for _ in completed(self._through, ((call, self.inner.add_seals, call.arguments, NOTHING),)):
             return
 
     def get_seals(self, fd: int, /) -> int:
         call = self._begun("get_seals", (fd,), fd)
-        for seals in map(self._through, (call,), (self.inner.get_seals,), (call.arguments,), (_NOTHING,)):
+        for seals in completed(self._through, ((call, self.inner.get_seals, call.arguments, NOTHING),)):
             return seals  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 
@@ -222,8 +233,8 @@ class Recorder:
         calls = self.journal.calls
         mappings = self.mappings
         try:
-            for mapping in starmap(self.inner.mmap, (call.arguments,)):  # pragma: no branch - one call
-                for call.end_ns in _TICKS:  # pragma: no branch - endless
+            for mapping in completed(self.inner.mmap, (call.arguments,)):  # pragma: no branch - one call
+                for call.end_ns in TICKS:  # pragma: no branch - endless
                     call.errno = 0
                     calls += (call,)
                     # In a handler's reach again only behind the return: a mapping that cannot be referred to
@@ -236,24 +247,24 @@ class Recorder:
                         return mapping
         except OSError as error:
             call.errno = error.errno
-            for call.end_ns in _TICKS:  # pragma: no branch - endless
+            for call.end_ns in TICKS:  # pragma: no branch - endless
                 calls += (call,)
                 raise
         except BaseException:
-            for call.end_ns in _TICKS:  # pragma: no branch - endless
+            for call.end_ns in TICKS:  # pragma: no branch - endless
                 calls += (call,)
                 raise
         raise AssertionError  # pragma: no cover - starmap of one call yields it
 
     def lseek(self, fd: int, offset: int, whence: int, /) -> int:
         call = self._begun("lseek", (fd, offset, whence), fd)
-        for position in map(self._through, (call,), (self.inner.lseek,), (call.arguments,), (_NOTHING,)):
+        for position in completed(self._through, ((call, self.inner.lseek, call.arguments, NOTHING),)):
             return position  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 
     def poll(self, fd: int, events: int, timeout_ms: int | None, /) -> int:
         call = self._begun("poll", (fd, events, timeout_ms), fd)
-        for revents in map(self._through, (call,), (self.inner.poll,), (call.arguments,), (_NOTHING,)):
+        for revents in completed(self._through, ((call, self.inner.poll, call.arguments, NOTHING),)):
             return revents  # type: ignore[no-any-return]
         raise AssertionError  # pragma: no cover - map of one call yields it
 

@@ -18,9 +18,11 @@ from dmasync.fakes.kernel.files.mmap import MAP_TYPE
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_string, copy_to
 from dmasync.fakes.kernel.waiting import WaitQueue, Waker
-from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.coherent import BufferMemory, moves_bytes
 from dmasync.fakes.memory.pages import FakeMapping
+from dmasync.fakes.uninterrupted import completed
 
+_SYNC = uapi.DMA_BUF_IOCTL_SYNC
 _RW = uapi.DMA_BUF_SYNC_RW
 _flags_of = struct.Struct("=Q").unpack_from
 
@@ -51,6 +53,7 @@ class DmaBuf(File):
         self.ino = kernel.next_inode()
         self.exporter_name = exporter_name
         self.memory = memory
+        self._moves_bytes = moves_bytes(memory)
         memory.inode = self.ino
         self.size = memory.size
         self.name: bytes | None = None
@@ -76,7 +79,9 @@ class DmaBuf(File):
     # The file's operations
 
     def ioctl(self, fd: int, request: int, arg: Argument) -> int:
-        # The requests of dma-buf.c and those of the VFS do not meet: look here first, where every SYNC goes.
+        # The requests of dma-buf.c and those of the VFS do not meet: look here first, and first for SYNC.
+        if request == _SYNC:
+            return self._sync(arg)
         handler = _HANDLERS.get(request)
         if handler is not None:
             return handler(self, arg)
@@ -92,16 +97,17 @@ class DmaBuf(File):
         is_end, access, usage = edge
         if is_end:
             self.end_cpu_access(access)
-            move = self.memory.end
         else:
             self.begin_cpu_access(access)
             if self.reservation:
                 self.reservation.wait(usage)
-            # Last, although the kernel invalidates before it waits: a START that was interrupted while it waited
-            # has opened no window, and what the device writes until its fence signals must be seen.
-            move = self.memory.start
+        if not self._moves_bytes:
+            return 0
+        # Last, although the kernel invalidates before it waits: a START that was interrupted while it waited
+        # has opened no window, and what the device writes until its fence signals must be seen.
+        move = self.memory.end if is_end else self.memory.start
         # In C from the end of the move to the return: no signal handler's exception can hide that it succeeded.
-        for _ in map(move, (access,)):
+        for _ in completed(move, ((access,),)):
             return 0
         raise AssertionError  # pragma: no cover - map of one call yields it
 
@@ -190,7 +196,6 @@ class DmaBuf(File):
 
 
 _HANDLERS = {
-    uapi.DMA_BUF_IOCTL_SYNC: DmaBuf._sync,
     uapi.DMA_BUF_SET_NAME_A: DmaBuf._set_name,
     uapi.DMA_BUF_SET_NAME_B: DmaBuf._set_name,
     uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE: DmaBuf._export_sync_file,

@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FOLDERS = sorted({path.parent for path in FILES})
 
 # From the ground up: each imports what stands before it, and nothing behind it.
-ORDER = ("arguments", "ioctls", "journal", "memory", "kernel", "layers", "sanitizer", "backend")
+ORDER = ("arguments", "ioctls", "uninterrupted", "journal", "memory", "kernel", "layers", "sanitizer", "backend")
 OTHERS = frozenset({"device", "device_tree", "pytest_plugin", "recording", "replay"})
 OUTSIDE = {"pytest_plugin.py": {"pytest"}, "device_tree.py": {"pyfakefs"}}
 
