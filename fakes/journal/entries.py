@@ -47,7 +47,7 @@ class Transition(NamedTuple):
 
     @property
     def step(self) -> Step:
-        """The edge of the window."""
+        """START or END."""
         return Step.END if self.flags is not None and self.flags & uapi.DMA_BUF_SYNC_END else Step.START
 
     @property

@@ -12,14 +12,14 @@ def trace(log: Log) -> dict[str, Any]:
     """Trace Event Format: open it in Perfetto or chrome://tracing. Times are in microseconds, as the format
     wants.
 
-    One process a buffer, in it one lane a thread: windows are complete events (``ph`` X), failed attempts
-    instants (``ph`` i), device DMA a lane of its own.
+    One process a buffer, in it one track a thread: windows are complete events (``ph`` X), failed attempts
+    instants (``ph`` i), device DMA a track of its own.
     """
     begin, end = moments(log)
     events: list[dict[str, Any]] = []
     names: dict[tuple[int, int], str] = {}
 
-    def lane(buffer: int | None, thread: int, name: str) -> dict[str, int]:
+    def track(buffer: int | None, thread: int, name: str) -> dict[str, int]:
         process = 0 if buffer is None else buffer
         names.setdefault((process, thread), name)
         return {"pid": process, "tid": thread}
@@ -38,19 +38,19 @@ def trace(log: Log) -> dict[str, Any]:
                 "ts": at(start.end_ns),
                 "dur": max(0.0, at(last) - at(start.end_ns)),
                 "args": {"start": start.sequence, "end": ended.sequence if ended else None, "fd": start.fd},
-                **lane(start.buffer, start.thread, f"CPU, thread {start.thread}"),
+                **track(start.buffer, start.thread, f"CPU, thread {start.thread}"),
             }
         )
     for entry in log.attempts:
-        lanes = lane(entry.buffer, entry.thread, f"CPU, thread {entry.thread}")
+        where = track(entry.buffer, entry.thread, f"CPU, thread {entry.thread}")
         label = f"{entry.step.name} {errno_name(entry.errno)}" if entry.errno else entry.step.name
         args = {"sequence": entry.sequence, "errno": errno_name(entry.errno) if entry.errno else None}
         shape: dict[str, Any] = {"ph": "i", "s": "t", "ts": at(entry.time_ns)}
         if not entry.errno:
             shape = {"ph": "X", "ts": at(entry.time_ns), "dur": at(entry.end_ns) - at(entry.time_ns)}
-        events.append({"name": label, "cat": "attempt", "args": args, **shape, **lanes})
+        events.append({"name": label, "cat": "attempt", "args": args, **shape, **where})
     for entry in stray:
-        lanes = lane(entry.buffer, entry.thread, f"CPU, thread {entry.thread}")
+        where = track(entry.buffer, entry.thread, f"CPU, thread {entry.thread}")
         events.append(
             {
                 "name": "END without START",
@@ -58,12 +58,12 @@ def trace(log: Log) -> dict[str, Any]:
                 "ph": "i",
                 "s": "p",
                 "ts": at(entry.time_ns),
-                **lanes,
+                **where,
             }
         )
     for event in of_buffers(log):
         device = event.kind.startswith("device")
-        lanes = lane(event.buffer, -1 if device else event.thread, "device" if device else "CPU")
+        where = track(event.buffer, -1 if device else event.thread, "device" if device else "CPU")
         events.append(
             {
                 "name": event.kind,
@@ -72,11 +72,11 @@ def trace(log: Log) -> dict[str, Any]:
                 "ts": at(event.time_ns),
                 "dur": max(0.0, at(event.end_ns or event.time_ns) - at(event.time_ns)),
                 "args": {"bytes": [list(span) for span in event.ranges[:64]], "note": event.note},
-                **lanes,
+                **where,
             }
         )
     for call in log.calls:
-        lanes = lane(call.buffer, call.thread, f"CPU, thread {call.thread}")
+        where = track(call.buffer, call.thread, f"CPU, thread {call.thread}")
         events.append(
             {
                 "name": call_text(call),
@@ -84,7 +84,7 @@ def trace(log: Log) -> dict[str, Any]:
                 "ph": "X",
                 "ts": at(call.time_ns),
                 "dur": max(0.0, at(call.end_ns) - at(call.time_ns)),
-                **lanes,
+                **where,
             }
         )
     events.sort(key=lambda event: float(event["ts"]))

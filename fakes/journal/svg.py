@@ -13,18 +13,16 @@ _MARKS_DRAWN = 2000  # a chart of a million marks opens nowhere: runs of refusal
 
 
 def svg(log: Log, width: int = 1000) -> str:
-    """A lane chart as an SVG document: windows as bars, failed attempts as ticks, device DMA below each
-    lane.
-    """
+    """A chart as an SVG document: a row for each buffer, windows are bars, refusals ticks, device DMA below."""
     begin, end = moments(log)
     span = max(1, end - begin)
-    left, lane_height = 110, 46
+    left, row_height = 110, 46
     buffers = sorted(
         {entry.buffer for entry in log.attempts if entry.buffer is not None}
         | {event.buffer for event in of_buffers(log)}
     )
-    tops = {buffer: 40 + lane_height * place for place, buffer in enumerate(buffers)}
-    height = 40 + lane_height * len(buffers) + 30
+    tops = {buffer: 40 + row_height * place for place, buffer in enumerate(buffers)}
+    height = 40 + row_height * len(buffers) + 30
 
     def x(moment: int) -> float:
         return left + (width - left - 20) * (moment - begin) / span

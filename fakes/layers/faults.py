@@ -3,10 +3,10 @@
 A plan is a frozen value. It prints as the call that makes it (:func:`parse` reads that back), compares and
 hashes by what it says, and holds no state: the same plans given to two injectors refuse the same calls.
 
-``on`` names where a plan acts: ``Step.START`` or ``Step.END`` for that edge of a window, ``None`` for both,
+``on`` names where a plan acts: ``Step.START`` or ``Step.END`` for that end of a window, ``None`` for both,
 the name of a :class:`dmasync.Backend` method (``"open"``, ``"close"``, ``"mmap"``, …; ``"ioctl"`` is every
 ioctl but ``DMA_BUF_IOCTL_SYNC``), or the kernel's name of one ioctl (``"UDMABUF_CREATE"``,
-``"DMA_BUF_SET_NAME"``, …). ``buffer`` narrows an edge, or any call that takes a descriptor, to one dma-buf:
+``"DMA_BUF_SET_NAME"``, …). ``buffer`` narrows a step, or any call that takes a descriptor, to one dma-buf:
 one of its descriptors (or an object with ``fileno()``), through whichever descriptor the call then comes, or
 its identity in the journal.
 """
@@ -42,7 +42,7 @@ Verdict = int | float
 
 @dataclass(frozen=True)
 class Fault(ABC):
-    """What all plans share."""
+    """What all plans have in common."""
 
     @abstractmethod
     def verdicts(self) -> Iterator[Verdict]:

@@ -27,7 +27,7 @@ _RW = uapi.DMA_BUF_SYNC_RW
 _flags_of = struct.Struct("=Q").unpack_from
 
 # flags of struct dma_buf_sync -> (is it END, the access, whom START waits for); any other value is EINVAL.
-_EDGES = {
+_STEPS = {
     (step | access.value,): (
         bool(step),
         access,
@@ -89,12 +89,12 @@ class DmaBuf(File):
 
     def _sync(self, arg: Argument) -> int:
         if arg.__class__ is bytearray and len(arg) >= 8:
-            edge = _EDGES.get(_flags_of(arg))
+            step = _STEPS.get(_flags_of(arg))
         else:
-            edge = _EDGES.get(_flags_of(copy_from(arg, uapi.dma_buf_sync.size)))
-        if edge is None:
+            step = _STEPS.get(_flags_of(copy_from(arg, uapi.dma_buf_sync.size)))
+        if step is None:
             raise os_error(errno.EINVAL)
-        is_end, access, usage = edge
+        is_end, access, usage = step
         if is_end:
             self.end_cpu_access(access)
         else:

@@ -140,7 +140,7 @@ def test_non_coherent_memory_by_marker_and_by_fixture(run):
     result = run(NONCOHERENT)
     assert result.ret == 1
     result.assert_outcomes(passed=2, errors=2)
-    result.stdout.fnmatch_lines(["*access-outside-window*", "*mend it:*"])
+    result.stdout.fnmatch_lines(["*access-outside-window*", "*fix:*"])
 
 
 def test_seeds_multiply_the_tests_with_non_coherent_memory(run):
