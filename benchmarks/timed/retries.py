@@ -9,7 +9,7 @@ from itertools import cycle
 
 from dmasync import DmaSyncer, Step, SyncType
 from dmasync.fakes import FaultInjector
-from dmasync.fakes.faults import Fault, Place, Verdict
+from dmasync.fakes.layers.faults import Fault, Place, Verdict
 from dmasync.harness.bench_measure import Operation
 from timed.bench import Bench
 
