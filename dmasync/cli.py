@@ -1,7 +1,8 @@
 """The command ``dmasync``: finds the subcommand, calls it, turns its errors into one line and an exit status.
 
-Each subcommand is a module of :mod:`dmasync.harness` with ``configure(parser)`` and ``run(options) -> int``.
-Only the one that is called is imported, so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
+Each subcommand is a module in a package of :mod:`dmasync.harness` with ``configure(parser)`` and
+``run(options) -> int``. Only the one that is called is imported,
+so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ COMMANDS = {
     "record": "run a Python program with the recorder under its default backend",
     "replay": "run a recorded journal against the fake",
 }
+
+MODULES = {"record": "trace.record", "replay": "trace.replay"}
+"""Where a command's module is not ``command`` in the package of its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +100,7 @@ def _version() -> str:
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more
     try:
-        return importlib.import_module(f"dmasync.harness.{name}")
+        return importlib.import_module(f"dmasync.harness.{MODULES.get(name, name + '.command')}")
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("dmasync"):
             raise

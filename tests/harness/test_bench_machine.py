@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from dmasync.harness import bench_run
-from dmasync.harness.bench_measure import WALL
-from dmasync.harness.bench_run import Request, run_suites
-from dmasync.harness.bench_worker import Answers, Planner, RowImpossibleError, WorkerError
+from dmasync.harness.bench import runner
+from dmasync.harness.bench.measure import WALL
+from dmasync.harness.bench.measurers import Answers, Planner, RowImpossibleError, WorkerError
+from dmasync.harness.bench.runner import Request, run_suites
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import SilentProgress
-from dmasync.harness.rows_file import load_run
+from dmasync.harness.runs.reading import load_run
 
 NULL = "benchmarks/test_floor.py::test_null_ioctl"
 
@@ -55,9 +55,9 @@ class Phases(SilentProgress):
 @pytest.fixture(autouse=True)
 def no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel to name, a shell for a machine; the few rows that need no node are enough."""
-    monkeypatch.setattr(bench_run, "VirtualMachine", Shell)
+    monkeypatch.setattr(runner, "VirtualMachine", Shell)
     monkeypatch.setattr(
-        bench_run.kernels, "resolve", lambda name, machine, progress: SimpleNamespace(config_digest="feed")
+        runner.kernels, "resolve", lambda name, machine, progress: SimpleNamespace(config_digest="feed")
     )
     monkeypatch.setattr(Shell, "line", "{}")
     if Path("/dev/udmabuf").exists() or Path("/dev/dma_heap").exists():
@@ -105,16 +105,16 @@ def test_the_answers_are_those_of_the_same_questions(tmp_path: Path) -> None:
     plan = tmp_path / "plan"
     planner = Planner(plan)
     for size in (1, 2, 3):
-        planner.add("sync:pair", {"size": size}, WALL)
+        planner.add("sync_pair", {"size": size}, WALL)
     planner.close()
     rounds = {"rounds": [7.0], "operations": 1, "floor": 0.0, "loop": 0.0, "clock": 0.0, "facts": {}}
     given = [{"result": {"machine_info": {}}}, {"result": rounds}, {"impossible": "no such node"}]
     answers = Answers(plan.read_text().splitlines(), [json.dumps(one) for one in given])
     assert answers.host() == {"machine_info": {}}
-    assert answers.measure("sync:pair", {"size": 1}, WALL).rounds == [7.0]
+    assert answers.measure("sync_pair", {"size": 1}, WALL).rounds == [7.0]
     with pytest.raises(RowImpossibleError, match="no such node"):
-        answers.measure("sync:pair", {"size": 2}, WALL)
+        answers.measure("sync_pair", {"size": 2}, WALL)
     with pytest.raises(WorkerError, match="ended before this row"):
-        answers.measure("sync:pair", {"size": 3}, WALL)
+        answers.measure("sync_pair", {"size": 3}, WALL)
     with pytest.raises(WorkerError, match="ended before this row"):
-        answers.measure("sync:pair", {"size": 1}, WALL, {"size": 0})
+        answers.measure("sync_pair", {"size": 1}, WALL, {"size": 0})

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dmasync.harness import bench_measure
-from dmasync.harness.bench_measure import EXACT, WALL, Operation, measure
+from dmasync.harness.bench import measure as measuring
+from dmasync.harness.bench.measure import EXACT, WALL, Operation, measure
 
 CLOCK_COST = 490
 CALL_COST = 210
@@ -62,8 +62,8 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def made(cost: int, disturbances: Iterator[int] | None = None, now: int = 0) -> Machine:
         machine = Machine(cost, disturbances, now)
-        monkeypatch.setattr(bench_measure.time, "perf_counter_ns", machine.read)
-        monkeypatch.setattr(bench_measure.time, "clock_gettime_ns", machine.read_coarse)
+        monkeypatch.setattr(measuring.time, "perf_counter_ns", machine.read)
+        monkeypatch.setattr(measuring.time, "clock_gettime_ns", machine.read_coarse)
         return machine
 
     yield made
@@ -84,7 +84,7 @@ def test_the_loops_own_step_is_taken_off(machine: Any, monkeypatch: pytest.Monke
     def empty(count: int) -> None:
         clock.now += CALL_COST + 107 * count
 
-    monkeypatch.setattr(bench_measure, "_empty_loop", empty)
+    monkeypatch.setattr(measuring, "_empty_loop", empty)
     measured = measure(Operation(clock.run), EXACT)
     assert measured.loop == 107.0
     assert set(measured.rounds) == {3_946.0 - 107.0}
@@ -192,10 +192,10 @@ TURN = [18] * 51 + [23] + [0] * 31 + [67]
 @pytest.mark.parametrize("rounding", [(0,), (0, 1, 0, 0, -1)], ids=["exact", "rounded"])
 def test_long_stretches_are_not_taken_for_a_short_period(begin: int, rounding: tuple[int, ...]) -> None:
     off = itertools.cycle(rounding)
-    costs = [8_654 + TURN[(begin + index) % 84] + next(off) for index in range(bench_measure.PERIOD_SAMPLE)]
+    costs = [8_654 + TURN[(begin + index) % 84] + next(off) for index in range(measuring.PERIOD_SAMPLE)]
     for place, more in ((38, 95), (55, 146), (101, 2_447), (227, 2_397)):
         costs[place] += more
-    assert bench_measure._period_of(costs) == 84
+    assert measuring._period_of(costs) == 84
 
 
 def test_a_period_that_begins_late_is_found(machine: Any) -> None:
@@ -307,7 +307,7 @@ def test_rounds_in_which_there_is_always_a_tick_are_taken_as_they_are(
 ) -> None:
     clock = machine(5_000)
     moments = itertools.count()
-    monkeypatch.setattr(bench_measure.time, "clock_gettime_ns", lambda coarse: next(moments))
+    monkeypatch.setattr(measuring.time, "clock_gettime_ns", lambda coarse: next(moments))
     measured = measure(Operation(clock.run), EXACT)
     assert len(measured.rounds) == EXACT.rounds
     assert min(measured.rounds) == 5_000
@@ -362,5 +362,5 @@ def test_the_garbage_collector_is_off_while_measuring(machine: Any) -> None:
 
 def test_each_operation_is_timed_by_code_of_its_own() -> None:
     # What CPython specialised for one operation would cost the next one more.
-    first, second = (bench_measure._Stopwatch(Operation(lambda count: None)) for _ in range(2))
+    first, second = (measuring._Stopwatch(Operation(lambda count: None)) for _ in range(2))
     assert first._timed.__code__ is not second._timed.__code__

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from dmasync.cli import main
-from dmasync.harness import bench, bench_rungs, guest_files
-from dmasync.harness.bench_run import Request, suites_folder
-from dmasync.harness.bench_rungs import Chosen, choose
+from dmasync.harness.bench import command, targets
+from dmasync.harness.bench.runner import Request, suites_folder
+from dmasync.harness.bench.targets import Chosen, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import SilentProgress
+from dmasync.harness.vm.guest import host_files
 
 
 class Notes(SilentProgress):
@@ -26,7 +27,7 @@ class Notes(SilentProgress):
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
-    return lambda path: monkeypatch.setattr(bench_rungs, "openable_node", lambda: path)
+    return lambda path: monkeypatch.setattr(targets, "openable_node", lambda: path)
 
 
 def test_auto_takes_hardware_where_a_node_opens(node: Any) -> None:
@@ -72,9 +73,9 @@ def test_a_missing_virtual_machine_gives_way_to_the_fake_and_says_why(
             raise CommandError("missing on this host: qemu-system-x86_64", ExitStatus.SKIPPED)
         return ExitStatus.GOOD
 
-    monkeypatch.setattr(bench, "run_suites", suites)
+    monkeypatch.setattr(command, "run_suites", suites)
     notes = Notes()
-    status = bench._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", notes)
+    status = command._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", notes)
     assert status == ExitStatus.GOOD
     assert [request.rung for request in asked] == ["vm", "fake"]
     assert asked[0].exact, "wall time of an emulator says nothing"
@@ -87,9 +88,11 @@ def test_a_virtual_machine_that_was_asked_for_gives_way_to_nothing(
     def suites(request: Request, output: Path, progress: object) -> ExitStatus:
         raise CommandError("missing on this host: qemu-system-x86_64", ExitStatus.SKIPPED)
 
-    monkeypatch.setattr(bench, "run_suites", suites)
+    monkeypatch.setattr(command, "run_suites", suites)
     with pytest.raises(CommandError, match="qemu"):
-        bench._measure(Request("vm"), Chosen("vm", "it was asked for", asked_for=True), tmp_path / "run.json", Notes())
+        command._measure(
+            Request("vm"), Chosen("vm", "it was asked for", asked_for=True), tmp_path / "run.json", Notes()
+        )
 
 
 def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(
@@ -98,9 +101,9 @@ def test_a_machine_that_breaks_down_is_no_reason_to_measure_the_fake(
     def suites(request: Request, output: Path, progress: object) -> ExitStatus:
         raise CommandError("kernel 6.12 did not boot", ExitStatus.CANNOT_JUDGE)
 
-    monkeypatch.setattr(bench, "run_suites", suites)
+    monkeypatch.setattr(command, "run_suites", suites)
     with pytest.raises(CommandError, match="did not boot"):
-        bench._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", Notes())
+        command._measure(Request("vm"), Chosen("vm", "no node opens"), tmp_path / "run.json", Notes())
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
@@ -115,12 +118,11 @@ def test_a_timeout_that_is_over_before_it_begins_is_refused(
 
 def test_an_unknown_architecture_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="arch is 'vax'"):
-        bench.run_suite(arch="vax", output=tmp_path / "run.json")
+        command.run_suite(arch="vax", output=tmp_path / "run.json")
 
 
 def test_without_the_suites_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Whoever installed the library out of a checkout stands in one already: "use a checkout" would not help.
-    monkeypatch.setattr(guest_files, "project_folder", lambda: tmp_path)
-    with pytest.raises(CommandError, match=r"python3 -m dmasync bench, .* pip install -e '\.\[harness\]'") as caught:
+    monkeypatch.setattr(host_files, "project_folder", lambda: tmp_path)
+    with pytest.raises(CommandError, match=r"-m pip install --force-reinstall 'dmabuf-sync\[harness\]'") as caught:
         suites_folder()
     assert caught.value.status is ExitStatus.SKIPPED

@@ -16,13 +16,16 @@ import pytest
 
 from dmasync import DmaSyncError, Step, cli
 from dmasync.fakes import faults
-from dmasync.harness import bench_run
-from dmasync.harness.bench_run import Request, run_suites
+from dmasync.harness.bench import runner
+from dmasync.harness.bench.runner import Request, run_suites
+from dmasync.harness.bench.timed import threads
+from dmasync.harness.bench.timed.surroundings import Bench
+from dmasync.harness.bench.worker import this_host
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.rows import COMPARED_FACTS
-from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.runs.facts import COMPARED_FACTS
+from dmasync.harness.runs.reading import Run, load_run
 
-SUITES = bench_run.suites_folder()
+SUITES = runner.suites_folder()
 NAMES = Path(__file__).parent / "bench_row_names.txt"
 SOME = "null_ioctl or 1MiB-READ_WRITE or (allocate_and_release and 4KiB)"
 
@@ -142,13 +145,7 @@ def test_the_short_suite_is_part_of_the_long_one() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_each_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(SUITES)
-    from timed import threads
-    from timed.bench import Bench
-
+def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_each_other() -> None:
     interval = sys.getswitchinterval()
     try:
         with Bench(fake=True) as bench:
@@ -175,20 +172,12 @@ def test_only_the_rows_that_are_named_are_measured(tmp_path: Path, capsys: pytes
 
 
 def test_a_defect_in_a_row_fails_it_with_the_traceback(tmp_path: Path) -> None:
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("conftest.py", "grid.py", "timed"):
-        (tmp_path / "benchmarks" / name).symlink_to(SUITES / name)
-    (tmp_path / "benchmarks" / "test_defect.py").write_text(
-        "def test_defect(row):\n    row('sync:pair', {'provider': 'udmabuf'})\n", encoding="utf-8"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks", "--dmasync-rung=fake", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(SUITES.parent)},
-    )
+    plan, answers = tmp_path / "plan", tmp_path / "answers"
+    chosen = ("-k", "null_ioctl", "--dmasync-rung=fake")
+    assert pytest_in_suites(*chosen, f"--dmasync-plan={plan}").returncode == 0
+    host = json.dumps({"result": this_host()})
+    answers.write_text(f"{host}\n{json.dumps({'failed': 'TypeError: pair() missing'})}\n", encoding="utf-8")
+    done = pytest_in_suites(*chosen, "--dmasync-answers", str(plan), str(answers))
     assert done.returncode == 1
     assert "TypeError: pair() missing" in done.stdout
 
@@ -198,7 +187,7 @@ def test_a_run_in_which_nothing_was_measured_leaves_the_old_file_alone(
 ) -> None:
     output = tmp_path / "run.json"
     output.write_text("the run of yesterday", encoding="utf-8")
-    monkeypatch.setattr(bench_run, "_here", lambda request, file, progress: (5, "no tests ran", {}))
+    monkeypatch.setattr(runner, "_here", lambda request, file, progress: (5, "no tests ran", {}))
     with pytest.raises(CommandError, match="nothing was measured: no tests ran") as failed:
         run_suites(Request("fake"), output)
     assert failed.value.status == ExitStatus.CANNOT_JUDGE
@@ -212,7 +201,7 @@ def test_a_run_with_failed_rows_is_kept_and_its_status_says_so(
         file.write_bytes(run.path.read_bytes())
         return 1, "E   TypeError: pair() missing", {"kernel_source": "debian:6.12"}
 
-    monkeypatch.setattr(bench_run, "_here", suites)
+    monkeypatch.setattr(runner, "_here", suites)
     output = tmp_path / "run.json"
     assert run_suites(Request("fake"), output) == ExitStatus.REGRESSION
     document = json.loads(output.read_text(encoding="utf-8"))
@@ -223,7 +212,7 @@ def test_a_run_with_failed_rows_is_kept_and_its_status_says_so(
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_run, "_here", lambda *arguments: pytest.fail("it was measured"))
+    monkeypatch.setattr(runner, "_here", lambda *arguments: pytest.fail("it was measured"))
     status = cli.main(["bench", "--rung", "fake", "-o", str(tmp_path / "no" / "such" / "run.json")])
     assert status == ExitStatus.UNUSABLE
     assert "no directory" in capsys.readouterr().err
@@ -236,7 +225,7 @@ def test_the_command_prints_the_overhead_and_where_the_file_is(
         file.write_bytes(run.path.read_bytes())
         return 0, "", {}
 
-    monkeypatch.setattr(bench_run, "_here", suites)
+    monkeypatch.setattr(runner, "_here", suites)
     output = tmp_path / "run.json"
     assert cli.main(["bench", "--rung", "fake", "-o", str(output)]) == 0
     out, err = capsys.readouterr()

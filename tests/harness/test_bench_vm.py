@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import host_setup
-from dmasync.harness.bench import run_suite
-from dmasync.harness.model_fit import fit
-from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.bench.command import run_suite
+from dmasync.harness.model.fit import fit
+from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.vm import host_packages
 
 pytestmark = [
     pytest.mark.vm,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
-        bool(host_setup.missing_parts()),
-        reason="no virtual machine here: " + ", ".join(part.program for part in host_setup.missing_parts()),
+        bool(host_packages.missing_parts()),
+        reason="no virtual machine here: " + ", ".join(part.program for part in host_packages.missing_parts()),
     ),
 ]
 PAIR = "benchmarks/test_sync_pair.py::test_sync_pair[{}]"

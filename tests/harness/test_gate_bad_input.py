@@ -205,7 +205,7 @@ def test_an_output_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dmasync.harness.rows_write.os.fsync", full)
+    monkeypatch.setattr("dmasync.harness.runs.writing.os.fsync", full)
     assert main(["gate", str(base), str(base), "--json", str(output)]) == 2
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "v.json"]

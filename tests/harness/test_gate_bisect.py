@@ -13,10 +13,10 @@ import pytest
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.gate import bisect, command
-from dmasync.harness.gate.kernels import Measure, Subject
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.host_setup import MissingPartError, Part
-from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeout
+from dmasync.harness.gate.two_kernels import Measure, Subject
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.vm.host_packages import MissingPartError, Part
+from dmasync.harness.vm.machine import BootError, GuestDiedError, GuestTimeout
 from tests.support.run_files import NULL, PAIR, exact
 
 

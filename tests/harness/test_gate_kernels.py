@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dmasync.harness.exit_status import CommandError
-from dmasync.harness.gate import command, kernels
-from dmasync.harness.gate.kernels import Subject
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate import command, two_kernels
+from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.gate.two_kernels import Subject
+from dmasync.harness.judge.settings import GateSettings
 from tests.support.run_files import PAIR, exact
 
 
@@ -34,7 +34,7 @@ class Boots:
 
 
 def gate(boots: Boots, *arguments: str) -> int:
-    return int(kernels.run(options(*arguments), GateSettings(), Outputs(), boots))
+    return int(two_kernels.run(options(*arguments), GateSettings(), Outputs(), boots))
 
 
 def test_two_kernels_are_measured_and_compared() -> None:

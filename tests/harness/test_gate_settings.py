@@ -8,7 +8,7 @@ import pytest
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
-from dmasync.harness.gate.settings import Allowance, load_settings
+from dmasync.harness.judge.settings import Allowance, load_settings
 from tests.support.run_files import HEAP, PAIR, exact
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmasync.cli import main
-from dmasync.harness.host_setup import missing_parts
+from dmasync.harness.vm.host_packages import missing_parts
 from tests.harness.test_gate_bisect import commits
 
 pytestmark = [

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from dmasync.cli import main
-from dmasync.harness.gate.blocks import Timed, interleaved
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.verdict import Verdict
-from dmasync.harness.gate.wall import WallRow, holm, judge_wall
-from dmasync.harness.rows import RowFacts
-from dmasync.harness.rows_file import Row
+from dmasync.harness.judge.blocks import Timed, interleaved
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import Verdict
+from dmasync.harness.judge.wall import WallRow, holm, judge_wall
+from dmasync.harness.runs.facts import RowFacts
+from dmasync.harness.runs.reading import Row
 from tests.support.run_files import wall
 
 ROWS = {"t.py::a": 1e-3, "t.py::b": 2e-3, "t.py::c": 3e-3, "t.py::d": 4e-3, "t.py::e": 5e-3}

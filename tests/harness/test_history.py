@@ -15,9 +15,9 @@ from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.history.nightly import nightly
 from dmasync.harness.history.prune import prunable
-from dmasync.harness.history.storage import Kind, Standing, Storage
-from dmasync.harness.rows import RunFacts
-from dmasync.harness.rows_file import load_run
+from dmasync.harness.runs.facts import RunFacts
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.storage import Kind, Standing, Storage
 from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_cannot_be_kept_leaves_nothing_behind(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dmasync.harness.history.storage.os.fsync", full)
+    monkeypatch.setattr("dmasync.harness.runs.storage.os.fsync", full)
     with pytest.raises(CommandError, match="No space left on device"):
         keep(storage, source)
     assert [path.name for path in first.parent.iterdir()] == [first.name]

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from dmasync.harness import cache, host_setup, kernels
-from dmasync.harness.apt import AptError
-from dmasync.harness.virtual_machine import VirtualMachine
+from dmasync.harness.vm import cache, host_packages, kernels
+from dmasync.harness.vm.apt import AptError
+from dmasync.harness.vm.machine import VirtualMachine
 from tests.support import fake_host
 
 WITH_UDMABUF = "CONFIG_UDMABUF=y\nCONFIG_DRM_VGEM=m\n"
@@ -27,7 +27,7 @@ def archive(tmp_path, monkeypatch):
     folder = tmp_path / "archive"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(host_setup, "search_path", lambda: f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(host_packages, "search_path", lambda: f"{programs}:/usr/bin:/bin")
     monkeypatch.setattr(kernels, "search_path", lambda: f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("FAKE_ARCHIVE", str(folder))
@@ -154,7 +154,7 @@ def test_package_lists_that_point_at_what_is_gone_are_replaced_by_fresh_ones(off
 def test_two_processes_fetch_a_kernel_once_between_them(offer, tmp_path):
     offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
     program = """
-from dmasync.harness import kernels
+from dmasync.harness.vm import kernels
 print(kernels.resolve("debian:6.12.9", machine="x86_64").image.stat().st_ino)
 """
     processes = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dmasync import cli
-from dmasync.harness.model_fit import fit
-from dmasync.harness.rows_file import load_run
+from dmasync.harness.model.fit import fit
+from dmasync.harness.runs.reading import load_run
 from tests.support import run_files
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from dmasync import cli
-from dmasync.harness import host_setup, nodes
+from dmasync.harness.probe import nodes
+from dmasync.harness.vm import host_packages
 from tests.support import fake_host
 
 UDMABUF = "/dev/udmabuf"
@@ -70,7 +71,7 @@ def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(root, mo
         if folder.owner() == "root" and str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
     program = (
-        "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness import nodes\n"
+        "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness.probe import nodes\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "print(json.dumps([asdict(n) for n in nodes.survey(None, pathlib.Path(sys.argv[1]))]))"
     )
@@ -118,7 +119,7 @@ def test_a_host_without_an_emulator_gets_the_line_that_installs_it(tmp_path, mon
     fake_host.install_virtual_machine(tmp_path)
     (tmp_path / "qemu-system-x86_64").unlink()
     (tmp_path / "qemu-system-aarch64").unlink()
-    monkeypatch.setattr(host_setup, "search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(host_packages, "search_path", lambda: str(tmp_path))
     cli.main(["probe"])
     shown = capsys.readouterr().out
     assert "virtual machine: not possible yet" in shown

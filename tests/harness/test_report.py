@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from dmasync.cli import main
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.report.changes import change_points
-from dmasync.harness.rows import NotMeasured, RunFacts
-from dmasync.harness.rows_file import Row, load_run
+from dmasync.harness.runs.facts import NotMeasured, RunFacts
+from dmasync.harness.runs.reading import Row, load_run
 from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 PICTURES = (
@@ -192,7 +192,7 @@ def wall_rows(medians: list[float]) -> list[Row]:
 
 
 def load_run_row(median: float) -> Row:
-    from dmasync.harness.rows import RowFacts
+    from dmasync.harness.runs.facts import RowFacts
 
     return Row("t", RowFacts(), (), median, median, median, 10, 1)
 

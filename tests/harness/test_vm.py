@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from dmasync import cli
-from dmasync.harness import host_setup
 from dmasync.harness.exit_status import CommandError
-from dmasync.harness.kernels import Kernel
-from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeout, VirtualMachine
+from dmasync.harness.vm import host_packages
+from dmasync.harness.vm.kernels import Kernel
+from dmasync.harness.vm.machine import BootError, GuestDiedError, GuestTimeout, VirtualMachine
 from tests.support import fake_host
 
 DEADLINE_SECONDS = 60.0
@@ -29,7 +29,7 @@ def programs(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     fake_host.install_virtual_machine(folder)
-    monkeypatch.setattr(host_setup, "search_path", lambda: f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(host_packages, "search_path", lambda: f"{folder}:/usr/bin:/bin")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -129,8 +129,8 @@ DRIVER = """
 import signal, sys, tempfile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from dmasync import cli
-from dmasync.harness import host_setup
-host_setup.search_path = lambda: sys.argv[1] + ":/usr/bin:/bin"
+from dmasync.harness.vm import host_packages
+host_packages.search_path = lambda: sys.argv[1] + ":/usr/bin:/bin"
 tempfile.tempdir = sys.argv[2]
 sys.exit(cli.main(["vm", "--kernel", sys.argv[3], "--", "true"]))
 """
@@ -203,8 +203,8 @@ def test_arguments_that_cannot_be_are_refused_before_anything_starts(
 def test_missing_programs_are_named_with_the_line_that_installs_them(programs, kernel):
     for name in ("qemu-system-x86_64", "busybox", "depmod", "file"):
         (programs / name).unlink()
-    host_setup.search_path = lambda: str(programs)  # the fixture puts it back
-    with pytest.raises(host_setup.MissingPartError) as caught:
+    host_packages.search_path = lambda: str(programs)  # the fixture puts it back
+    with pytest.raises(host_packages.MissingPartError) as caught:
         VirtualMachine(kernel=kernel).run("true")
     assert caught.value.status == 4
     assert "apt-get install -y --no-install-recommends qemu-system-x86 kmod busybox-static file" in str(caught.value)
@@ -214,21 +214,21 @@ def test_missing_programs_are_named_with_the_line_that_installs_them(programs, k
 def test_a_busybox_that_needs_libraries_is_not_enough(programs, kernel):
     (programs / "busybox").unlink()
     (programs / "busybox").symlink_to("/bin/sh")
-    assert [part.program for part in host_setup.missing_parts("x86_64")] == ["busybox"]
+    assert [part.program for part in host_packages.missing_parts("x86_64")] == ["busybox"]
 
 
 def test_setup_installs_what_is_missing_and_says_what(programs, tmp_path, monkeypatch, capsys):
     (programs / "busybox").unlink()
     fake_host.install_apt(programs)
-    monkeypatch.setattr(host_setup, "search_path", lambda: str(programs))
-    monkeypatch.setattr(host_setup, "_elevation", list)
+    monkeypatch.setattr(host_packages, "search_path", lambda: str(programs))
+    monkeypatch.setattr(host_packages, "_elevation", list)
     for name, value in {"LOG": tmp_path / "apt.log", "BIN": programs}.items():
         monkeypatch.setenv({"LOG": "FAKE_APT_LOG", "BIN": "FAKE_BIN"}[name], str(value))
     monkeypatch.setenv("FAKE_INSTALLS", "busybox")
     (programs / "env").symlink_to("/usr/bin/env")
     from dmasync.harness.progress import ConsoleProgress
 
-    assert host_setup.install_missing(ConsoleProgress("vm"), "x86_64") == ["busybox-static"]
+    assert host_packages.install_missing(ConsoleProgress("vm"), "x86_64") == ["busybox-static"]
     log = (tmp_path / "apt.log").read_text(encoding="utf-8").splitlines()
     assert log == ["-q update", "-q -y --no-install-recommends install busybox-static"]
     assert "installing with apt-get: busybox-static" in capsys.readouterr().err
@@ -237,13 +237,13 @@ def test_setup_installs_what_is_missing_and_says_what(programs, tmp_path, monkey
 def test_setup_without_the_right_to_install_says_what_to_type(programs, monkeypatch):
     (programs / "busybox").unlink()
     fake_host.install_apt(programs)
-    monkeypatch.setattr(host_setup, "search_path", lambda: str(programs))
-    monkeypatch.setattr(host_setup, "_elevation", lambda: None)
+    monkeypatch.setattr(host_packages, "search_path", lambda: str(programs))
+    monkeypatch.setattr(host_packages, "_elevation", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     from dmasync.harness.progress import SilentProgress
 
-    with pytest.raises(host_setup.MissingPartError, match=r"sudo sh -c .*busybox-static") as caught:
-        host_setup.install_missing(SilentProgress(), "x86_64")
+    with pytest.raises(host_packages.MissingPartError, match=r"sudo sh -c .*busybox-static") as caught:
+        host_packages.install_missing(SilentProgress(), "x86_64")
     assert caught.value.status == 4
 
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from dmasync.harness import arm64_root, guest_files
-from dmasync.harness.apt import AptError
+from dmasync.harness.vm import arm64_root
+from dmasync.harness.vm.apt import AptError
+from dmasync.harness.vm.guest import host_files
 from tests.support import fake_host
 
 PACKAGES = {
@@ -86,7 +87,7 @@ def test_what_a_killed_boot_left_in_the_root_is_removed_later_and_a_running_ones
 
 
 def test_only_packages_without_compiled_parts_are_brought_to_a_foreign_root():
-    links = guest_files.pure_python_links()
+    links = host_files.pure_python_links()
     assert links["pytest"].joinpath("__init__.py").exists()
     assert any(name.startswith("pytest-") and name.endswith(".dist-info") for name in links)
     assert "numpy" not in links
@@ -103,13 +104,13 @@ def installed(folder, name, *files, requires=()):
 
 
 def test_what_needs_a_compiled_package_is_not_brought_either(tmp_path, monkeypatch):
-    monkeypatch.setattr(guest_files, "import_folders", lambda: [tmp_path])
+    monkeypatch.setattr(host_files, "import_folders", lambda: [tmp_path])
     installed(tmp_path, "Fast_Core", "fast_core/__init__.py", "fast_core/core.so")
     installed(tmp_path, "plugin", "plugin/__init__.py", requires=["fast.core >=2 ; python_version > '3'"])
     installed(tmp_path, "user", "user.py", requires=["plugin"])
     installed(tmp_path, "careful", "careful.py", requires=["fast-core; extra == 'speed'", "plain"])
     installed(tmp_path, "plain", "plain.py", "plain.pth", "../bin/plain", "__pycache__/plain.pyc")
-    assert guest_files.pure_python_links() == {
+    assert host_files.pure_python_links() == {
         "careful.py": tmp_path / "careful.py",
         "plain.py": tmp_path / "plain.py",
     }

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import host_setup, kernels
-from dmasync.harness.virtual_machine import GuestDiedError, VirtualMachine
+from dmasync.harness.vm import host_packages, kernels
+from dmasync.harness.vm.machine import GuestDiedError, VirtualMachine
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 
 def packaged_kernel(machine: str) -> kernels.Kernel:
-    if lacking := host_setup.missing_parts(machine):
-        pytest.skip(str(host_setup.MissingPartError(lacking)))
+    if lacking := host_packages.missing_parts(machine):
+        pytest.skip(str(host_packages.MissingPartError(lacking)))
     return kernels.resolve(machine=machine)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from dmasync.harness.rows import INSTRUCTIONS, NotMeasured, RowFacts, RunFacts
+from dmasync.harness.runs.facts import INSTRUCTIONS, NotMeasured, RowFacts, RunFacts
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 PAIR = "benchmarks/test_sync.py::test_pair[udmabuf-READ-1MiB]"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import host_setup, kernels
-from dmasync.harness.bench import run_suite
-from dmasync.harness.model_check import predictions
-from dmasync.harness.model_fit import fit
-from dmasync.harness.rows_file import load_run
-from dmasync.harness.virtual_machine import VirtualMachine
+from dmasync.harness.bench.command import run_suite
+from dmasync.harness.model.check import predictions
+from dmasync.harness.model.fit import fit
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.vm import host_packages, kernels
+from dmasync.harness.vm.machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "aarch64"
@@ -51,7 +51,7 @@ pytestmark = [
     pytest.mark.vm,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
-        bool(host_setup.missing_parts(MACHINE)), reason="no arm64 machine here: dmasync vm --arch arm64 --setup"
+        bool(host_packages.missing_parts(MACHINE)), reason="no arm64 machine here: dmasync vm --arch arm64 --setup"
     ),
 ]
 

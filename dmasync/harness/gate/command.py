@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate import bisect, interleave, kernels
-from dmasync.harness.gate.judge import judge, self_check
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings, load_settings, number
-from dmasync.harness.gate.verdict import Judgement, Verdict
-from dmasync.harness.rows_file import Run, load_run, printable
+from dmasync.harness.gate import bisect, interleave, two_kernels
+from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.judge.compare import judge, self_check
+from dmasync.harness.judge.settings import GateSettings, load_settings, number
+from dmasync.harness.judge.verdict import Judgement, Verdict
+from dmasync.harness.runs.reading import Run, load_run, printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs that are measured here in DIR")
-    kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
+    two_kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
     interleave.add_arguments(parser.add_argument_group("two measuring commands, taken A B B A"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
     Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))
@@ -63,15 +63,15 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     settings = _settings(options)
     outputs = Outputs.of(options)
     files_given = options.base or options.candidate or options.more_base or options.more_candidate
-    ways = [files_given, kernels.is_asked_for(options), interleave.is_asked_for(options)]
+    ways = [files_given, two_kernels.is_asked_for(options), interleave.is_asked_for(options)]
     if sum(map(bool, ways)) > 1:
         raise CommandError("give one of: BASE and CANDIDATE, two kernels, two measuring commands")
     _refuse_idle(options, ("build", "measure", "panic_is_bad"), "for a step of a bisection: add --bisect")
     if not interleave.is_asked_for(options):
         _refuse_idle(options, ("blocks",), "for two measuring commands: add --measure-base and --measure-candidate")
-    if kernels.is_asked_for(options):
+    if two_kernels.is_asked_for(options):
         outputs.check([])
-        return kernels.run(options, settings, outputs)
+        return two_kernels.run(options, settings, outputs)
     _refuse_idle(options, ("arch", "quick"), "for kernels that are measured here: add --kernel or --append-candidate")
     if interleave.is_asked_for(options):
         outputs.check([])

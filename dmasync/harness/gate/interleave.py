@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
-from dmasync.harness.rows_file import Run, load_run
-from dmasync.harness.rows_write import made_folder
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.writing import made_folder
 
 DEFAULT_BLOCKS = 6
 """A B B A that often: 12 runs a side found a true +10 % in 99.9 % of simulated comparisons."""

@@ -17,9 +17,9 @@ from rich.text import Text
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
-from dmasync.harness.history.storage import KeptRun, Standing, Storage, default_folder
-from dmasync.harness.rows_file import Run, load_run, printable
-from dmasync.harness.rows_write import made_folder
+from dmasync.harness.runs.reading import Run, load_run, printable
+from dmasync.harness.runs.storage import KeptRun, Standing, Storage, default_folder
+from dmasync.harness.runs.writing import made_folder
 
 SCHEMA_VERSION = 1
 _WIDTH_OF_A_FILE = 160

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.judge import judge
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings, load_settings
-from dmasync.harness.history.storage import Kind, Standing, Storage
+from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.report.page import page
-from dmasync.harness.rows_file import load_run
-from dmasync.harness.rows_write import refuse_unwritable, write_atomically
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.storage import Kind, Standing, Storage
+from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 _RUNS_IN_REPORT = 30
 _STANDINGS = {
@@ -75,7 +75,7 @@ def nightly(
 
 def measure_host(output: Path, arguments: Sequence[str] = ()) -> None:
     """As ``dmasync bench --rung auto``: hardware first, else a virtual machine."""
-    module = importlib.import_module("dmasync.harness.bench")
+    module = importlib.import_module("dmasync.harness.bench.command")
     parser = argparse.ArgumentParser(prog="dmasync bench")
     module.configure(parser)
     options = parser.parse_args(["--rung", "auto", "-o", str(output), *arguments])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from scipy import stats  # type: ignore[import-untyped]
 
-from dmasync.harness.gate.exact import judge_exact
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.verdict import Verdict
-from dmasync.harness.rows_file import Row
+from dmasync.harness.judge.exact import judge_exact
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import Verdict
+from dmasync.harness.runs.reading import Row
 
 _FEWEST = 3
 """Runs on either side of a change by the wall clock."""

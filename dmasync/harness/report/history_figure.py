@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmasync.harness.gate.groups import command_lines
-from dmasync.harness.gate.judge import side_of
-from dmasync.harness.gate.match import comparable_facts
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.share import cost
-from dmasync.harness.gate.words import amount, described
+from dmasync.harness.judge.compare import side_of
+from dmasync.harness.judge.groups import command_lines
+from dmasync.harness.judge.kernel_part import cost
+from dmasync.harness.judge.match import comparable_facts
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.words import amount, described
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, label, ratio_axis, svg
-from dmasync.harness.rows_file import Row, Run
+from dmasync.harness.runs.reading import Row, Run
 
 _MOST_LINES = 8
 _MOST_TOLD = 3

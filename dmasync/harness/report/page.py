@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dmasync.harness.gate import groups, words
-from dmasync.harness.gate.judge import side_of
-from dmasync.harness.gate.match import by_reason
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
+from dmasync.harness.judge import groups, words
+from dmasync.harness.judge.compare import side_of
+from dmasync.harness.judge.match import by_reason
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
 from dmasync.harness.report.row_figures import share_figure, spread_figure, timeline_figure
 from dmasync.harness.report.size_figure import size_figure
 from dmasync.harness.report.verdict_figure import MOST_VERDICTS, verdict_figure
-from dmasync.harness.rows_file import Run, printable
+from dmasync.harness.runs.reading import Run, printable
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
     ordered = in_time(runs)
     all_series = series(ordered, settings)
     environment = Environment(
-        loader=PackageLoader("dmasync.harness", "templates"),
+        loader=PackageLoader("dmasync.harness.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy
 
-from dmasync.harness.gate.share import cost, kernel_shares
-from dmasync.harness.gate.words import amount, described
+from dmasync.harness.judge.kernel_part import cost, kernel_shares
+from dmasync.harness.judge.words import amount, described
 from dmasync.harness.report.drawing import drawing, label, svg
-from dmasync.harness.rows import INSTRUCTIONS
-from dmasync.harness.rows_file import Row, Run
+from dmasync.harness.runs.facts import INSTRUCTIONS
+from dmasync.harness.runs.reading import Row, Run
 
 _MOST_ROWS = 40
 _MOST_TIMELINES = 6

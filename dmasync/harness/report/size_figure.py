@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from dmasync.harness.gate.share import cost
-from dmasync.harness.gate.words import bytes_in_words
+from dmasync.harness.judge.kernel_part import cost
+from dmasync.harness.judge.words import bytes_in_words
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, svg
-from dmasync.harness.rows import INSTRUCTIONS, NULL_STEP, RowFacts
-from dmasync.harness.rows_file import Run
+from dmasync.harness.runs.facts import INSTRUCTIONS, NULL_STEP, RowFacts
+from dmasync.harness.runs.reading import Run
 
 _MOST_PANELS = 12
 Panel = tuple[str, ...]

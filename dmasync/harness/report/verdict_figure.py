@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dmasync.harness.gate.verdict import JudgedRow, Judgement, Verdict
-from dmasync.harness.gate.words import described, factor
+from dmasync.harness.judge.verdict import JudgedRow, Judgement, Verdict
+from dmasync.harness.judge.words import described, factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg
 
 MOST_VERDICTS = 30
