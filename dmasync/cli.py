@@ -8,14 +8,19 @@ so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 COMMANDS = {
-    "probe": "what this host offers, what is missing and the line that mends it",
+    "probe": "what this host offers, what is missing and the command that fixes it",
     "vm": "run a command on a real kernel in a virtual machine",
     "bench": "run the suites, write pytest-benchmark JSON",
     "gate": "judge two runs, two kernels or two kernel command lines",
@@ -47,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    with _unwinding_on_sigterm():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
     )
@@ -84,6 +94,23 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
         raise SystemExit(status or 2) from None
     return status
+
+
+@contextlib.contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """End by an exception on SIGTERM, so that machines and processes that a command started are ended first."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _let_go_of_standard_output() -> None:

@@ -15,7 +15,7 @@ import pytest
 from dmasync.harness.bench import runner
 from dmasync.harness.bench.measure import WALL
 from dmasync.harness.bench.measurers import Answers, Planner, RowImpossibleError, WorkerError
-from dmasync.harness.bench.runner import Request, run_suites
+from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import SilentProgress
 from dmasync.harness.runs.reading import load_run
@@ -66,11 +66,11 @@ def no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_machine_measured_is_in_the_file_with_the_machines_facts(tmp_path: Path) -> None:
     progress = Phases()
-    assert run_suites(Request("vm", quick=True), tmp_path / "run.json", progress) == ExitStatus.GOOD
+    assert run_suite(Request("vm", quick=True), tmp_path / "run.json", progress) == ExitStatus.GOOD
     run = load_run(tmp_path / "run.json")
     assert {name.split("::")[0] for name in run.rows} == {"benchmarks/test_floor.py", "benchmarks/test_recording.py"}
     facts = run.rows[NULL].facts
-    assert (facts.rung, facts.unit, facts.kernel) == ("vm", "ns", platform.release())
+    assert (facts.target, facts.unit, facts.kernel) == ("vm", "ns", platform.release())
     assert run.rows[NULL].rounds >= WALL.least_rounds
     assert run.facts.kernel_command_line
     assert run.facts.kernel_config_digest == "feed"
@@ -84,7 +84,7 @@ def test_what_the_machine_measured_is_in_the_file_with_the_machines_facts(tmp_pa
 def test_a_machine_that_measures_nothing_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Shell, "line", "echo 'sh: 1: python3: not found' >&2; exit 127; {}")
     with pytest.raises(CommandError, match="nothing was measured: sh: 1: python3: not found") as failed:
-        run_suites(Request("vm", quick=True), tmp_path / "run.json")
+        run_suite(Request("vm", quick=True), tmp_path / "run.json")
     assert failed.value.status == ExitStatus.CANNOT_JUDGE
     assert list(tmp_path.iterdir()) == []
 
@@ -96,9 +96,9 @@ def test_a_measuring_process_that_ends_early_loses_the_rows_that_it_did_not_answ
     notes: list[str] = []
     progress = Phases()
     monkeypatch.setattr(progress, "note", notes.append)
-    assert run_suites(Request("vm", quick=True), tmp_path / "run.json", progress) == ExitStatus.REGRESSION
+    assert run_suite(Request("vm", quick=True), tmp_path / "run.json", progress) == ExitStatus.REGRESSION
     assert list(load_run(tmp_path / "run.json").rows) == [NULL]
-    assert "some rows failed" in notes[0]
+    assert "some rows failed" in notes[1]
 
 
 def test_the_answers_are_those_of_the_same_questions(tmp_path: Path) -> None:

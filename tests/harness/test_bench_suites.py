@@ -17,7 +17,7 @@ import pytest
 from dmasync import DmaSyncError, Step, cli
 from dmasync.fakes import faults
 from dmasync.harness.bench import runner
-from dmasync.harness.bench.runner import Request, run_suites
+from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.timed import threads
 from dmasync.harness.bench.timed.surroundings import Bench
 from dmasync.harness.bench.worker import this_host
@@ -45,7 +45,7 @@ def pytest_in_suites(*arguments: str) -> subprocess.CompletedProcess[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Some rows of the suites, measured on the fake."""
     path = tmp_path_factory.mktemp("suites") / "run.json"
-    done = pytest_in_suites("-q", "-k", SOME, "--dmasync-rung=fake", f"--benchmark-json={path}")
+    done = pytest_in_suites("-q", "-k", SOME, "--dmasync-on=fake", f"--benchmark-json={path}")
     assert done.returncode == 0, done.stdout + done.stderr
     return load_run(path)
 
@@ -56,7 +56,7 @@ def row(run: Run, name: str) -> Any:
 
 def test_every_row_says_where_it_is_from_and_in_which_unit(run: Run) -> None:
     for found in run.rows.values():
-        assert (found.facts.rung, found.facts.unit, found.facts.exact) == ("fake", "ns", False)
+        assert (found.facts.target, found.facts.unit, found.facts.exact) == ("fake", "ns", False)
         assert found.facts.python == run.machine["python_version"]
         assert found.facts.arch == run.machine["machine"]
         assert found.facts.kernel
@@ -116,7 +116,7 @@ def test_row_names_are_kept_for_ever() -> None:
 
 def test_other_sizes_have_rows_of_the_same_kind(tmp_path: Path) -> None:
     output = tmp_path / "sizes.json"
-    status = cli.main(["bench", "--rung", "fake", "--sizes", "12KiB, 3m,12288", "--quiet", "-o", str(output)])
+    status = cli.main(["bench", "--on", "fake", "--sizes", "12KiB, 3m,12288", "--quiet", "-o", str(output)])
     assert status == ExitStatus.GOOD
     found = load_run(output)
     steps = [
@@ -132,7 +132,7 @@ def test_other_sizes_have_rows_of_the_same_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sizes", ["", "3", "1MiB,", "-4096", "4097", "3TiB", "0", "1e6"])
 def test_a_size_that_is_none_is_refused(sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["bench", "--rung", "fake", f"--sizes={sizes}", "-o", str(tmp_path / "run.json")])
+        cli.main(["bench", "--on", "fake", f"--sizes={sizes}", "-o", str(tmp_path / "run.json")])
     assert ended.value.code == ExitStatus.UNUSABLE
     assert "is no size: expected multiples of 4 KiB" in capsys.readouterr().err
 
@@ -159,7 +159,7 @@ def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_ea
 
 def test_only_the_rows_that_are_named_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run.json"
-    call = ["bench", "--rung", "fake", "--quiet", "-o", str(output)]
+    call = ["bench", "--on", "fake", "--quiet", "-o", str(output)]
     assert cli.main([*call, "--only", "*null*", "--only", "*[udmabuf-4KiB-READ-fcntl]"]) == 0
     assert sorted(load_run(output).rows) == [
         "benchmarks/test_floor.py::test_null_ioctl",
@@ -173,7 +173,7 @@ def test_only_the_rows_that_are_named_are_measured(tmp_path: Path, capsys: pytes
 
 def test_a_defect_in_a_row_fails_it_with_the_traceback(tmp_path: Path) -> None:
     plan, answers = tmp_path / "plan", tmp_path / "answers"
-    chosen = ("-k", "null_ioctl", "--dmasync-rung=fake")
+    chosen = ("-k", "null_ioctl", "--dmasync-on=fake")
     assert pytest_in_suites(*chosen, f"--dmasync-plan={plan}").returncode == 0
     host = json.dumps({"result": this_host()})
     answers.write_text(f"{host}\n{json.dumps({'failed': 'TypeError: pair() missing'})}\n", encoding="utf-8")
@@ -187,9 +187,9 @@ def test_a_run_in_which_nothing_was_measured_leaves_the_old_file_alone(
 ) -> None:
     output = tmp_path / "run.json"
     output.write_text("the run of yesterday", encoding="utf-8")
-    monkeypatch.setattr(runner, "_here", lambda request, file, progress: (5, "no tests ran", {}))
+    monkeypatch.setattr(runner, "_here", lambda target, request, file, progress: (5, "no tests ran", {}))
     with pytest.raises(CommandError, match="nothing was measured: no tests ran") as failed:
-        run_suites(Request("fake"), output)
+        run_suite(Request("fake"), output)
     assert failed.value.status == ExitStatus.CANNOT_JUDGE
     assert output.read_text(encoding="utf-8") == "the run of yesterday"
 
@@ -197,13 +197,13 @@ def test_a_run_in_which_nothing_was_measured_leaves_the_old_file_alone(
 def test_a_run_with_failed_rows_is_kept_and_its_status_says_so(
     monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path
 ) -> None:
-    def suites(request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
+    def suites(target: str, request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
         file.write_bytes(run.path.read_bytes())
         return 1, "E   TypeError: pair() missing", {"kernel_source": "debian:6.12"}
 
     monkeypatch.setattr(runner, "_here", suites)
     output = tmp_path / "run.json"
-    assert run_suites(Request("fake"), output) == ExitStatus.REGRESSION
+    assert run_suite(Request("fake"), output) == ExitStatus.REGRESSION
     document = json.loads(output.read_text(encoding="utf-8"))
     assert document["dmasync"]["kernel_source"] == "debian:6.12"
     assert document["commit_info"]["project"]
@@ -213,7 +213,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "_here", lambda *arguments: pytest.fail("it was measured"))
-    status = cli.main(["bench", "--rung", "fake", "-o", str(tmp_path / "no" / "such" / "run.json")])
+    status = cli.main(["bench", "--on", "fake", "-o", str(tmp_path / "no" / "such" / "run.json")])
     assert status == ExitStatus.UNUSABLE
     assert "no directory" in capsys.readouterr().err
 
@@ -221,15 +221,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
 def test_the_command_prints_the_overhead_and_where_the_file_is(
     monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def suites(request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
+    def suites(target: str, request: Request, file: Path, progress: object) -> tuple[int, str, dict[str, Any]]:
         file.write_bytes(run.path.read_bytes())
         return 0, "", {}
 
     monkeypatch.setattr(runner, "_here", suites)
     output = tmp_path / "run.json"
-    assert cli.main(["bench", "--rung", "fake", "-o", str(output)]) == 0
+    assert cli.main(["bench", "--on", "fake", "-o", str(output)]) == 0
     out, err = capsys.readouterr()
-    assert "rung fake: it was asked for" in err
+    assert "target fake: it was asked for" in err
     assert "the fake kernel" in out
     assert "in ns per call" in out
     assert str(output) in out
@@ -242,7 +242,7 @@ def test_the_command_prints_the_overhead_and_where_the_file_is(
 def test_a_bench_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     output = tmp_path / "run.json"
     bench = subprocess.Popen(
-        [sys.executable, "-m", "dmasync", "bench", "--rung", "fake", "-o", str(output)],
+        [sys.executable, "-m", "dmasync", "bench", "--on", "fake", "-o", str(output)],
         cwd=SUITES.parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

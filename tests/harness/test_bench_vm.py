@@ -55,7 +55,7 @@ def test_every_sync_of_a_real_buffer_is_exact(runs: list[Run]) -> None:
 def test_both_providers_are_there_and_say_whose_they_are(runs: list[Run]) -> None:
     for provider in ("udmabuf", "system"):
         row = runs[0].rows[PAIR.format(f"{provider}-1MiB-READ-fcntl")]
-        assert (row.facts.rung, row.facts.unit, row.facts.provider) == ("vm", "instructions", provider)
+        assert (row.facts.target, row.facts.unit, row.facts.provider) == ("vm", "instructions", provider)
         assert row.facts.kernel == runs[0].facts.kernel
     assert runs[0].facts.kernel_config_digest
 

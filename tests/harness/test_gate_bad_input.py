@@ -96,7 +96,7 @@ BAD = {
     "iterations huge": changed(iterations=10**30),
     "rounds negative": without_data(median=1.0, iqr=0.1, rounds=-1),
     "unknown unit": with_extra(unit="parsecs"),
-    "unknown rung": with_extra(rung="ladder"),
+    "unknown target": with_extra(target="ladder"),
     "size of text": with_extra(size="1 MiB"),
     "exact of text": with_extra(exact="yes"),
     "resolution that excuses all": with_extra(resolution=1e6),

@@ -61,14 +61,14 @@ def test_the_number_of_instructions_added_is_told(
     assert next(row["difference"] for row in document["rows"] if row["fullname"] == PAIR) == 38
 
 
-def test_kernel_share_is_what_the_null_row_leaves(tmp_path: Path, base: Path) -> None:
+def test_kernel_part_is_what_the_null_row_leaves(tmp_path: Path, base: Path) -> None:
     candidate = exact(tmp_path / "c.json", {PAIR: 5687, HEAP: 3971, NULL: 1800})
     _, _, document = verdicts(tmp_path, base, candidate)
-    shares = {row["fullname"]: (row["kernel_base"], row["kernel_candidate"]) for row in document["rows"]}
-    assert shares == {PAIR: (5649 - 3600, 5687 - 3600), HEAP: (371, 371), NULL: (None, None)}
+    parts = {row["fullname"]: (row["kernel_base"], row["kernel_candidate"]) for row in document["rows"]}
+    assert parts == {PAIR: (5649 - 3600, 5687 - 3600), HEAP: (371, 371), NULL: (None, None)}
 
 
-def test_kernel_share_of_another_interface_is_that_of_the_plain_call(tmp_path: Path) -> None:
+def test_kernel_part_of_another_interface_is_that_of_the_plain_call(tmp_path: Path) -> None:
     rows = [
         benchmark(PAIR, [5000e-9] * 9, facts()),
         benchmark("syncer", [7000e-9] * 9, facts(api="DmaSyncer")),
@@ -76,8 +76,8 @@ def test_kernel_share_of_another_interface_is_that_of_the_plain_call(tmp_path: P
     ]
     base = write(tmp_path / "b.json", document(rows))
     _, _, judged = verdicts(tmp_path, base, write(tmp_path / "c.json", document(rows)))
-    shares = {row["fullname"]: row["kernel_base"] for row in judged["rows"]}
-    assert shares == {PAIR: 1000, "syncer": 1000, NULL: None}
+    parts = {row["fullname"]: row["kernel_base"] for row in judged["rows"]}
+    assert parts == {PAIR: 1000, "syncer": 1000, NULL: None}
 
 
 def test_a_vanished_row_is_never_a_pass_and_its_reason_is_told(
@@ -122,8 +122,8 @@ def test_nothing_measured_cannot_be_judged(tmp_path: Path) -> None:
     "changed",
     [
         {"unit": "ns", "exact": False},
-        {"rung": "hardware"},
-        {"rung": "fake"},
+        {"target": "hardware"},
+        {"target": "fake"},
         {"arch": "aarch64"},
         {"python": "3.12.1"},
         {"size": 4096},

@@ -92,7 +92,7 @@ def test_each_kind_of_buffer_is_summed_up(tmp_path: Path, capsys: pytest.Capture
         facts_of_run = RunFacts(
             kernel="6.12",
             kernel_command_line=f"nokaslr virtme_link_mods=/{name} {arguments} -- /virtme-init-{minutes}",
-            rung="vm",
+            target="vm",
         )
         return write(tmp_path / name, document(rows, minutes=minutes, run=facts_of_run))
 

@@ -32,14 +32,14 @@ def is_plain(row: dict) -> bool:
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("baseline") / "good.json"
-    assert main(["bench", "--rung", "vm", "--exact", "--quick", "-o", str(output)]) == 0
+    assert main(["bench", "--on", "vm", "--exact", "--quick", "-o", str(output)]) == 0
     return output
 
 
 def test_a_driver_that_copies_is_regressed_and_the_way_back_is_improved(tmp_path: Path, baseline: Path) -> None:
     """``swiotlb=force`` makes every sync of a udmabuf copy; a heap that no device is attached to syncs nothing."""
     copying, output = tmp_path / "copying.json", tmp_path / "v.json"
-    bench = ["bench", "--rung", "vm", "--exact", "--quick", "--append", "swiotlb=force"]
+    bench = ["bench", "--on", "vm", "--exact", "--quick", "--append", "swiotlb=force"]
     assert main([*bench, "-o", str(copying)]) == 0
     assert main(["gate", str(baseline), str(copying), "--json", str(output)]) == 1
     found = json.loads(output.read_text())
@@ -58,7 +58,7 @@ def test_a_driver_that_copies_is_regressed_and_the_way_back_is_improved(tmp_path
 
 def test_a_second_boot_of_the_same_kernel_is_the_same(tmp_path: Path, baseline: Path) -> None:
     again = tmp_path / "again.json"
-    assert main(["bench", "--rung", "vm", "--exact", "--quick", "-o", str(again)]) == 0
+    assert main(["bench", "--on", "vm", "--exact", "--quick", "-o", str(again)]) == 0
     assert main(["gate", str(baseline), str(again)]) == 0
 
 

@@ -54,7 +54,7 @@ def test_the_baseline_is_the_newest_good_run_of_the_same_kind(tmp_path: Path, st
     keep(storage, exact(tmp_path / "3.json", {PAIR: 3}, minutes=3), Standing.REGRESSED)
     keep(storage, exact(tmp_path / "4.json", {PAIR: 4}, minutes=4), Standing.UNJUDGED)
     keep(storage, exact(tmp_path / "5.json", {PAIR: 5}, minutes=5, machine={"node": "other"}))
-    row = benchmark(PAIR, [1e-6] * 5, facts(rung="hardware", unit="ns", exact=False))
+    row = benchmark(PAIR, [1e-6] * 5, facts(target="hardware", unit="ns", exact=False))
     keep(storage, write(tmp_path / "6.json", document([row], minutes=6)))
     baseline = storage.baseline(Kind.of(load_run(tmp_path / "1.json")))
     assert baseline is not None
@@ -62,7 +62,7 @@ def test_the_baseline_is_the_newest_good_run_of_the_same_kind(tmp_path: Path, st
 
 
 def test_another_kernel_is_the_same_kind(tmp_path: Path, storage: Storage) -> None:
-    older = exact(tmp_path / "1.json", {PAIR: 1}, run=RunFacts(kernel="6.12.90", rung="vm"))
+    older = exact(tmp_path / "1.json", {PAIR: 1}, run=RunFacts(kernel="6.12.90", target="vm"))
     keep(storage, older)
     assert storage.baseline(Kind.of(load_run(exact(tmp_path / "2.json", {PAIR: 1})))) is not None
 

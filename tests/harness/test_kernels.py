@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from dmasync.harness.vm import cache, host_packages, kernels
+from dmasync.harness.vm import cache, host, kernels
 from dmasync.harness.vm.apt import AptError
 from dmasync.harness.vm.machine import VirtualMachine
 from tests.support import fake_host
@@ -27,8 +27,7 @@ def archive(tmp_path, monkeypatch):
     folder = tmp_path / "archive"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(host_packages, "search_path", lambda: f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(kernels, "search_path", lambda: f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(host, "search_path", lambda: f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("FAKE_ARCHIVE", str(folder))
     monkeypatch.setenv("FAKE_APT_LOG", str(tmp_path / "apt.log"))
@@ -175,7 +174,7 @@ def test_a_version_that_is_not_offered_is_refused_with_those_that_are(offer):
 
 
 def test_a_host_without_apt_is_told_to_give_a_path(archive, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setattr(host, "search_path", lambda: str(tmp_path / "nothing"))
     with pytest.raises(AptError, match="give --kernel PATH") as caught:
         kernels.resolve(machine="x86_64")
     assert caught.value.status == 4
@@ -261,13 +260,20 @@ def test_clearing_the_cache_removes_what_was_fetched(offer):
         ({"XDG_CACHE_HOME": "relative", "HOME": "/home/a"}, "/home/a/.cache/dmasync"),
     ],
 )
-def test_the_cache_lies_where_the_base_directory_specification_says(environment, expected):
-    assert str(cache.cache_directory(environment)) == expected
+def test_the_cache_lies_where_the_base_directory_specification_says(environment, expected, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache.cache_directory()) == expected
 
 
-def test_an_empty_home_is_looked_up(tmp_path):
-    assert cache.cache_directory({"HOME": ""}).is_absolute()
-    assert cache.cache_directory({}) == cache.cache_directory({"HOME": ""})
+def test_an_empty_home_is_looked_up(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "")
+    looked_up = cache.cache_directory()
+    assert looked_up.is_absolute()
+    assert looked_up.parent != Path("/.cache")
+    monkeypatch.delenv("HOME")
+    assert cache.cache_directory() == looked_up
 
 
 def test_a_cache_that_cannot_be_written_says_which_variable_moves_it(tmp_path):

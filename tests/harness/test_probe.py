@@ -13,7 +13,7 @@ import pytest
 
 from dmasync import cli
 from dmasync.harness.probe import nodes
-from dmasync.harness.vm import host_packages
+from dmasync.harness.vm import host
 from tests.support import fake_host
 
 UDMABUF = "/dev/udmabuf"
@@ -109,7 +109,7 @@ def test_json_has_a_schema_and_agrees_with_the_exit_status(capsys):
     assert [entry["path"] for entry in facts["nodes"]] == [path for _, path in nodes.DEFAULT_PROVIDERS]
     usable = any(entry["opens"] for entry in facts["nodes"])
     assert status == (0 if usable else 4)
-    assert (facts["rung"] == "hardware") == usable
+    assert (facts["target"] == "hardware") == usable
     assert facts["kernel"]["release"] == platform.release()
     for entry in facts["nodes"]:
         assert entry["opens"] == (entry["remedy"] is None)
@@ -119,7 +119,7 @@ def test_a_host_without_an_emulator_gets_the_line_that_installs_it(tmp_path, mon
     fake_host.install_virtual_machine(tmp_path)
     (tmp_path / "qemu-system-x86_64").unlink()
     (tmp_path / "qemu-system-aarch64").unlink()
-    monkeypatch.setattr(host_packages, "search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(host, "search_path", lambda: str(tmp_path))
     cli.main(["probe"])
     shown = capsys.readouterr().out
     assert "virtual machine: not possible yet" in shown

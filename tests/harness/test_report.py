@@ -22,7 +22,7 @@ from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact
 PICTURES = (
     "Verdicts",
     "Cost against buffer size",
-    "Python&#39;s share and the kernel&#39;s share",
+    "Python&#39;s part and the kernel&#39;s part",
     "Distribution per row",
     "Timeline of the rounds",
     "History",
@@ -45,7 +45,7 @@ def suite(path: Path, *, copying: bool = False, added: int = 0, minutes: float =
         kernel="6.12.117+deb12-amd64",
         kernel_config_digest="c0ffee" * 8,
         kernel_command_line="nokaslr swiotlb=force" if copying else "nokaslr",
-        rung="vm",
+        target="vm",
         not_measured=lost if copying else (),
     )
     content = document(rows, minutes=minutes, run=run)

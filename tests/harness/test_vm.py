@@ -16,7 +16,7 @@ import pytest
 
 from dmasync import cli
 from dmasync.harness.exit_status import CommandError
-from dmasync.harness.vm import host_packages
+from dmasync.harness.vm import host, host_packages
 from dmasync.harness.vm.kernels import Kernel
 from dmasync.harness.vm.machine import BootError, GuestDiedError, GuestTimeout, VirtualMachine
 from tests.support import fake_host
@@ -29,7 +29,7 @@ def programs(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     fake_host.install_virtual_machine(folder)
-    monkeypatch.setattr(host_packages, "search_path", lambda: f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(host, "search_path", lambda: f"{folder}:/usr/bin:/bin")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -129,8 +129,8 @@ DRIVER = """
 import signal, sys, tempfile
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from dmasync import cli
-from dmasync.harness.vm import host_packages
-host_packages.search_path = lambda: sys.argv[1] + ":/usr/bin:/bin"
+from dmasync.harness.vm import host
+host.search_path = lambda: sys.argv[1] + ":/usr/bin:/bin"
 tempfile.tempdir = sys.argv[2]
 sys.exit(cli.main(["vm", "--kernel", sys.argv[3], "--", "true"]))
 """
@@ -187,7 +187,7 @@ def test_kvm_is_used_only_where_it_is_asked_for(programs, kernel, tmp_path, monk
         ({"cpus": 0}, "cpus is 0"),
         ({"timeout": 0}, "timeout is 0"),
         ({"append": ['a="b"']}, "append has"),
-        ({"share": [Path("/no/such/folder")]}, "share /no/such/folder"),
+        ({"mount": [Path("/no/such/folder")]}, "mount /no/such/folder"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused_before_anything_starts(
@@ -203,7 +203,7 @@ def test_arguments_that_cannot_be_are_refused_before_anything_starts(
 def test_missing_programs_are_named_with_the_line_that_installs_them(programs, kernel):
     for name in ("qemu-system-x86_64", "busybox", "depmod", "file"):
         (programs / name).unlink()
-    host_packages.search_path = lambda: str(programs)  # the fixture puts it back
+    host.search_path = lambda: str(programs)  # the fixture puts it back
     with pytest.raises(host_packages.MissingPartError) as caught:
         VirtualMachine(kernel=kernel).run("true")
     assert caught.value.status == 4
@@ -220,7 +220,7 @@ def test_a_busybox_that_needs_libraries_is_not_enough(programs, kernel):
 def test_setup_installs_what_is_missing_and_says_what(programs, tmp_path, monkeypatch, capsys):
     (programs / "busybox").unlink()
     fake_host.install_apt(programs)
-    monkeypatch.setattr(host_packages, "search_path", lambda: str(programs))
+    monkeypatch.setattr(host, "search_path", lambda: str(programs))
     monkeypatch.setattr(host_packages, "_elevation", list)
     for name, value in {"LOG": tmp_path / "apt.log", "BIN": programs}.items():
         monkeypatch.setenv({"LOG": "FAKE_APT_LOG", "BIN": "FAKE_BIN"}[name], str(value))
@@ -237,7 +237,7 @@ def test_setup_installs_what_is_missing_and_says_what(programs, tmp_path, monkey
 def test_setup_without_the_right_to_install_says_what_to_type(programs, monkeypatch):
     (programs / "busybox").unlink()
     fake_host.install_apt(programs)
-    monkeypatch.setattr(host_packages, "search_path", lambda: str(programs))
+    monkeypatch.setattr(host, "search_path", lambda: str(programs))
     monkeypatch.setattr(host_packages, "_elevation", lambda: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     from dmasync.harness.progress import SilentProgress

@@ -25,7 +25,7 @@ def test_a_guest_on_the_hosts_root_has_its_python_and_keeps_nothing_but_the_outp
     (hidden / "seen").write_text("seen", encoding="ascii")
     output = tmp_path / "out put"
     machine = VirtualMachine(
-        kernel=packaged_kernel("x86_64"), output=output, share=[hidden], working_directory=tmp_path
+        kernel=packaged_kernel("x86_64"), output=output, mount=[hidden], working_directory=tmp_path
     )
     program = f"""
         import os, pathlib, subprocess

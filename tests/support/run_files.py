@@ -22,7 +22,7 @@ def facts(**changes: Any) -> RowFacts:
     return RowFacts(
         **{
             "unit": INSTRUCTIONS,
-            "rung": "vm",
+            "target": "vm",
             "arch": "x86_64",
             "kernel": "6.12.117",
             "python": "3.11.7",
@@ -91,7 +91,7 @@ def document(
     }
     if not_measured is not None or run is not None:
         lost = tuple(NotMeasured(name, reason) for name, reason in (not_measured or {}).items())
-        content["dmasync"] = (run or RunFacts(kernel="6.12.117", rung="vm", not_measured=lost)).as_block()
+        content["dmasync"] = (run or RunFacts(kernel="6.12.117", target="vm", not_measured=lost)).as_block()
     return content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmasync.harness.vm import host_packages, kernels
-from dmasync.harness.vm.apt import host_machine
+from dmasync.harness.vm.host import host_machine
 from dmasync.harness.vm.machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]

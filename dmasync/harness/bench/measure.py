@@ -27,7 +27,7 @@ MOST_UNLIKE = 0.03
 """The part of those that may differ from the one a period later. Two long stretches are alike at many distances: at a
 distance of 2, one in ten of CPython's turns of 84 differs.
 """
-DEAREST_FOR_PERIOD_NS = 100_000
+MOST_FOR_PERIOD_NS = 100_000
 BETWEEN_TICKS_NS = 1_600_000
 """Of shorter blocks most fall between two ticks of the kernel's timer (4 ms apart, or 10); the others are left out."""
 LONGEST_FOR_SLOPE_NS = 3_500_000
@@ -67,7 +67,7 @@ class Plan:
     A block takes at most ``block_ns`` and ``most_operations`` operations (one operation at least), and with what goes
     around it at most ``whole_block_ns``. There are ``rounds`` of them, fewer where they would take more than
     ``budget_ns``, but at least ``least_rounds``; ``floor_rounds`` go into each figure that is taken off. ``exact``
-    counts instructions: whole numbers, and no timer tick within a block where that can be had.
+    counts instructions: whole numbers, and no timer tick within a block where one can be avoided.
     """
 
     exact: bool
@@ -117,7 +117,7 @@ class Measured:
     alone: such a time is the operation's number and ``clock``.
     """
 
-    rounds: list[float]
+    rounds: list[int] | list[float]
     operations: int
     floor: float
     loop: float
@@ -128,7 +128,7 @@ class Measured:
 def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> Measured:
     """Time *operation* as *plan* says, in this process, with the garbage collector off.
 
-    *warm* is a cheap operation that runs the same code: it takes most of the warm-up where *operation* is dear, and
+    *warm* is a cheap operation that runs the same code: it takes most of the warm-up where *operation* costs much, and
     tells what a block costs beside its operations.
     """
     gc.collect()
@@ -153,9 +153,14 @@ def measure(operation: Operation, plan: Plan, warm: Operation | None = None) -> 
         floor = stopwatch.middle(0, pilot, plan)
     blocks = stopwatch.placed_blocks(operations, rounds, pilot * operations, plan)
     nets = [max(0.0, (took - floor) / operations - loop) for took in blocks]
-    if plan.exact:
-        nets = [float(round(net)) for net in nets]
-    return Measured(nets, operations, float(floor), loop, _clock_cost(), dict(operation.facts))
+    return Measured(
+        [round(net) for net in nets] if plan.exact else nets,
+        operations,
+        float(floor),
+        loop,
+        _clock_cost(),
+        dict(operation.facts),
+    )
 
 
 def _clock_cost() -> float:
@@ -186,7 +191,7 @@ def _slope_floor(stopwatch: _Stopwatch, operations: int, pilot: int, plan: Plan)
     """What a block costs beside its operations, as the longer block of two tells it.
 
     That is more than a block of nothing costs: where a loop begins, its first step and its end are in it. None where
-    operations are too dear, or the clock is noisy: the difference of two long blocks would be noise.
+    operations cost too much, or the clock is noisy: the difference of two long blocks would be noise.
     """
     longer = 2 * operations
     if not plan.exact or operations < LEAST_FOR_SLOPE:
@@ -210,7 +215,7 @@ def _period(stopwatch: _Stopwatch, pilot: int, plan: Plan) -> int:
     fifty times, waits for some thirty, and specialises it again. A block of whole such turns costs the same wherever
     it begins.
     """
-    if not plan.exact or pilot > DEAREST_FOR_PERIOD_NS or stopwatch.operation.most < LONGEST_PERIOD:
+    if not plan.exact or pilot > MOST_FOR_PERIOD_NS or stopwatch.operation.most < LONGEST_PERIOD:
         return 1
     # A look that comes while the code is only about to find its rhythm sees none.
     for _ in range(PERIOD_LOOKS):

@@ -9,21 +9,23 @@ get what was measured there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dmasync.harness import old_names
 from dmasync.harness.bench.measure import EXACT, WALL, Measured
 from dmasync.harness.bench.measurers import Answers, Measurer, Planner, RowImpossibleError, Worker, WorkerError
 from dmasync.harness.bench.registry import SUITES, Cell, named_sizes
 from dmasync.harness.bench.worker import surroundings
 from dmasync.harness.runs.facts import (
+    COUNTS,
     INSTRUCTIONS,
     NANOSECONDS,
     RUN_BLOCK,
-    RUNGS,
+    TARGETS,
     NotMeasured,
     RowFacts,
     RunFacts,
@@ -38,7 +40,10 @@ _OWN_FACTS = ("calls",)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("dmasync suites")
-    group.addoption("--dmasync-rung", choices=RUNGS, default=None, help="where this runs (default: found out)")
+    group.addoption("--dmasync-on", choices=TARGETS, default=None, help="where this runs (default: found out)")
+    group.addoption(
+        f"--dmasync-{old_names.TARGET}", dest="dmasync_on", choices=TARGETS, help="the old name of --dmasync-on"
+    )
     group.addoption("--dmasync-exact", action="store_true", help="the clock counts instructions")
     group.addoption("--dmasync-quick", action="store_true", help="the short suite")
     group.addoption(
@@ -79,7 +84,7 @@ class Suites:
     def __init__(self, config: pytest.Config) -> None:
         self.exact = bool(config.getoption("--dmasync-exact"))
         self.quick = bool(config.getoption("--dmasync-quick"))
-        self.rung: str = config.getoption("--dmasync-rung") or _this_rung()
+        self.target: str = config.getoption("dmasync_on") or _this_target()
         self.plan = EXACT if self.exact else WALL
         self.not_measured: list[NotMeasured] = []
         plan: Path | None = config.getoption("--dmasync-plan")
@@ -92,7 +97,7 @@ class Suites:
     @property
     def measurer(self) -> Measurer:
         if self._measurer is None:
-            self._measurer = Worker(surroundings(self.rung, exact=self.exact))
+            self._measurer = Worker(surroundings(self.target, exact=self.exact))
         return self._measurer
 
     def close(self) -> None:
@@ -185,13 +190,15 @@ def _note(
     suites: Suites, measured: Measured, benchmark: Any, arguments: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
     """Give pytest-benchmark the rounds and the facts of a row."""
-    machine = suites.measurer.host()["machine_info"]
+    host = suites.measurer.host()
+    machine = host["machine_info"]
     known = RowFacts(
         unit=INSTRUCTIONS if suites.exact else NANOSECONDS,
-        rung=suites.rung,
+        target=suites.target,
         arch=machine["machine"],
         kernel=machine["release"],
         python=machine["python_version"],
+        compiled=host["compiled"],
         exact=suites.exact and not facts.get("resolution") and _is_exact(measured.rounds),
         # The operation itself knows best how many system calls it makes.
         **{name: arguments[name] for name in _ARGUMENT_FACTS if name in arguments},
@@ -205,6 +212,8 @@ def _note(
         loop=measured.loop,
         clock=measured.clock,
     )
+    if suites.exact:
+        benchmark.extra_info[COUNTS] = measured.rounds
     PLAYBACK.load(measured)
     benchmark.pedantic(_nothing, rounds=len(measured.rounds), iterations=measured.operations)
 
@@ -213,14 +222,14 @@ def _nothing() -> None:
     pass
 
 
-def _is_exact(rounds: list[float]) -> bool:
+def _is_exact(rounds: Sequence[float]) -> bool:
     """Tell whether the middle half of the rounds took the same number: a timer tick falls into one now and then."""
     ordered = sorted(rounds)
     quarter = len(ordered) // 4
     return ordered[quarter] == ordered[-1 - quarter]
 
 
-def _this_rung() -> str:
+def _this_target() -> str:
     from dmasync.harness.bench.targets import openable_node
 
     return "hardware" if openable_node() else "fake"
@@ -256,8 +265,8 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     host = suites.measurer.host()
     facts = RunFacts(
         kernel=host["machine_info"]["release"],
-        kernel_command_line=None if suites.rung == "fake" else host["kernel_command_line"],
-        rung=suites.rung,
+        kernel_command_line=None if suites.target == "fake" else host["kernel_command_line"],
+        target=suites.target,
         not_measured=tuple(suites.not_measured),
     )
     output_json[RUN_BLOCK] = facts.as_block()

@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Suite:
-    """The rows of one test function: what they share, and what varies.
+    """The rows of one test function: what they have in common, and what varies.
 
     ``operation`` is ``module:function`` in :mod:`dmasync.harness.bench.timed`. ``cells(sizes)`` yields the rows;
     *sizes*, by name in bytes, are those that were asked for instead of the suite's own, where it varies them.

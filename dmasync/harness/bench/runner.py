@@ -1,4 +1,4 @@
-"""Run the suites on one rung and write the run file: on this host, or in a virtual machine."""
+"""Run the suites on one target and write the run file: on this host, or in a virtual machine."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import dmasync
 from dmasync.harness.bench import worker
-from dmasync.harness.bench.targets import VM
+from dmasync.harness.bench.targets import VM, Request
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.facts import RUN_BLOCK
 from dmasync.harness.runs.writing import write_atomically
 from dmasync.harness.vm import host_packages, kernels
-from dmasync.harness.vm.apt import host_machine
 from dmasync.harness.vm.guest import host_files
+from dmasync.harness.vm.host import host_machine
+from dmasync.harness.vm.kernels import ARCHITECTURES
 from dmasync.harness.vm.machine import VirtualMachine
 
-GUEST_TIMEOUT_SECONDS = 1200.0
 ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """What else this Python has of pytest's plugins could change the run."""
 SIZED = "test_sync_steps.py"
@@ -40,37 +39,18 @@ NO_TESTS = 5
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to measure, and where.
-
-    ``only`` are globs of rows' names, none for all rows; ``append`` are further kernel arguments, ``machine`` the
-    kernel's name of an architecture.
-    """
-
-    rung: str
-    exact: bool = False
-    quick: bool = False
-    sizes: tuple[int, ...] = ()
-    """In bytes; not empty: instead of the suites START, END and first START of buffers of these sizes."""
-    only: tuple[str, ...] = ()
-    kernel: str | None = None
-    append: tuple[str, ...] = ()
-    machine: str | None = None
-    setup: bool = False
-    timeout: float = GUEST_TIMEOUT_SECONDS
-
-
-def run_suites(request: Request, output: Path, progress: Progress | None = None) -> ExitStatus:
-    """Measure and write *output*, whole or not at all.
+def run_on(target: str, request: Request, output: Path, progress: Progress) -> ExitStatus:
+    """Measure on *target*, whatever *request* says of that, and write *output*, whole or not at all.
 
     GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: nothing
     was measured (3), or what the virtual machine raises.
     """
-    progress = progress or SilentProgress()
     with tempfile.TemporaryDirectory(prefix="dmasync-bench-") as scratch:
         file = Path(scratch) / "run.json"
-        status, text, provenance = (_in_machine if request.rung == VM else _here)(request, file, progress)
+        if target == VM:
+            status, text, provenance = _in_machine(request, file, progress)
+        else:
+            status, text, provenance = _here(target, request, file, progress)
         if status == NO_TESTS and request.only:
             raise CommandError(f"--only {' --only '.join(request.only)}: no row of the suites has such a name")
         if not file.is_file() or not file.stat().st_size:
@@ -102,7 +82,7 @@ def suites_folder() -> Path:
     return folder.resolve()
 
 
-def _suites(request: Request, *options: str) -> list[str]:
+def _suites(target: str, request: Request, *options: str) -> list[str]:
     """The command line of pytest that runs the suites on this host."""
     folder = suites_folder()
     what = folder / SIZED if request.sizes else folder
@@ -116,7 +96,7 @@ def _suites(request: Request, *options: str) -> list[str]:
         str(Path(__file__).with_name("suites.ini")),
     ]
     line += ["-q", "-rN", "-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "--assert=plain"]
-    line += ["--benchmark-quiet", f"--dmasync-rung={request.rung}", "--dmasync-progress"]
+    line += ["--benchmark-quiet", f"--dmasync-on={target}", "--dmasync-progress"]
     line += ["--dmasync-exact"] * request.exact + ["--dmasync-quick"] * request.quick
     line += [f"--dmasync-sizes={','.join(map(str, request.sizes))}"] * bool(request.sizes)
     line += [f"--dmasync-only={glob}" for glob in request.only]
@@ -153,19 +133,19 @@ def _import_path() -> str:
     return os.pathsep.join([str(host_files.project_folder()), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _here(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
-    return (*_run(_suites(request, f"--benchmark-json={file}"), progress), {})
+def _here(target: str, request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
+    return (*_run(_suites(target, request, f"--benchmark-json={file}"), progress), {})
 
 
 def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, str, dict[str, Any]]:
-    machine_name = request.machine or host_machine()
+    machine_name = ARCHITECTURES[request.arch] if request.arch else host_machine()
     if request.setup:
         host_packages.install_missing(progress, machine_name)
     kernel = kernels.resolve(request.kernel, machine=machine_name, progress=progress)
     folder = suites_folder()
     # What is to be measured, before anything boots: the guest has nothing to do but that.
     plan, answers = file.with_name("plan.jsonl"), file.with_name("answers.jsonl")
-    status, text = _run(_suites(request, f"--dmasync-plan={plan}"), SilentProgress())
+    status, text = _run(_suites(VM, request, f"--dmasync-plan={plan}"), SilentProgress())
     if status:
         return status, text, {}
     _compile()
@@ -174,7 +154,7 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         exact=request.exact,
         append=request.append,
         output=file.parent,
-        share=(folder.parent,),
+        mount=(folder.parent,),
         working_directory=folder.parent,
         timeout=request.timeout,
         progress=progress,
@@ -201,7 +181,7 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
     if not answers.stat().st_size:
         return completed.returncode, said, provenance
     status, text = _run(
-        _suites(request, f"--benchmark-json={file}", "--dmasync-answers", str(plan), str(answers)), SilentProgress()
+        _suites(VM, request, f"--benchmark-json={file}", "--dmasync-answers", str(plan), str(answers)), SilentProgress()
     )
     return status, said + text, provenance
 

@@ -41,9 +41,9 @@ def print_summary(run: Run, stream: TextIO | None = None) -> None:
 def _headline(run: Run, unit: str) -> str:
     facts = next(iter(run.rows.values())).facts
     where = {"vm": "virtual machine", "hardware": "this machine", "fake": "the fake kernel"}
-    kernel = "" if facts.rung == "fake" else f", kernel {facts.kernel}"
+    kernel = "" if facts.target == "fake" else f", kernel {facts.kernel}"
     return printable(
-        f"sync overhead on {where.get(facts.rung or '', 'unknown')}{kernel}, {facts.arch}, Python {facts.python}, "
+        f"sync overhead on {where.get(facts.target or '', 'unknown')}{kernel}, {facts.arch}, Python {facts.python}, "
         f"in {unit} per call, 1 MiB buffers"
     )
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dmasync
 from dmasync.harness.bench.measure import Plan, measure
 from dmasync.harness.bench.registry import SUITES, function
 
@@ -31,9 +32,9 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 """All of the process's environment: its size moves the stack, and with it the count."""
 
 
-def surroundings(rung: str, *, exact: bool) -> dict[str, bool]:
+def surroundings(target: str, *, exact: bool) -> dict[str, bool]:
     """What ``Bench`` is made from, and whether a row is to have the CPU for itself."""
-    return {"fake": rung == "fake", "exclusive": exact}
+    return {"fake": target == "fake", "exclusive": exact}
 
 
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from dmasync.harness.bench import worker; worker.serve()"
@@ -61,7 +62,9 @@ def serve() -> None:
 
 
 def this_host() -> dict[str, Any]:
-    """The machine and the Python of this process, in pytest-benchmark's words, and the kernel's command line."""
+    """The machine and the Python of this process, in pytest-benchmark's words, whether dmasync's C extension is in use,
+    and the kernel's command line.
+    """
     return {
         # The plugin's own asks programs about the CPU for a minute, under emulation; a run needs what follows.
         "machine_info": {
@@ -77,6 +80,7 @@ def this_host() -> dict[str, Any]:
             "system": platform.system(),
             "cpu": {"count": os.cpu_count()},
         },
+        "compiled": bool(getattr(dmasync, "compiled", False)),
         "kernel_command_line": Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").strip(),
     }
 
@@ -86,7 +90,7 @@ def _found(environment: Mapping[str, Any], name: str) -> Any:
 
 
 def _reason_why_not(request: Mapping[str, Any], providers: Mapping[str, str], importer: str) -> str:
-    """Why the row's provider or importer cannot be had here, or the empty text."""
+    """Why the row's provider or importer is not here, or the empty text."""
     arguments = request["arguments"]
     provider = arguments.get("provider") if "suite" in request else None
     if reason := providers.get(provider, "") if provider else "":

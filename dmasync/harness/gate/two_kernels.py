@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
+from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.bench.table import print_summary
+from dmasync.harness.bench.targets import VM
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate.finish import finish
 from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.progress import ConsoleProgress
 from dmasync.harness.runs.reading import Run, load_run
 from dmasync.harness.runs.writing import made_folder
 
@@ -67,8 +70,6 @@ def run(
     options: argparse.Namespace, settings: GateSettings, outputs: Outputs, measure: Measure | None = None
 ) -> ExitStatus:
     """Measure base, base again for the self-check, and candidate; judge."""
-    from dmasync.harness.gate.command import finish
-
     base, candidate = subjects(options)
     measure = measure or measure_with_bench
     with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
@@ -102,24 +103,20 @@ def arguments(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def measure_with_bench(subject: Subject, output: Path) -> None:
-    """Measure with the suites in a virtual machine, as ``dmasync bench --rung vm --exact`` does."""
-    module = importlib.import_module("dmasync.harness.bench.command")
-    parser = argparse.ArgumentParser(prog="dmasync bench")
-    module.configure(parser)
-    line = ["--rung", "vm", "--exact", "-o", str(output)]
-    if subject.kernel is not None:
-        line += ["--kernel", subject.kernel]
-    line += [f"--append={argument}" for argument in subject.append]
-    if subject.arch is not None:
-        line += ["--arch", subject.arch]
-    if subject.quick:
-        line.append("--quick")
-    line += [f"--only={glob}" for glob in subject.only]
+    """Measure with the suites in a virtual machine, as ``dmasync bench --on vm --exact`` does."""
+    request = Request(
+        on=VM,
+        exact=True,
+        quick=subject.quick,
+        only=subject.only,
+        kernel=subject.kernel,
+        append=subject.append,
+        arch=subject.arch,
+    )
+    with ConsoleProgress("dmasync bench") as progress:
+        run_suite(request, output, progress)
     # The suites' summary is no verdict: it must not stand on the gate's standard output.
-    with contextlib.redirect_stdout(sys.stderr):
-        status = cast(int, module.run(parser.parse_args(line)))
-    if status != ExitStatus.GOOD and not output.is_file():
-        raise CommandError(f"the suites ended with status {status} and wrote no run", status)
+    print_summary(load_run(output), sys.stderr)
 
 
 def _measured(measure: Measure, subject: Subject, output: Path) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmasync.harness.judge.blocks import Timed
 from dmasync.harness.judge.exact import judge_exact
-from dmasync.harness.judge.kernel_part import kernel_shares
+from dmasync.harness.judge.kernel_part import kernel_parts
 from dmasync.harness.judge.match import Matched, match, never_measured
 from dmasync.harness.judge.settings import Allowance, GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
@@ -21,11 +21,11 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
     """Compare the runs of two sides, at least one each; several a side are taken as repetitions."""
     found = match(base, candidate)
     judged = {row.fullname: row for row in _judged(found.rows, base, candidate, settings)}
-    shares = kernel_shares(base[0]), kernel_shares(candidate[0])
+    parts = kernel_parts(base[0]), kernel_parts(candidate[0])
     return Judgement(
         side_of(base),
         side_of(candidate),
-        [_with_shares(judged[row.fullname], *shares) for row in found.rows],
+        [_with_parts(judged[row.fullname], *parts) for row in found.rows],
         found.vanished,
         found.appeared,
         found.not_comparable,
@@ -102,7 +102,7 @@ def _places(base: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[int], l
     return [place[i] for i in range(len(base))], [place[i] for i in range(len(base), len(runs))]
 
 
-def _with_shares(row: JudgedRow, base: Mapping[str, float], candidate: Mapping[str, float]) -> JudgedRow:
+def _with_parts(row: JudgedRow, base: Mapping[str, float], candidate: Mapping[str, float]) -> JudgedRow:
     return replace(row, kernel_base=base.get(row.fullname), kernel_candidate=candidate.get(row.fullname))
 
 
@@ -112,8 +112,8 @@ def _half(run: Run, which: int) -> Run:
 
 def _half_row(row: Row, which: int) -> Row:
     middle = len(row.data) // 2
-    data = row.data[:middle] if which == 0 else row.data[middle:]
-    return row.of(data) if len(data) > 1 else row
+    begin, end = (0, middle) if which == 0 else (middle, len(row.data))
+    return row.part(begin, end) if end - begin > 1 else row
 
 
 def side_of(runs: Sequence[Run]) -> Side:
@@ -159,7 +159,7 @@ def _machine(run: Run) -> str | None:
 def _suites(run: Run) -> str:
     """The commit of our own suites that took *run*; another project's commit is what that project measures."""
     commit = run.commit.get("id")
-    if run.facts.rung is None or not isinstance(commit, str):
+    if run.facts.target is None or not isinstance(commit, str):
         return ""
     return f"{commit[:12]}{' (changed)' if run.commit.get('dirty') else ''}"
 

@@ -35,11 +35,12 @@ class Counted:
 
 def counted(rows: Sequence[Row]) -> Counted:
     """The runs of one side as one count; runs that disagree widen the span."""
-    middles = sorted(row.instructions(row.median) for row in rows)
+    told = [row.instructions for row in rows]
+    middles = sorted(one.middle for one in told)
     return Counted(
         middles[len(middles) // 2],
-        min(middles[0], *(row.instructions(row.q1) for row in rows)),
-        max(middles[-1], *(row.instructions(row.q3) for row in rows)),
+        min(middles[0], *(one.q1 for one in told)),
+        max(middles[-1], *(one.q3 for one in told)),
     )
 
 

@@ -26,7 +26,7 @@ def by_buffer(judgement: Judgement) -> list[str]:
 
 
 def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
-    """The names of *rows* under the reason that they share."""
+    """The names of *rows* under the reason that they have in common."""
     names: dict[str, list[str]] = {}
     for row in rows:
         names.setdefault(row.reason, []).append(row.fullname)

@@ -1,8 +1,8 @@
-"""Tell the kernel's share of a row from Python's: take away what the same call costs when nothing is synced.
+"""Tell the kernel's part of a row from Python's: take away what the same call costs when nothing is synced.
 
 A run's null row (:data:`dmasync.harness.runs.facts.NULL_STEP`) makes the same system call without a sync. Its cost
 is Python's and the system call entry's, so a row's cost less that of its calls is what the sync itself took
-in the kernel. A row of another interface (a context manager, say) has no null row of its own: its share
+in the kernel. A row of another interface (a context manager, say) has no null row of its own: its part
 is that of the plain call with otherwise equal facts, since the kernel does the same for both.
 """
 
@@ -18,11 +18,11 @@ from dmasync.harness.runs.reading import Row, Run
 
 def cost(row: Row) -> float:
     """The row's median: instructions on the exact clock, else nanoseconds."""
-    return float(row.instructions(row.median)) if row.is_exact_clock else row.median * 1e9
+    return float(row.instructions.middle) if row.is_exact_clock else row.median * 1e9
 
 
-def kernel_shares(run: Run) -> Mapping[str, float]:
-    """The kernel's share of each row of *run* that it can be told of, in the row's unit."""
+def kernel_parts(run: Run) -> Mapping[str, float]:
+    """The kernel's part of each row of *run* that it can be told of, in the row's unit."""
     nulls = {
         _surroundings(row.facts): cost(row) / row.facts.calls
         for row in run.rows.values()
@@ -33,18 +33,18 @@ def kernel_shares(run: Run) -> Mapping[str, float]:
     for row in run.rows.values():
         null = nulls.get(_surroundings(row.facts))
         if null is not None and row.facts.step != NULL_STEP:
-            share = cost(row) - row.facts.calls * null
-            direct[row.fullname] = max(0.0, share)
+            part = cost(row) - row.facts.calls * null
+            direct[row.fullname] = max(0.0, part)
             by_facts.setdefault(_without_interface(row.facts), direct[row.fullname])
     for row in run.rows.values():
-        share_of_twin = by_facts.get(_without_interface(row.facts))
-        if row.fullname not in direct and row.facts.step != NULL_STEP and share_of_twin is not None:
-            direct[row.fullname] = min(share_of_twin, cost(row))
+        part_of_twin = by_facts.get(_without_interface(row.facts))
+        if row.fullname not in direct and row.facts.step != NULL_STEP and part_of_twin is not None:
+            direct[row.fullname] = min(part_of_twin, cost(row))
     return direct
 
 
 def _surroundings(facts: RowFacts) -> tuple[object, ...]:
-    return facts.unit, facts.rung, facts.arch, facts.python, facts.api
+    return facts.unit, facts.target, facts.arch, facts.python, facts.compiled, facts.api
 
 
 def _without_interface(facts: RowFacts) -> tuple[object, ...]:

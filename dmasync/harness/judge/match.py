@@ -92,5 +92,5 @@ def _said(value: object) -> str:
 
 
 def comparable_facts(facts: RowFacts) -> tuple[object, ...]:
-    """What two rows must share to be compared."""
+    """What two rows must have in common to be compared."""
     return tuple(getattr(facts, fact) for fact in COMPARED_FACTS)

@@ -24,7 +24,7 @@ class JudgedRow:
     ``base`` and ``candidate`` are the medians in the row's unit (instructions, or nanoseconds for wall rows);
     ``ratio`` is candidate over base with its confidence interval ``low`` to ``high`` (all equal on the exact
     clock when every round took the same number). ``allowance`` is the largest ratio that passes.
-    ``kernel_base`` and ``kernel_candidate`` are the kernel's share, None where no null row tells it.
+    ``kernel_base`` and ``kernel_candidate`` are the kernel's part, None where no null row tells it.
     """
 
     fullname: str

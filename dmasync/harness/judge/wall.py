@@ -1,6 +1,6 @@
 """Judge wall rows: a confidence interval of the ratio of medians, honest about a machine that drifts.
 
-The unit that is resampled is the block, not the round: the rounds of one run share the machine's mood of that
+The unit that is resampled is the block, not the round: the rounds of one run all saw the machine's mood of that
 minute, so that a thousand of them say no more about the next run than one. Two ways, by what was measured:
 
 - **Interleaved** (A B B A, at least four neighbouring pairs, as many A first as B first): each pair of
@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
 
 from dmasync.harness.judge.blocks import Timed, few_runs, interleaved
 from dmasync.harness.judge.settings import GateSettings
@@ -31,8 +31,15 @@ from dmasync.harness.judge.verdict import JudgedRow, Verdict
 _NEIGHBOURS = 3
 """Other rows needed before their movement can stand for the machine's drift."""
 _MOST_ROWS = 0.9
-"""Share of the rows whose swing within a run stays below the drift that is assumed between runs."""
+"""The part of the rows whose swing within a run stays below the drift that is assumed between runs."""
 _MAD_TO_SIGMA = 1.4826
+
+
+def _statistics() -> Any:
+    """Scipy's statistics, which take two seconds to load: only a comparison that has wall rows waits for them."""
+    from scipy import stats  # type: ignore[import-untyped]
+
+    return stats
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,14 @@ class Estimate:
         """The probability of a ratio this far from 1 where nothing changed; the larger of both methods'."""
         if self.error == 0.0:
             return 0.0 if self.log_ratio else 1.0
-        student = 2 * float(stats.t.sf(abs(self.log_ratio) / self.error, self.freedom))
+        student = 2 * float(_statistics().t.sf(abs(self.log_ratio) / self.error, self.freedom))
         below = float(numpy.mean(self.draws <= 0)) if self.draws.size else 0.0
         above = float(numpy.mean(self.draws >= 0)) if self.draws.size else 0.0
         return min(1.0, max(student, 2 * min(below, above)))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Bounds of the log ratio that miss it with probability *level*."""
-        reach = float(stats.t.isf(level / 2, self.freedom)) * self.error
+        reach = float(_statistics().t.isf(level / 2, self.freedom)) * self.error
         low, high = self.log_ratio - reach, self.log_ratio + reach
         if self.draws.size:
             quantiles = numpy.quantile(self.draws, (level / 2, 1 - level / 2))
@@ -137,7 +144,7 @@ def _draws_of_means(sample: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """Bootstrap draws of the mean of *sample*, about zero; none where it has no spread."""
     if sample.size < 2 or not numpy.ptp(sample):
         return numpy.zeros(1)
-    result = stats.bootstrap(
+    result = _statistics().bootstrap(
         (sample - sample.mean(),),
         numpy.mean,
         n_resamples=4999,
@@ -169,8 +176,8 @@ def _drift(others: Sequence[float], level: float, assumed: float) -> tuple[float
     # "same" asks the middle of them, while an alarm asks them all. The assumed drift bounds both.
     typical = _MAD_TO_SIGMA * float(numpy.median(apart))
     overall = float(numpy.sqrt(numpy.sum(apart**2) / freedom))
-    changed = shift + min(assumed, float(stats.t.isf(level / 2, freedom)) * overall)
-    unchanged = shift + min(assumed, float(stats.t.isf(0.05, freedom)) * typical)
+    changed = shift + min(assumed, float(_statistics().t.isf(level / 2, freedom)) * overall)
+    unchanged = shift + min(assumed, float(_statistics().t.isf(0.05, freedom)) * typical)
     return changed, unchanged
 
 

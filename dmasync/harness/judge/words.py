@@ -46,8 +46,8 @@ def interval(row: JudgedRow) -> str:
     return f"{row.low:.3f} … {row.high:.3f}"
 
 
-def share(before: float | None, after: float | None, unit: str) -> str:
-    """The kernel's share on both sides: ``174 → 212``."""
+def kernel_amounts(before: float | None, after: float | None, unit: str) -> str:
+    """The kernel's part on both sides: ``174 → 212``."""
     return "" if before is None or after is None else f"{amount(before, unit)} → {amount(after, unit)}"
 
 

@@ -1,4 +1,4 @@
-"""Hold a model against another run: what it foretells for sizes that it was not fitted to, and what was measured."""
+"""Hold a model against another run: what it predicts for sizes that it was not fitted to, and what was measured."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dmasync.harness.runs.reading import Row
 
 @dataclass(frozen=True)
 class Prediction:
-    """One size (in bytes) of one subject: foretold and measured, in the lines' unit."""
+    """One size (in bytes) of one subject: predicted and measured, in the lines' unit."""
 
     subject: Subject
     size: int
-    foretold: float
+    predicted: float
     measured: float
     outside: bool
     """The size lies beyond those that the line was fitted to."""
@@ -23,7 +23,7 @@ class Prediction:
     @property
     def error(self) -> float:
         """(measured - foretold) / measured, as a residual."""
-        return (self.measured - self.foretold) / self.measured
+        return (self.measured - self.predicted) / self.measured
 
 
 def predictions(lines: Sequence[Line], rows: Iterable[Row]) -> list[Prediction]:

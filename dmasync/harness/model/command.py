@@ -15,6 +15,7 @@ from dmasync.harness.model.check import Prediction, predictions
 from dmasync.harness.model.fit import Line, fit
 from dmasync.harness.model.stream import BYTES_PER_PIXEL, FrameCost, Stream, frame_costs
 from dmasync.harness.model.tables import named, print_model, print_predictions, seconds_of
+from dmasync.harness.old_names import PREDICTED
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Run, load_run
 
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitStatus.GOOD
 
 
-_SAME_MACHINE = ("unit", "rung", "arch", "python")
+_SAME_MACHINE = ("unit", "target", "arch", "python", "compiled")
 """What the model's run and the one that it is held against must have in common. The kernel is free to differ."""
 
 
@@ -185,5 +186,11 @@ def _document(
 
 
 def _prediction(one: Prediction) -> dict[str, object]:
-    told = {"size": one.size, "foretold": one.foretold, "measured": one.measured, "error": one.error}
+    told = {
+        "size": one.size,
+        "predicted": one.predicted,
+        PREDICTED: one.predicted,
+        "measured": one.measured,
+        "error": one.error,
+    }
     return {**one.subject._asdict(), **told, "outside": one.outside}

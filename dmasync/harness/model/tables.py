@@ -67,7 +67,7 @@ def print_predictions(checked: list[Prediction], path: Path) -> None:
     table = Table(header_style="bold", title=f"held against {path}", title_justify="left")
     for column in ("provider", "step", "access"):
         table.add_column(column, no_wrap=True)
-    for column in ("size", "foretold", "measured", "off by"):
+    for column in ("size", "predicted", "measured", "off by"):
         table.add_column(column, justify="right")
     for one in checked:
         table.add_row(
@@ -75,7 +75,7 @@ def print_predictions(checked: list[Prediction], path: Path) -> None:
             one.subject.step,
             one.subject.access,
             f"{one.size // 1024:,} KiB" + (" (extrapolated)" if one.outside else ""),
-            f"{one.foretold:,.0f}",
+            f"{one.predicted:,.0f}",
             f"{one.measured:,.0f}",
             f"{one.error:+.2%}",
         )
@@ -114,8 +114,8 @@ def _answer(answer: FrameCost, stream: Stream, speed: float | None) -> list[str]
     )
     seconds = seconds_of(answer.frame, unit, speed)
     if seconds is not None:
-        share = seconds * stream.frames_per_second
-        text += f"; {seconds * 1e6:,.1f} us a frame, {share:.2%} of one CPU"
+        part = seconds * stream.frames_per_second
+        text += f"; {seconds * 1e6:,.1f} us a frame, {part:.2%} of one CPU"
     lines = [text]
     if answer.first is not None:
         once = answer.first * stream.in_flight

@@ -1,4 +1,4 @@
-"""``dmasync probe``: what this host offers, what is missing, and the line that mends it."""
+"""``dmasync probe``: what this host offers, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import json
 import os
 import platform
 import shutil
-import sys
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+import dmasync
 from dmasync.harness.exit_status import ExitStatus
-from dmasync.harness.probe import nodes
+from dmasync.harness.old_names import with_old_target
+from dmasync.harness.probe import nodes, remedies
 from dmasync.harness.vm import cache, host_packages, kernels
-from dmasync.harness.vm.apt import host_machine
+from dmasync.harness.vm.host import host_machine, search_path
 
 SCHEMA = 1
 PIPE_WIDTH = 240
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=1))  # noqa: T201
     else:
         _print_for_people(facts)
-    return ExitStatus.GOOD if facts["rung"] == "hardware" else ExitStatus.SKIPPED
+    return ExitStatus.GOOD if facts["target"] == "hardware" else ExitStatus.SKIPPED
 
 
 def gather() -> dict[str, Any]:
@@ -47,10 +48,10 @@ def gather() -> dict[str, Any]:
     found = nodes.survey(configuration)
     machine = virtual_machine_facts()
     usable = any(node.opens for node in found)
-    return {
+    facts = {
         "schema": SCHEMA,
-        # What `dmasync bench --rung auto` would take.
-        "rung": "hardware" if usable else "vm" if machine["possible"] else "fake",
+        # What `dmasync bench --on auto` would take.
+        "target": "hardware" if usable else "vm" if machine["possible"] else "fake",
         "kernel": {
             "release": platform.release(),
             "machine": host_machine(),
@@ -59,32 +60,32 @@ def gather() -> dict[str, Any]:
         },
         "nodes": [asdict(node) for node in found],
         "udmabuf_limits": nodes.limits(),
+        "compiled": compiled(),
         "virtual_machine": machine,
     }
+    return with_old_target(facts)
+
+
+def compiled() -> bool:
+    """Whether dmasync's C extension is in use."""
+    return bool(getattr(dmasync, "compiled", False))
 
 
 def virtual_machine_facts() -> dict[str, Any]:
-    """Return whether ``dmasync vm`` can work here, with what, and the line that installs what is missing."""
+    """Return whether ``dmasync vm`` can work here, with what, and the command that installs what is missing."""
     missing = host_packages.missing_parts()
     # The package lists are not asked: they take seconds, and the fetch says what it lacks.
     cached = kernels.cached(host_machine())
-    can_fetch = all(shutil.which(program, path=host_packages.search_path()) for program in ("apt-get", "dpkg"))
+    can_fetch = all(shutil.which(program, path=search_path()) for program in ("apt-get", "dpkg"))
     version = None
     if importlib.util.find_spec("virtme_ng") is not None:
         version = importlib.metadata.version("virtme-ng")
-    remedies = []
-    if version is None:
-        remedies.append(f"{sys.executable} -m pip install 'dmabuf-sync[harness]'")
-    if missing:
-        remedies.append(host_packages.install_line(missing))
-    if not cached and not can_fetch:
-        remedies.append("dmasync vm --kernel PATH  # no packaged kernel can be fetched here")
     udevd = host_packages.udev_daemon()
     return {
         "possible": version is not None and not missing and (bool(cached) or can_fetch),
         "virtme_ng": version,
         "programs": {
-            part.program: shutil.which(part.program, path=host_packages.search_path())
+            part.program: shutil.which(part.program, path=search_path())
             for part in host_packages.needed_parts(host_machine())
         },
         "udev": udevd,
@@ -93,7 +94,9 @@ def virtual_machine_facts() -> dict[str, Any]:
         "cache": str(cache.cache_directory()),
         "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
         "missing": [part.program for part in missing],
-        "remedies": remedies,
+        "remedies": remedies.for_virtual_machine(
+            has_virtme=version is not None, missing=missing, has_kernel=bool(cached) or can_fetch
+        ),
     }
 
 
@@ -105,8 +108,9 @@ def _print_for_people(facts: dict[str, Any]) -> None:
     console.print(f"kernel {kernel['release']} ({kernel['machine']})")
     settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
     console.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
+    console.print(f"compiled core: {'in use' if facts['compiled'] else 'not in use, plain Python does its work'}")
     table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("node", "provider", "opens", "permissions", "what mends it"):
+    for column in ("node", "provider", "opens", "permissions", "what fixes it"):
         table.add_column(column, overflow="fold")
     listed = facts["nodes"]
     for node in listed:
@@ -124,5 +128,5 @@ def _print_for_people(facts: dict[str, Any]) -> None:
         console.print(f"  {program}: {path or 'missing'}")
     console.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
     for remedy in machine["remedies"]:
-        console.print(f"  mend with: {remedy}", soft_wrap=True)
-    console.print(f"dmasync bench would measure on: {facts['rung']}")
+        console.print(f"  fix with: {remedy}", soft_wrap=True)
+    console.print(f"dmasync bench would measure on: {facts['target']}")

@@ -1,4 +1,4 @@
-"""What this kernel offers for dma-bufs: its nodes, judged by opening them, and what mends those that do not open."""
+"""What this kernel offers for dma-bufs: its nodes, judged by opening them, and the command that fixes what does not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import gzip
 import os
 import platform
 import pwd
-import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmasync.harness.probe import remedies
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag
 
 OPTIONS = (
@@ -26,17 +26,6 @@ OPTIONS = (
     "CONFIG_DRM_VGEM",
 )
 UDMABUF_PARAMETERS = ("list_limit", "size_limit_mb")
-OPTION_OF_FLAG = {
-    DmaBufAllocatorFlag.CMA_HEAP: "CONFIG_DMABUF_HEAPS_CMA",
-    DmaBufAllocatorFlag.SYSTEM_HEAP: "CONFIG_DMABUF_HEAPS_SYSTEM",
-    DmaBufAllocatorFlag.UDMABUF: "CONFIG_UDMABUF",
-}
-
-MODULE_OF_FLAG = {
-    DmaBufAllocatorFlag.CMA_HEAP: "cma_heap",
-    DmaBufAllocatorFlag.SYSTEM_HEAP: "system_heap",
-    DmaBufAllocatorFlag.UDMABUF: "udmabuf",
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Node:
     owner: str | None
     group: str | None
     remedy: str | None
-    """The line that mends it, or what has to be true first; None if it opens."""
+    """The command that fixes it, or what has to be true first; None if it opens."""
 
 
 def survey(configuration: Mapping[str, str] | None, root: Path = Path("/")) -> list[Node]:
@@ -101,48 +90,12 @@ def _node(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str]
         os.close(os.open(real, os.O_RDWR | os.O_CLOEXEC))
     except OSError as refusal:
         error = errno.errorcode.get(refusal.errno or 0, str(refusal.errno))
-    remedy = None if error is None else _remedy(flag, path, error, status, configuration)
+    remedy = None
+    if error is not None:
+        setting = None if configuration is None else configuration.get(remedies.OPTION_OF_FLAG[flag], "n")
+        access = None if status is None else remedies.Access(status.st_mode, status.st_gid, str(group))
+        remedy = remedies.for_node(flag, path, error, setting, access, _user_name(os.geteuid()))
     return Node(str(flag.name), path, status is not None, error is None, error, mode, owner, group, remedy)
-
-
-def _remedy(
-    flag: DmaBufAllocatorFlag,
-    path: str,
-    error: str,
-    status: os.stat_result | None,
-    configuration: Mapping[str, str] | None,
-) -> str:
-    if error == "ENOENT":
-        return _remedy_for_absence(flag, path, configuration)
-    if error in ("ENXIO", "ENODEV"):
-        return f"no driver answers behind {path}: the node is left over, remove it"
-    if error in ("EACCES", "EPERM") and status is not None:
-        if os.geteuid() == 0:
-            return f"root, yet refused: a device policy; in a container, start it with --device {path}"
-        if status.st_mode & 0o060 == 0o060 and status.st_gid != 0:
-            group, user = _group_name(status.st_gid), _user_name(os.geteuid())
-            return f"sudo usermod -aG {shlex.quote(group)} {shlex.quote(user)}  # then log in again"
-        match = 'KERNEL=="udmabuf"' if flag is DmaBufAllocatorFlag.UDMABUF else 'SUBSYSTEM=="dma_heap"'
-        rule = f'{match}, GROUP="video", MODE="0660"'
-        return (
-            f"echo {shlex.quote(rule)} | sudo tee /etc/udev/rules.d/70-dma-buf.rules"
-            " && sudo udevadm control --reload && sudo udevadm trigger"
-        )
-    return f"opening {path} failed with {error}"
-
-
-def _remedy_for_absence(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str] | None) -> str:
-    option = OPTION_OF_FLAG[flag]
-    setting = None if configuration is None else configuration.get(option, "n")
-    if setting == "m":
-        return f"sudo modprobe {'udmabuf' if flag is DmaBufAllocatorFlag.UDMABUF else 'cma_heap system_heap'}"
-    if setting == "y" and flag is DmaBufAllocatorFlag.CMA_HEAP:
-        return "the kernel has CMA heaps, and no such region: reserve one with the kernel argument cma=64M"
-    if setting == "y":
-        return f"the kernel has it, this /dev has not: in a container, start it with --device {path}"
-    if flag is DmaBufAllocatorFlag.UDMABUF and setting is None:
-        return f"sudo modprobe udmabuf, or a kernel with {option}=y"
-    return f"a kernel with {option}=y, or a virtual machine: dmasync vm"
 
 
 def _user_name(number: int) -> str:

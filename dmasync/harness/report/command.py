@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.command import files_of
 from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import load_settings
 from dmasync.harness.report.page import page
-from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.reading import files_of, load_run
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 

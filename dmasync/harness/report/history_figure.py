@@ -42,7 +42,7 @@ def in_time(runs: Sequence[Run]) -> list[Run]:
 
 
 def series(runs: Sequence[Run], settings: GateSettings) -> list[Series]:
-    """Each row that two or more *runs* (in their order) share, with comparable facts."""
+    """Each row that two or more *runs* (in their order) have, with comparable facts."""
     found: dict[tuple[object, ...], list[tuple[int, Row]]] = {}
     for place, run in enumerate(runs):
         for row in run.rows.values():
@@ -91,7 +91,7 @@ def run_name(run: Run) -> str:
 
 
 def history_figure(all_series: Sequence[Series], runs: Sequence[Run]) -> str | None:
-    """The rows that moved most over *runs*; None when fewer than two runs share a row."""
+    """The rows that moved most over *runs*; None when fewer than two runs have a row in common."""
     chosen = sorted(all_series, key=lambda one: (-len(one.changes), -one.reach))[:_MOST_LINES]
     chosen = [one for one in chosen if cost(one.rows[0]) > 0]
     if not chosen:

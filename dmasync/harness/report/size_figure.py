@@ -63,7 +63,7 @@ def _panels(run: Run) -> Mapping[Panel, dict[Line, Points]]:
 def _panel(facts: RowFacts) -> Panel:
     mapped = None if facts.provider == "udmabuf" else facts.attached
     attached = {True: "attached", False: "not attached", None: ""}[mapped]
-    told = (facts.provider, attached, facts.step, facts.arch, facts.rung)
+    told = (facts.provider, attached, facts.step, facts.arch, facts.target)
     return (_unit(facts), *(part for part in told if part))
 
 

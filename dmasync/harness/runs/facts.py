@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from dmasync.harness.old_names import TARGET as OLD_TARGET
+from dmasync.harness.old_names import target_of, with_old_target
+
 INSTRUCTIONS = "instructions"
 """Unit of the exact clock (QEMU's instruction counter): judged by comparing integers."""
 NANOSECONDS = "ns"
@@ -24,17 +27,21 @@ SECONDS = "seconds"
 """Unit of rows that say nothing about themselves: wall clock, other projects' files."""
 UNITS = (INSTRUCTIONS, NANOSECONDS, SECONDS)
 
-RUNGS = ("hardware", "vm", "fake")
+TARGETS = ("hardware", "vm", "fake")
+"""Where a run was measured."""
 
 NULL_STEP = "null"
 """``step`` of the row that makes the same system call without a sync: what is left is Python and the system
-call entry. The kernel's share of a row is its cost less ``calls`` times that row's cost of one call."""
+call entry. The kernel's part of a row is its cost less ``calls`` times that row's cost of one call."""
 
 PAIR, START, END, FIRST_START = "pair", "start", "end", "first-start"
-"""The usual values of ``step``: both edges, one edge alone, the START that builds the page table."""
+"""The usual values of ``step``: START and END, one of them alone, the START that builds the page table."""
 
 COARSEST = 30
 """Percent: a row that moves by more where nothing changed is no row."""
+
+COUNTS = "instructions"
+"""Beside the facts, where the unit is instructions: the rounds as they were counted, whole numbers per operation."""
 
 RUN_BLOCK = "dmasync"
 RUN_SCHEMA = 1
@@ -44,18 +51,20 @@ RUN_SCHEMA = 1
 class RowFacts:
     """What was measured, and where. Rows that differ in one of :data:`COMPARED_FACTS` are never compared.
 
-    ``size`` is in bytes, None where a row has no buffer. ``attached`` tells whether a device has mapped the
-    buffer. ``calls`` is the number of system calls in one operation (2 for a pair). ``exact`` says that the
-    unit is instructions, and every round took the same number, which every boot will find again. ``resolution`` is how
-    far a row that is not exact moves from boot to boot where nothing changed, in percent of its cost: what the page
-    allocator and threads do to it.
+    ``size`` is in bytes, None where a row has no buffer. ``attached`` tells whether a device has mapped the buffer.
+    ``calls`` is the number of system calls in one operation (2 for a pair). ``exact`` says that the unit is
+    instructions, and every round took the same number, which every boot will find again. ``compiled`` says that
+    dmasync's C extension was in use; files that do not tell are older than it. ``resolution`` is how far a row that
+    is not exact moves from boot to boot where nothing changed, in percent of its cost: what the page allocator and
+    threads do to it.
     """
 
     unit: str = SECONDS
-    rung: str | None = None
+    target: str | None = None
     arch: str | None = None
     kernel: str | None = None
     python: str | None = None
+    compiled: bool = False
     provider: str | None = None
     size: int | None = None
     access: str | None = None
@@ -68,24 +77,25 @@ class RowFacts:
 
     def as_extra_info(self) -> dict[str, object]:
         """The dictionary to put into ``benchmark.extra_info``."""
-        return asdict(self)
+        return with_old_target(asdict(self))
 
     @classmethod
     def from_extra_info(cls, extra_info: Mapping[str, Any]) -> RowFacts:
-        """Read what :meth:`as_extra_info` wrote; a row without ``unit`` and ``rung`` is another project's.
+        """Read what :meth:`as_extra_info` wrote; a row without ``unit`` and ``target`` is another project's.
 
         Unknown keys are left alone. ValueError names a fact that is wrong.
         """
-        if "unit" not in extra_info or "rung" not in extra_info:
+        if "unit" not in extra_info or not {"target", OLD_TARGET} & extra_info.keys():
             return cls()
-        known = {name: extra_info[name] for name in _TYPES if name in extra_info}
+        told = {**extra_info, "target": target_of(extra_info)}
+        known = {name: told[name] for name in _TYPES if name in told}
         for name, value in known.items():
             if not _fits(value, _TYPES[name]):
                 raise ValueError(f"extra_info {name!r} is {_shown(value)}")
         if known.get("unit", SECONDS) not in UNITS:
             raise ValueError(f"extra_info 'unit' is {_shown(known['unit'])}, expected one of {', '.join(UNITS)}")
-        if "rung" in known and known["rung"] is not None and known["rung"] not in RUNGS:
-            raise ValueError(f"extra_info 'rung' is {_shown(known['rung'])}, expected one of {', '.join(RUNGS)}")
+        if known["target"] is not None and known["target"] not in TARGETS:
+            raise ValueError(f"extra_info 'target' is {_shown(known['target'])}, expected one of {', '.join(TARGETS)}")
         if not 0 <= known.get("resolution", 0) <= COARSEST:
             raise ValueError(
                 f"extra_info 'resolution' is {_shown(known['resolution'])}, expected 0 to {COARSEST} percent"
@@ -94,16 +104,17 @@ class RowFacts:
 
 
 COMPARED_FACTS = (
-    "unit", "rung", "arch", "python", "size", "provider", "access", "api", "step", "attached", "calls",
+    "unit", "target", "arch", "python", "compiled", "size", "provider", "access", "api", "step", "attached", "calls",
 )  # fmt: skip
 """Facts that must be equal for two rows to be compared. Not the kernel: that is what a gate compares."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "unit": (str,),
-    "rung": (str, type(None)),
+    "target": (str, type(None)),
     "arch": (str, type(None)),
     "kernel": (str, type(None)),
     "python": (str, type(None)),
+    "compiled": (bool,),
     "provider": (str, type(None)),
     "size": (int, type(None)),
     "access": (str, type(None)),
@@ -133,14 +144,14 @@ class RunFacts:
     kernel: str | None = None
     kernel_config_digest: str | None = None
     kernel_command_line: str | None = None
-    rung: str | None = None
+    target: str | None = None
     not_measured: tuple[NotMeasured, ...] = field(default=())
 
     def as_block(self) -> dict[str, object]:
         """The value for ``output_json["dmasync"]`` in pytest-benchmark's hook for updating its JSON."""
         return {
             "schema": RUN_SCHEMA,
-            **asdict(self),
+            **with_old_target(asdict(self)),
             "not_measured": [asdict(row) for row in self.not_measured],
         }
 
@@ -151,8 +162,9 @@ class RunFacts:
         if schema != RUN_SCHEMA:
             raise ValueError(f"block {RUN_BLOCK!r} has schema {_shown(schema)}, this version reads {RUN_SCHEMA}")
         texts = {}
-        for name in ("kernel", "kernel_config_digest", "kernel_command_line", "rung"):
-            texts[name] = block.get(name)
+        told = {**block, "target": target_of(block)}
+        for name in ("kernel", "kernel_config_digest", "kernel_command_line", "target"):
+            texts[name] = told.get(name)
             if not _fits(texts[name], (str, type(None))):
                 raise ValueError(f"block {RUN_BLOCK!r} has {name!r} = {_shown(texts[name])}")
         return cls(**texts, not_measured=tuple(_not_measured(block.get("not_measured", []))))

@@ -16,12 +16,13 @@ from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy
 
+from dmasync.harness import old_names
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.runs.facts import INSTRUCTIONS, RUN_BLOCK, RowFacts, RunFacts, is_named
+from dmasync.harness.runs.facts import COUNTS, INSTRUCTIONS, RUN_BLOCK, RowFacts, RunFacts, is_named
 
 LARGEST_FILE = 512 * 1024 * 1024
 """Bytes; a suite's file has a few hundred KiB. What is larger is refused before it fills the memory."""
@@ -41,11 +42,20 @@ class RunFileError(CommandError):
         self.path = path
 
 
+class Instructions(NamedTuple):
+    """Instructions per operation: the quartiles of a row's rounds."""
+
+    q1: Fraction
+    middle: Fraction
+    q3: Fraction
+
+
 @dataclass(frozen=True)
 class Row:
     """One benchmark of one run. Times are seconds per operation; ``data`` is in the order of measurement.
 
-    ``data`` is empty where the file was saved without it (``--benchmark-save`` does that by default).
+    ``data`` is empty where the file was saved without it (``--benchmark-save`` does that by default). ``counts`` are
+    the same rounds as the exact clock counted them, in instructions per operation; empty where the file does not tell.
     """
 
     fullname: str
@@ -56,11 +66,14 @@ class Row:
     q3: float
     rounds: int
     iterations: int
+    counts: tuple[int, ...] = ()
 
-    def of(self, data: tuple[float, ...]) -> Row:
-        """The same row with other rounds, at least one."""
+    def part(self, begin: int, end: int) -> Row:
+        """The same row with those of its rounds alone, at least one."""
+        data = self.data[begin:end]
         middle, q1, q3 = _quartiles(data)
-        return replace(self, data=data, rounds=len(data), median=middle, q1=q1, q3=q3)
+        counts = self.counts[begin:end]
+        return replace(self, data=data, counts=counts, rounds=len(data), median=middle, q1=q1, q3=q3)
 
     @property
     def iqr(self) -> float:
@@ -70,8 +83,18 @@ class Row:
     def is_exact_clock(self) -> bool:
         return self.facts.unit == INSTRUCTIONS
 
-    def instructions(self, seconds: float) -> Fraction:
-        """*seconds* per operation on the exact clock as instructions; a round counted an integer."""
+    @property
+    def instructions(self) -> Instructions:
+        """The middle and the quartiles on the exact clock: of the counts, else of the seconds, a round of which counted
+        an integer.
+        """
+        if self.counts:
+            return Instructions(
+                *(_quantile(self.counts, part) for part in (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)))
+            )
+        return Instructions(*(self._in_instructions(seconds) for seconds in (self.q1, self.median, self.q3)))
+
+    def _in_instructions(self, seconds: float) -> Fraction:
         return Fraction(round(seconds * 1e9 * self.iterations), self.iterations)
 
 
@@ -128,7 +151,37 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         facts = RunFacts.from_block(block) if block else RunFacts()
     except ValueError as error:
         raise RunFileError(path, str(error)) from None
+    if old_names.TARGET in block and "target" not in block:
+        old_names.say_once(
+            "run file", f"{printable(path)}: of an older version: its key {old_names.TARGET!r} is now 'target'"
+        )
     return Run(path, rows, facts, machine, _mapping(path, document, "commit_info"), _moment(document.get("datetime")))
+
+
+def files_of(given: Sequence[str | None]) -> list[Path]:
+    """The run files that were named; a folder stands for the ``.json`` files in it. No file counts twice."""
+    files: list[Path] = []
+    for name in given:
+        if name is None:
+            continue
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(path.glob("*.json"))
+            if not inside:
+                raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
+            files += inside
+        else:
+            files.append(path)
+    known: dict[Path, Path] = {}
+    for path in files:
+        try:
+            resolved = path.resolve()
+        except (OSError, ValueError, RuntimeError):  # a NUL in it, a loop of links: reading will say so
+            continue
+        if resolved in known:
+            raise CommandError(f"{printable(path)} was given twice: one run is one observation")
+        known[resolved] = path
+    return files
 
 
 def printable(text: object) -> str:
@@ -226,9 +279,33 @@ def _row(path: Path, number: int, benchmark: object, machine: Mapping[str, Any])
         if not data and stats.get("iqr") is None and (stats.get("q1") is None or stats.get("q3") is None):
             rounds = 1  # a middle without any spread is one observation
         iterations = _count(stats, "iterations")
+        counts = _counts(facts, benchmark.get("extra_info"), data)
     except ValueError as error:
         raise wrong(str(error)) from None
-    return Row(fullname, _completed(facts, machine), data, middle, q1, q3, rounds, iterations)
+    return Row(fullname, _completed(facts, machine), data, middle, q1, q3, rounds, iterations, counts)
+
+
+def _counts(facts: RowFacts, extra_info: object, data: tuple[float, ...]) -> tuple[int, ...]:
+    """The rounds as the exact clock counted them; ValueError where they are not those of *data*."""
+    found = extra_info.get(COUNTS) if isinstance(extra_info, dict) else None
+    if facts.unit != INSTRUCTIONS or found is None or not data:
+        return ()
+    if not isinstance(found, list) or not all(type(count) is int and count >= 0 for count in found):
+        raise ValueError(f"extra_info {COUNTS!r} is not a list of counts")
+    if len(found) != len(data) or any(
+        abs(count - seconds * 1e9) > 1 for count, seconds in zip(found, data, strict=True)
+    ):
+        raise ValueError(f"extra_info {COUNTS!r} are not the rounds of its data")
+    return tuple(found)
+
+
+def _quantile(counts: Sequence[int], part: Fraction) -> Fraction:
+    """As numpy's, between two of them in proportion; of integers, without rounding."""
+    ordered = sorted(counts)
+    at = part * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (at - below) * (ordered[above] - ordered[below])
 
 
 def _quartiles(data: tuple[float, ...]) -> tuple[float, float, float]:

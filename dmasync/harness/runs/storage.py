@@ -45,30 +45,33 @@ class Standing(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """What two runs must share for the one to be the other's baseline; kernels may differ: that is the question."""
+    """What a run and its baseline must have in common; kernels may differ: that is the question."""
 
     host: str
     arch: str
-    rung: str
+    target: str
     clock: str
     python: str
+    compiled: bool = False
 
     @classmethod
     def of(cls, run: Run) -> Kind:
         facts = [row.facts for row in run.rows.values()]
         clocks = {"exact" if one.unit == INSTRUCTIONS else "wall" for one in facts}
-        rungs = {one.rung for one in facts if one.rung} or {run.facts.rung or "unknown"}
+        targets = {one.target for one in facts if one.target} or {run.facts.target or "unknown"}
         node = run.machine.get("node")
         return cls(
             str(node or "unknown"),
             next((one.arch for one in facts if one.arch), None) or str(run.machine.get("machine") or "unknown"),
-            "+".join(sorted(rungs)),
+            "+".join(sorted(targets)),
             "+".join(sorted(clocks)) or "nothing",
             next((one.python for one in facts if one.python), None) or run.python or "unknown",
+            any(one.compiled for one in facts),
         )
 
     def folder(self, kernel: str | None) -> str:
-        parts = (self.host, self.arch, self.rung, self.clock, f"py{self.python}", kernel or "unknown")
+        python = f"py{self.python}{'-compiled' if self.compiled else ''}"
+        parts = (self.host, self.arch, self.target, self.clock, python, kernel or "unknown")
         return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip(".") or "unknown" for part in parts)
 
 

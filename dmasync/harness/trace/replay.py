@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
     parser.add_argument("--timeline", metavar="LINES", type=int, default=0, help="print so much of the timeline")
     parser.add_argument("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
-    parser.add_argument("--svg", metavar="FILE", help="write a lane chart: buffers, windows, attempts, devices")
+    parser.add_argument("--svg", metavar="FILE", help="write a chart: buffers, windows, attempts, devices")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ or of another architecture, lists of our own are kept in the cache folder: the s
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import time
@@ -17,7 +16,7 @@ from typing import IO
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
-from dmasync.harness.vm import cache
+from dmasync.harness.vm import cache, host
 
 DEBIAN_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 LISTS_MAX_AGE_SECONDS = 24 * 3600
@@ -30,10 +29,40 @@ class AptError(CommandError):
         super().__init__(message, ExitStatus.SKIPPED)
 
 
-def host_machine() -> str:
-    """Return the host's architecture under the kernel's name (``x86_64``, ``aarch64``)."""
-    machine = platform.machine()
-    return {"arm64": "aarch64", "amd64": "x86_64"}.get(machine, machine)
+def run_apt(
+    command: Sequence[str],
+    *,
+    elevation: Sequence[str] = (),
+    cwd: Path | None = None,
+    check: bool = True,
+    stdin: IO[bytes] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the package manager's programs; *elevation* goes before it to make it root's.
+
+    AptError where it is not on this host, and, with *check*, where it fails.
+    """
+    if shutil.which(command[0], path=host.search_path()) is None:
+        raise AptError(
+            f"{command[0]} is not on this host: packaged kernels need Debian's package manager; give --kernel PATH"
+        )
+    settings = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    line = list(command)
+    if elevation:  # sudo keeps nothing of the environment: say it on the command's own line
+        line = [*elevation, "env", *(f"{name}={value}" for name, value in settings.items()), *command]
+    result = subprocess.run(
+        line,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": host.search_path(), **settings},
+    )
+    if check and result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
+        words = lines[-1].removeprefix("E:").strip() if lines else f"exit status {result.returncode}"
+        raise AptError(f"{command[0]} failed: {words}")
+    return result
 
 
 class Apt:
@@ -46,7 +75,7 @@ class Apt:
         self.machine = machine
         self.architecture = DEBIAN_ARCHITECTURE[machine]
         self._progress = progress or SilentProgress()
-        self._private = own_lists or machine != host_machine()
+        self._private = own_lists or machine != host.host_machine()
 
     @property
     def _options(self) -> list[str]:
@@ -75,7 +104,7 @@ class Apt:
     def version(self, package: str) -> str:
         """Return the version of *package* that :meth:`download` would fetch, or ``""`` if it is not offered."""
         self._refresh()
-        shown = self._run(["apt-cache", *self._options, "show", "--no-all-versions", package], check=False)
+        shown = run_apt(["apt-cache", *self._options, "show", "--no-all-versions", package], check=False)
         for line in shown.stdout.splitlines():
             if line.startswith("Version: "):
                 return line.removeprefix("Version: ").strip()
@@ -85,7 +114,7 @@ class Apt:
         """Fetch *packages* into the folder *into* (apt checks each against the signed lists); return the files."""
         self._refresh()
         wanted = [f"{package}:{self.architecture}" if self._private else package for package in packages]
-        self._run(["apt-get", *self._options, "-q", "download", *wanted], cwd=into)
+        run_apt(["apt-get", *self._options, "-q", "download", *wanted], cwd=into)
         return sorted(into.glob("*.deb"))
 
     def unpack(self, package_file: Path, into: Path) -> None:
@@ -94,16 +123,14 @@ class Apt:
         with subprocess.Popen(
             ["dpkg-deb", "--fsys-tarfile", str(package_file)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         ) as archive:
-            self._run(
-                ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(into)], stdin=archive.stdout
-            )
+            run_apt(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(into)], stdin=archive.stdout)
         if archive.returncode != 0:
             raise AptError(f"dpkg-deb could not read {package_file.name}")
 
     def simulate_install(self, packages: Sequence[str], *, extra_options: Sequence[str] = ()) -> list[str]:
         """Return the names of *packages* and of everything that they need, as installing them on nothing would."""
         self._refresh()
-        output = self._run(
+        output = run_apt(
             [
                 "apt-get",
                 *self._options,
@@ -119,7 +146,7 @@ class Apt:
 
     def _search(self, pattern: str) -> list[str]:
         self._refresh()
-        output = self._run(["apt-cache", *self._options, "search", "--names-only", pattern]).stdout
+        output = run_apt(["apt-cache", *self._options, "search", "--names-only", pattern]).stdout
         return [line.split(" - ", 1)[0].strip() for line in output.splitlines() if line.strip()]
 
     def _refresh(self) -> None:
@@ -136,36 +163,9 @@ class Apt:
             (state / "status").touch()
             self._progress.phase(f"fetching Debian's package lists for {self.architecture} into the cache")
             try:
-                self._run(["apt-get", *self._options, "-q", "update"])
+                run_apt(["apt-get", *self._options, "-q", "update"])
             except AptError:
                 if stamp.exists():  # old lists are better than none: the archive may be out of reach
                     return
                 raise
             stamp.touch()
-
-    def _run(
-        self,
-        command: list[str],
-        *,
-        cwd: Path | None = None,
-        check: bool = True,
-        stdin: IO[bytes] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        if shutil.which(command[0]) is None:
-            raise AptError(
-                f"{command[0]} is not on this host: packaged kernels need Debian's package manager; give --kernel PATH"
-            )
-        result = subprocess.run(
-            command,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-        )
-        if check and result.returncode != 0:
-            lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
-            words = lines[-1].removeprefix("E:").strip() if lines else f"exit status {result.returncode}"
-            raise AptError(f"{command[0]} failed: {words}")
-        return result

@@ -18,9 +18,8 @@ import time
 from pathlib import Path
 
 from dmasync.harness.progress import Progress, SilentProgress
-from dmasync.harness.vm import cache
+from dmasync.harness.vm import cache, host
 from dmasync.harness.vm.apt import Apt, AptError
-from dmasync.harness.vm.host_packages import search_path
 
 RECIPE_VERSION = 2
 """Raised whenever :func:`_build` does something else with the same packages."""
@@ -65,7 +64,7 @@ STALE_SECONDS = 3600.0
 def foreign_root(machine: str, progress: Progress | None = None) -> Path:
     """Return the root folder for *machine* (``aarch64``) from the cache, building it first if need be.
 
-    Raises :class:`AptError <dmasync.harness.vm.apt.AptError>` where the packages cannot be had.
+    Raises :class:`AptError <dmasync.harness.vm.apt.AptError>` where the packages cannot be fetched.
     """
     progress = progress or SilentProgress()
 
@@ -139,7 +138,7 @@ def _compile(root: Path, version: str) -> None:
 
     The host's Python does it, where one of the same version is found; bytecode is the same for every architecture.
     """
-    candidates = [sys.executable, shutil.which(f"python{version}", path=search_path())]
+    candidates = [sys.executable, shutil.which(f"python{version}", path=host.search_path())]
     if f"{sys.version_info.major}.{sys.version_info.minor}" != version:
         del candidates[0]
     python = candidates[0] if candidates else None

@@ -7,15 +7,15 @@ all of it or nothing. A lock per entry makes a second process wait for the first
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import pwd
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 
@@ -23,18 +23,9 @@ MANIFEST = "dmasync-manifest.json"
 """Written last into an entry: the SHA-256 of each file that is checked before the entry is used."""
 
 
-def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return ``$XDG_CACHE_HOME/dmasync``, or ``~/.cache/dmasync`` where that variable is unset, empty or relative.
-
-    An unset or empty HOME is looked up in the password database, as a shell's ``~`` is.
-    """
-    base = environment.get("XDG_CACHE_HOME", "")
-    if base.startswith("/"):  # the base directory specification says to ignore a relative path
-        return Path(base) / "dmasync"
-    home = environment.get("HOME", "")
-    if not home.startswith("/"):
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-    return Path(home) / ".cache" / "dmasync"
+def cache_directory() -> Path:
+    """Return this user's cache folder for dmasync: ``$XDG_CACHE_HOME/dmasync``, as a rule ``~/.cache/dmasync``."""
+    return platformdirs.user_cache_path("dmasync", appauthor=False)
 
 
 def entry(path: Path, build: Callable[[Path], list[str]]) -> Path:
@@ -99,19 +90,19 @@ def clear() -> list[Path]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to *path*; it goes with the process, however that ends."""
+    lock = FileLock(path.parent / f".{path.name}.lock", mode=0o644)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock.acquire()
     except OSError as error:
         raise CommandError(
             f"the cache folder {path.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME to one that can",
             ExitStatus.UNUSABLE,
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _digest(path: Path) -> str:

@@ -8,24 +8,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from dmasync.harness import old_names
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.old_names import OldName
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
-from dmasync.harness.vm import cache, host_packages, kernels
-from dmasync.harness.vm.apt import host_machine
+from dmasync.harness.vm import cache, host, host_packages, kernels
+from dmasync.harness.vm.kernels import ARCHITECTURES
 from dmasync.harness.vm.machine import CompletedRun, VirtualMachine, VirtualMachineError
 
 RESULT_SCHEMA = 1
-ARCHITECTURES = {
-    "x86-64": "x86_64",
-    "x86_64": "x86_64",
-    "amd64": "x86_64",
-    "arm64": "aarch64",
-    "aarch64": "aarch64",
-}
-"""What ``--arch`` takes, and the kernel's own name for each."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +37,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="an argument for the kernel; may be repeated",
     )
     parser.add_argument("--output", metavar="DIR", type=Path, help="a folder that keeps what the guest writes to it")
-    parser.add_argument(
-        "--share",
+    mount = parser.add_argument(
+        "--mount",
         metavar="DIR",
         type=Path,
         action="append",
         default=[],
-        help="a folder that the guest must see too",
+        help="a folder that the guest must see too; may be repeated",
     )
+    parser.add_argument(f"--{old_names.MOUNT}", action=OldName, now=mount)
     parser.add_argument(
         "--env",
         metavar="NAME=VALUE",
@@ -89,8 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if not command and not options.setup:
         raise CommandError("no command; write: dmasync vm -- CMD…")
     environment = dict(_assignment(text) for text in options.env)
-    machine_name = ARCHITECTURES[options.arch] if options.arch else host_machine()
-    signal.signal(signal.SIGTERM, _leave)
+    machine_name = ARCHITECTURES[options.arch] if options.arch else host.host_machine()
     with ConsoleProgress("dmasync vm") as console:
         progress: Progress = SilentProgress() if options.quiet else console
         try:
@@ -110,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
                 memory=options.memory,
                 cpus=options.cpus,
                 output=options.output,
-                share=options.share,
+                mount=options.mount,
                 environment=environment,
                 timeout=options.timeout,
                 kvm=options.kvm,
                 progress=progress,
             )
             completed = machine.run(
-                # One word is a line for the shell, as ssh and virtme-ng take it; several are a command.
+                # One word is a shell command line, as ssh and virtme-ng take it; several are a command.
                 command[0] if len(command) == 1 else command,
                 stdout=sys.stdout.buffer,
                 stderr=sys.stderr.buffer,
@@ -140,11 +132,6 @@ def _clean() -> int:
     if not removed:
         print(f"nothing in {cache.cache_directory()}")  # noqa: T201
     return ExitStatus.GOOD
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind on SIGTERM, so that the machine is killed and its folders are removed before this process ends."""
-    raise SystemExit(128 + number)
 
 
 def _assignment(text: str) -> tuple[str, str]:

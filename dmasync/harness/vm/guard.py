@@ -1,8 +1,8 @@
 """Runs a program that must not outlive the one that started it. Started by file name, not imported.
 
-The program and what it starts share a process group. Standard input is a pipe whose other end the starter keeps: when
-that end closes, because the starter says so or because it died, even of SIGKILL, the whole group is killed. Either way
-nothing of the group is left when this process ends, not even as a zombie. The exit status is the program's.
+The program and what it starts are in one process group. Standard input is a pipe whose other end the starter keeps:
+when that end closes, because the starter says so or because it died, even of SIGKILL, the whole group is killed. Either
+way nothing of the group is left when this process ends, not even as a zombie. The exit status is the program's.
 """
 
 import contextlib

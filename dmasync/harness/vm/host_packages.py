@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress
-from dmasync.harness.vm.apt import host_machine
+from dmasync.harness.vm import host
+from dmasync.harness.vm.apt import AptError, run_apt
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,20 @@ class MissingPartError(CommandError):
         self.parts = tuple(parts)
 
 
-def search_path() -> str:
-    """Return PATH with the folder of this interpreter's scripts first and the system's own folders last.
-
-    virtme-ng starts its own programs by name; depmod lives in sbin, which an ordinary user's PATH lacks.
-    """
-    entries = [str(Path(sys.executable).parent), *os.environ.get("PATH", "").split(os.pathsep)]
-    entries += ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-    return os.pathsep.join(dict.fromkeys(entry for entry in entries if entry))
-
-
 def missing_parts(machine: str | None = None) -> list[Part]:
     """Return the parts that the host lacks for a guest of architecture *machine* (default: the host's own)."""
-    machine = machine or host_machine()
+    machine = machine or host.host_machine()
     return [part for part in needed_parts(machine) if not _is_there(part)]
 
 
 def needed_parts(machine: str) -> list[Part]:
     """Return the parts for a guest of architecture *machine*; a foreign root has a busybox of its own."""
-    native = machine == host_machine()
+    native = machine == host.host_machine()
     return [part for part in PARTS if part.machine in (None, machine) and (native or part.program != "busybox")]
 
 
 def _is_there(part: Part) -> bool:
-    found = shutil.which(part.program, path=search_path())
+    found = shutil.which(part.program, path=host.search_path())
     # The initramfs has no libraries: Debian's other busybox package would not run there.
     return found is not None and (part.program != "busybox" or not _needs_libraries(Path(found)))
 
@@ -97,7 +88,7 @@ def _needs_libraries(program: Path) -> bool:
 
 def virtme_run() -> str:
     """Return the path of virtme-ng's runner beside this interpreter; CommandError (4) if it is not installed."""
-    found = shutil.which("virtme-run", path=search_path())
+    found = shutil.which("virtme-run", path=host.search_path())
     if found is None or importlib.util.find_spec("virtme") is None:
         raise CommandError(
             "virtme-ng is not installed for this Python; "
@@ -116,7 +107,7 @@ def virtme_packages() -> Path:
 
 
 def install_line(parts: Sequence[Part]) -> str:
-    """Return the line for a shell that installs *parts*, as the one who types it: with sudo unless root."""
+    """Return the shell command line that installs *parts*, for the one who types it: with sudo unless root."""
     packages = " ".join(dict.fromkeys(part.package for part in parts))
     command = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
     return command if os.geteuid() == 0 else f"sudo sh -c '{command}'"
@@ -132,17 +123,20 @@ def install_missing(progress: Progress, machine: str | None = None) -> list[str]
     parts = missing_parts(machine)
     if not parts:
         return []
-    if shutil.which("apt-get", path=search_path()) is None:
+    if shutil.which("apt-get", path=host.search_path()) is None:
         raise MissingPartError(parts, "there is no apt-get here: use this system's own packages of those names")
     elevate = _elevation()
     if elevate is None:
         raise MissingPartError(parts, "--setup needs root, or sudo without a password")
     packages = list(dict.fromkeys(part.package for part in parts))
-    progress.phase("fetching the system's package lists (apt-get update)")
-    _apt_get([*elevate, "apt-get", "-q", "update"], parts)
-    progress.note(f"installing with apt-get: {' '.join(packages)}")
-    progress.phase(f"installing {' '.join(packages)}")
-    _apt_get([*elevate, "apt-get", "-q", "-y", "--no-install-recommends", "install", *packages], parts)
+    try:
+        progress.phase("fetching the system's package lists (apt-get update)")
+        run_apt(["apt-get", "-q", "update"], elevation=elevate)
+        progress.note(f"installing with apt-get: {' '.join(packages)}")
+        progress.phase(f"installing {' '.join(packages)}")
+        run_apt(["apt-get", "-q", "-y", "--no-install-recommends", "install", *packages], elevation=elevate)
+    except AptError as error:
+        raise MissingPartError(parts, str(error)) from None
     if still_missing := missing_parts(machine):
         raise MissingPartError(still_missing, "apt-get installed the packages, yet the programs are not there")
     return packages
@@ -152,28 +146,11 @@ def _elevation() -> list[str] | None:
     """Return what to put before a command to run it as root: nothing, sudo, or None if it cannot be done."""
     if os.geteuid() == 0:
         return []
-    sudo = shutil.which("sudo", path=search_path())
+    sudo = shutil.which("sudo", path=host.search_path())
     if sudo is None:
         return None
     allowed = subprocess.run([sudo, "-n", "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return [sudo, "-n"] if allowed.returncode == 0 else None
-
-
-def _apt_get(command: list[str], parts: Sequence[Part]) -> None:
-    # Under sudo the environment is not kept: say it on the command's own line.
-    at = command.index("apt-get")
-    command = [*command[:at], "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", *command[at:]]
-    result = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PATH": search_path()},
-    )
-    if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
-        raise MissingPartError(parts, f"apt-get failed: {lines[-1] if lines else result.returncode}")
 
 
 def udev_daemon() -> str | None:
@@ -184,4 +161,4 @@ def udev_daemon() -> str | None:
     for path in ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"):
         if os.access(path, os.X_OK):
             return path
-    return shutil.which("udevd", path=search_path())
+    return shutil.which("udevd", path=host.search_path())

@@ -13,10 +13,17 @@ from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
-from dmasync.harness.vm import cache
-from dmasync.harness.vm.apt import DEBIAN_ARCHITECTURE, Apt, AptError, host_machine
-from dmasync.harness.vm.host_packages import search_path
+from dmasync.harness.vm import cache, host
+from dmasync.harness.vm.apt import DEBIAN_ARCHITECTURE, Apt, AptError
 
+ARCHITECTURES = {
+    "x86-64": "x86_64",
+    "x86_64": "x86_64",
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "aarch64": "aarch64",
+}
+"""What ``--arch`` takes, and the kernel's own name for each."""
 DEBIAN_PREFIX = "debian:"
 IMAGE_IN_BUILD_TREE = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
 OFFERED_IN_MESSAGE = 8
@@ -26,7 +33,7 @@ PACKAGE_MODULES_FOLDERS = ("lib/modules", "usr/lib/modules")
 
 
 class KernelError(CommandError):
-    """No kernel could be had from what was given: exit status 2, or 4 where this host lacks the means."""
+    """What was given leads to no kernel: exit status 2, or 4 where this host lacks the means."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def resolve(
     of 16 KiB); or None for the newest packaged kernel
     with udmabuf built in. *machine* is the guest's architecture (default: the host's). Raises :class:`KernelError`.
     """
-    machine = machine or host_machine()
+    machine = machine or host.host_machine()
     progress = progress or SilentProgress()
     if specification is None:
         return _newest_packaged(machine, progress)
@@ -260,7 +267,7 @@ def index_modules(modules: Path) -> bool:
     way of another.
     """
     index = modules / "modules.dep"
-    depmod = shutil.which("depmod", path=search_path())
+    depmod = shutil.which("depmod", path=host.search_path())
     if not index.exists() and depmod is not None and modules.parent.parent.name == "lib":
         subprocess.run(
             [depmod, "-b", str(modules.parents[2]), modules.name],

@@ -22,8 +22,7 @@ from typing import BinaryIO
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
-from dmasync.harness.vm import guard, host_packages
-from dmasync.harness.vm.apt import host_machine
+from dmasync.harness.vm import guard, host, host_packages
 from dmasync.harness.vm.arm64_root import BUSYBOX, foreign_root
 from dmasync.harness.vm.guest import host_files, scripts
 from dmasync.harness.vm.guest.output import Follower, console_of, last_words
@@ -103,7 +102,7 @@ class VirtualMachine:
     cpus: int = 1
     output: Path | None = None
     """A host folder that the guest sees under the same path and may write to; made if it is missing."""
-    share: Sequence[Path] = ()
+    mount: Sequence[Path] = ()
     """Further host folders, under the same path, for reading: those below /run, /dev and a few others are hidden."""
     environment: Mapping[str, str] = field(default_factory=dict)
     working_directory: Path | None = None
@@ -120,7 +119,7 @@ class VirtualMachine:
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
     ) -> CompletedRun:
-        """Boot, run *command* (a list of words, or a line for the shell), power off.
+        """Boot, run *command* (a list of words, or a shell command line), power off.
 
         With *stdout* or *stderr* the command's output is written there as it comes, instead of being returned.
         Raises :class:`BootError`, :class:`GuestDiedError` or :class:`GuestTimeout` (exit status 3) where the machine
@@ -134,16 +133,16 @@ class VirtualMachine:
         root = None if self.is_native else foreign_root(self.kernel.machine, self.progress)
         if self.kernel.modules is not None:
             index_modules(self.kernel.modules)
-        shares = self._shares()
+        mounts = self._mounts()
         with contextlib.ExitStack() as stack:
             scratch = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-", dir=_scratch_parent()))
             )
             control = scratch / "control"
             control.mkdir()
-            self._write_scripts(control, command, shares)
+            self._write_scripts(control, command, mounts)
             with (scratch / "console").open("wb") as console:
-                line = self._command_line(runner, scratch, shares, root)
+                line = self._command_line(runner, scratch, mounts, root)
                 process = stack.enter_context(_guarded(line, console, scratch))
                 follower = stack.enter_context(Follower(control, stdout, stderr))
                 return self._follow(process, scratch, follower)
@@ -151,7 +150,7 @@ class VirtualMachine:
     @property
     def is_native(self) -> bool:
         """Tell whether the guest has the host's architecture, and so the host's root folder and this very Python."""
-        return self.kernel.machine == host_machine()
+        return self.kernel.machine == host.host_machine()
 
     @property
     def python(self) -> str:
@@ -178,15 +177,15 @@ class VirtualMachine:
             if not os.access(self.output, os.W_OK | os.X_OK):
                 raise CommandError(f"output folder {self.output}: may not be written")
 
-    def _shares(self) -> list[scripts.Share]:
-        wanted = [self._here, *self.share]
+    def _mounts(self) -> list[scripts.Mount]:
+        wanted = [self._here, *self.mount]
         wanted += [folder for folder in (self.kernel.modules, self.kernel.build_tree) if folder is not None]
-        for folder in self.share:
+        for folder in self.mount:
             if not folder.is_dir():
-                raise CommandError(f"share {folder}: no such folder")
+                raise CommandError(f"mount {folder}: no such folder")
         if self.is_native:
-            return host_files.shares_on_host_root(wanted, self.output)
-        return host_files.shares_on_foreign_root(wanted, self.output)
+            return host_files.mounts_on_host_root(wanted, self.output)
+        return host_files.mounts_on_foreign_root(wanted, self.output)
 
     @property
     def _here(self) -> Path:
@@ -197,7 +196,7 @@ class VirtualMachine:
         except FileNotFoundError:  # it was removed while this process was in it
             return Path("/")
 
-    def _write_scripts(self, control: Path, command: Sequence[str] | str, shares: Sequence[scripts.Share]) -> None:
+    def _write_scripts(self, control: Path, command: Sequence[str] | str, mounts: Sequence[scripts.Mount]) -> None:
         if self.is_native:
             environment = host_files.environment_on_host_root()
         else:
@@ -206,7 +205,7 @@ class VirtualMachine:
             environment["PYTHONHASHSEED"] = "0"
         environment |= self.environment
         files = {
-            scripts.START: scripts.start_script(shares, self.kernel.modules),
+            scripts.START: scripts.start_script(mounts, self.kernel.modules),
             scripts.INSIDE: scripts.inside_script(
                 working_directory=self._here,
                 environment=environment,
@@ -221,7 +220,7 @@ class VirtualMachine:
             (control / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def _command_line(
-        self, runner: str, scratch: Path, shares: Sequence[scripts.Share], root: Path | None
+        self, runner: str, scratch: Path, mounts: Sequence[scripts.Mount], root: Path | None
     ) -> list[str]:
         kernel = self.kernel
         line = [*_virtme_run(runner, scratch), "--mods", "auto"]
@@ -238,11 +237,11 @@ class VirtualMachine:
         # One overlay makes virtme-ng put that module into its initramfs: the start script needs it.
         line += ["--overlay-rwdir", "/etc"]
         line += ["--rwdir", f"{scripts.CONTROL}={scratch / 'control'}"]
-        for index, share in enumerate(shares):
+        for index, mount in enumerate(mounts):
             # virtme-ng takes plain names only: the real one hides behind a link.
-            link = scratch / f"share{index}"
-            link.symlink_to(share.host)
-            option = "--rwdir" if share.writable else "--rodir"
+            link = scratch / f"mount{index}"
+            link.symlink_to(mount.host)
+            option = "--rwdir" if mount.writable else "--rodir"
             line += [option, f"{scripts.mount_point(index)}={link}"]
         exact = (*EXACT_KERNEL_ARGUMENTS, *EXACT_CLOCK_ARGUMENTS.get(kernel.machine, ())) if self.exact else ()
         for argument in (*exact, *self.append):
@@ -326,7 +325,7 @@ def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[s
     """Start *command* so that nothing of it is left when the block ends, however it ends."""
     environment = {
         **os.environ,
-        "PATH": host_packages.search_path(),
+        "PATH": host.search_path(),
         "HOME": str(scratch),  # virtme-ng keeps a cache and reads its settings there: neither is wanted
         "TMPDIR": str(scratch),
     }

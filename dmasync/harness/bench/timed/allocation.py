@@ -75,7 +75,7 @@ def map_buffer(bench: Bench, *, provider: str, size: int) -> Operation:
             mapping.close()
         mappings.clear()
 
-    # A slab gives out once in some twelve mappings: many must share that, or a block has it or has it not.
+    # A slab gives out once in some twelve mappings: many must bear that, or a block has it or has it not.
     return Operation(run, clean=clean, least=32, most=32)
 
 

@@ -1,4 +1,4 @@
-"""What an operation is made from: the backend of the rung, buffers of a provider, an importer to attach them to."""
+"""What an operation is made from: the backend of the target, buffers of a provider, an importer to attach them to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAGS = {
 
 
 class UnmeasurableError(Exception):
-    """The row cannot be had here; the message is the reason."""
+    """The row cannot be measured here; the message is the reason."""
 
 
 class Bench:

@@ -10,8 +10,8 @@ from dmasync import DmaSyncer, SyncType
 from dmasync.harness.bench.measure import Operation
 from dmasync.harness.bench.timed.surroundings import Bench
 
-SHARE = 84
-"""Pairs of each thread between two meetings: waking the threads costs more than a pair, many must share it."""
+PAIRS_EACH = 84
+"""Pairs of each thread between two meetings: waking the threads costs more than a pair, many must bear it."""
 
 
 def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) -> Operation:
@@ -20,14 +20,14 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
     # A switch that is forced by time would come at another place each time.
     sys.setswitchinterval(1000.0)
     go, done = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
-    share = 0
+    each = 0
     refusals: list[Exception] = []
 
     def work(syncer: DmaSyncer) -> None:
         try:
             while True:
                 go.wait()
-                for _ in range(share):
+                for _ in range(each):
                     with syncer:
                         pass
                 done.wait()
@@ -44,12 +44,12 @@ def pairs(bench: Bench, *, provider: str, size: int, access: str, threads: int) 
             os.sched_yield()
 
     def run(count: int) -> None:
-        nonlocal share
-        share = count
+        nonlocal each
+        each = count
         go.wait()
         try:
             done.wait()
         except threading.BrokenBarrierError:
             raise refusals[0] from None
 
-    return Operation(run, prepare=gather, least=SHARE, facts={"calls": 2 * threads})
+    return Operation(run, prepare=gather, least=PAIRS_EACH, facts={"calls": 2 * threads})

@@ -12,6 +12,7 @@ from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, UnjudgedRow, Verdict
 from dmasync.harness.judge.words import amount, difference, factor, interval
+from dmasync.harness.old_names import with_old_target
 from dmasync.harness.runs.reading import printable
 
 SCHEMA = "dmasync.gate"
@@ -40,7 +41,7 @@ def judgement_json(judgement: Judgement) -> str:
 
 
 def _row(row: JudgedRow) -> dict[str, Any]:
-    facts = asdict(row.facts)
+    facts = with_old_target(asdict(row.facts))
     del facts["kernel"]  # the two sides tell theirs
     return {
         "fullname": row.fullname,

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from dmasync.harness.judge.groups import by_buffer, by_reason, command_lines
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
-from dmasync.harness.judge.words import amount, difference, factor, interval, share, short
+from dmasync.harness.judge.words import amount, difference, factor, interval, kernel_amounts, short
 from dmasync.harness.runs.reading import printable
 
 _HEAD = (
-    "| row | base | candidate | change | ratio | kernel's share | verdict |\n"
+    "| row | base | candidate | change | ratio | kernel's part | verdict |\n"
     "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
 )
 _MOST_NAMES = 3
@@ -72,7 +72,7 @@ def _line(row: JudgedRow) -> str:
         amount(row.candidate, row.unit),
         difference(row),
         ratio,
-        share(row.kernel_base, row.kernel_candidate, row.unit),
+        kernel_amounts(row.kernel_base, row.kernel_candidate, row.unit),
         _MARKS[row.verdict] + (f": {_escaped(row.reason)}" if row.reason else ""),
     ]
     return f"| {' | '.join(cells)} |"

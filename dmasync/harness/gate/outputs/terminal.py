@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dmasync.harness.judge.groups import by_buffer, by_reason, command_lines
 from dmasync.harness.judge.verdict import Judgement, Side, Verdict
-from dmasync.harness.judge.words import amount, difference, factor, interval, share, short
+from dmasync.harness.judge.words import amount, difference, factor, interval, kernel_amounts, short
 from dmasync.harness.runs.reading import printable
 
 _STYLES = {
@@ -20,7 +20,7 @@ _STYLES = {
     Verdict.SAME: "",
     Verdict.CANNOT_TELL: "yellow",
 }
-_WIDTH_OF_A_FILE = 240  # no terminal's edge: a row stays on its line
+_WIDTH_OF_A_FILE = 240  # as wide as no terminal: a row stays on its line
 
 
 def print_judgement(judgement: Judgement, stream: TextIO | None = None) -> None:
@@ -54,7 +54,7 @@ def print_judgement(judgement: Judgement, stream: TextIO | None = None) -> None:
 def _table(judgement: Judgement) -> Table:
     table = Table(header_style="bold")
     table.add_column("row", overflow="fold")
-    for column in ("base", "candidate", "change", "", "interval", "kernel's share"):
+    for column in ("base", "candidate", "change", "", "interval", "kernel's part"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for row in judgement.rows:
@@ -66,7 +66,7 @@ def _table(judgement: Judgement) -> Table:
             difference(row),
             factor(row),
             interval(row),
-            share(row.kernel_base, row.kernel_candidate, row.unit),
+            kernel_amounts(row.kernel_base, row.kernel_candidate, row.unit),
             Text(printable(verdict), style=_STYLES[row.verdict]),
         )
     return table

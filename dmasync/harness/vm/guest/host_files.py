@@ -13,19 +13,19 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from dmasync.harness.vm.guest.scripts import HOME, SITE, Share
+from dmasync.harness.vm.guest.scripts import HOME, SITE, Mount
 
 HIDDEN = ("/dev", "/proc", "/sys")
 COMPILED = (".so", ".pyd", ".dylib")
 
 
-def shares_on_host_root(wanted: Iterable[Path], output: Path | None) -> list[Share]:
+def mounts_on_host_root(wanted: Iterable[Path], output: Path | None) -> list[Mount]:
     """Return the mounts that make *wanted* and this Python visible, and *output* writable, under the same paths."""
     needed = {path.absolute() for path in (*wanted, *python_folders())}
     return _outermost(path for path in needed if is_hidden(path)) + _output(output)
 
 
-def shares_on_foreign_root(wanted: Iterable[Path], output: Path | None) -> list[Share]:
+def mounts_on_foreign_root(wanted: Iterable[Path], output: Path | None) -> list[Mount]:
     """Return the mounts that bring *wanted* and this Python's own packages to a root that has nothing of the host."""
     needed = {path.absolute() for path in (*wanted, *import_folders(), project_folder())}
     standard_library = Path(os.__file__).parent
@@ -123,10 +123,10 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _outermost(paths: Iterable[Path]) -> list[Share]:
+def _outermost(paths: Iterable[Path]) -> list[Mount]:
     folders = sorted({path for path in paths if path.is_dir()})
-    return [Share(path, path) for path in folders if not any(other in path.parents for other in folders)]
+    return [Mount(path, path) for path in folders if not any(other in path.parents for other in folders)]
 
 
-def _output(output: Path | None) -> list[Share]:
-    return [] if output is None else [Share(output.absolute(), output.absolute(), writable=True)]
+def _output(output: Path | None) -> list[Mount]:
+    return [] if output is None else [Mount(output.absolute(), output.absolute(), writable=True)]

@@ -1,6 +1,6 @@
 """The scripts that a guest runs: lay the folders out, set the environment, run the command, keep its status.
 
-Everything goes through the control folder, which guest and host share: the kernel's command line is too short for a
+Everything goes through the control folder, which guest and host both see: the kernel's command line is too short for a
 command, and a console loses output where the guest has no udev for virtme-ng's ports.
 
 The guest's root is read-only and virtme-ng's init hides some folders of it (/run, /var/tmp and others). So the command
@@ -32,7 +32,7 @@ STATUS = "status"
 
 
 @dataclass(frozen=True)
-class Share:
+class Mount:
     """A host folder as the guest sees it."""
 
     host: Path
@@ -42,11 +42,11 @@ class Share:
 
 
 def mount_point(index: int) -> str:
-    """Return where virtme-ng mounts the share *index*; a plain name, as its own options need."""
-    return f"{GUEST_FOLDER}/share{index}"
+    """Return where virtme-ng mounts the mount *index*; a plain name, as its own options need."""
+    return f"{GUEST_FOLDER}/mount{index}"
 
 
-def start_script(shares: Sequence[Share], modules: Path | None) -> str:
+def start_script(mounts: Sequence[Mount], modules: Path | None) -> str:
     """Return the script that virtme-ng's init runs: it makes the command's root and changes to it.
 
     *modules* is where the kernel's modules folder is in that root, or None to leave it to virtme-ng.
@@ -61,12 +61,12 @@ def start_script(shares: Sequence[Share], modules: Path | None) -> str:
         ' || fail "binding /$folder"; done',
         *_bind(CONTROL, CONTROL),
     ]
-    for index, share in enumerate(shares):
+    for index, mount in enumerate(mounts):
         source = mount_point(index)
-        if share.writable:
-            lines += _bind(source, str(share.guest))
+        if mount.writable:
+            lines += _bind(source, str(mount.guest))
         else:
-            lines += _overlay(lower=source, target=f"{ROOT}{share.guest}", name=f"share{index}-layer")
+            lines += _overlay(lower=source, target=f"{ROOT}{mount.guest}", name=f"mount{index}-layer")
     # virtme-ng's init has linked a build tree's modules in its own root.
     source = '$(readlink "$modules")' if modules is None else shlex.quote(str(modules))
     lines += [
