@@ -271,7 +271,7 @@ def test_an_empty_home_is_looked_up(monkeypatch):
     monkeypatch.setenv("HOME", "")
     looked_up = cache.cache_directory()
     assert looked_up.is_absolute()
-    assert looked_up.parent != Path("/.cache")
+    assert str(looked_up) != "/.cache/dmasync"
     monkeypatch.delenv("HOME")
     assert cache.cache_directory() == looked_up
 

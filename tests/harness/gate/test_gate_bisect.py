@@ -211,7 +211,7 @@ def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, plan
     names = commits(repository, lines)
     baseline = exact(tmp_path / "baseline.json", {PAIR: 5651})
     script = tmp_path / "measure.py"
-    script.write_text(MEASURE.format(root=str(Path(__file__).parents[2])))
+    script.write_text(MEASURE.format(root=str(Path(__file__).parents[3])))
     subprocess.run(["git", "bisect", "start", names[15], names[0]], cwd=repository, check=True, capture_output=True)
     gate = [sys.executable, "-m", "dmasync", "gate", "--bisect", str(baseline)]
     run = subprocess.run(

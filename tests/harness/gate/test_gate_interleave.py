@@ -29,7 +29,7 @@ wall(Path(os.environ["DMASYNC_RUN"]), {{"t": middle}}, seed=place, minutes=place
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "measure.py"
-    script.write_text(MEASURE.format(root=str(Path(__file__).parents[2])))
+    script.write_text(MEASURE.format(root=str(Path(__file__).parents[3])))
     return f"{sys.executable} {script}"
 
 

@@ -12,7 +12,7 @@ import pytest
 from dmasync import uapi
 from dmasync.fakes import FakeBackend
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "single_calls.py"
+PROGRAM = Path(__file__).parents[3] / "benchmarks" / "single_calls.py"
 
 
 @pytest.fixture
