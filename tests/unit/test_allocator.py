@@ -459,16 +459,6 @@ def test_nothing_is_left_when_any_call_is_interrupted_by_an_exception(backend, f
         assert backend.kernel.open_fds() == {}
 
 
-def test_a_node_that_finds_no_owner_is_closed(backend, monkeypatch):
-    def no_memory(*_):
-        raise MemoryError
-
-    monkeypatch.setattr("dmasync.allocator.Descriptor", no_memory)
-    with pytest.raises(MemoryError):
-        dma_buf_allocator(SYSTEM, backend=backend)
-    assert backend.kernel.open_fds() == {}
-
-
 def test_an_error_without_errno_is_reported_as_eio(backend):
     class Odd:
         def __getattr__(self, name):

@@ -28,7 +28,13 @@ def command(python: str, environment: Mapping[str, Any]) -> list[str]:
     return [python, "-s", "-B", "-c", _BOOTSTRAP, str(Path(__file__).parents[3]), json.dumps(environment)]
 
 
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PATH": os.defpath,
+    "LC_ALL": "C.UTF-8",
+    # Whoever wants the plain Python twin measured says so in his own environment.
+    **{name: os.environ[name] for name in ("DMASYNC_COMPILED",) if name in os.environ},
+}
 """All of the process's environment: its size moves the stack, and with it the count."""
 
 
@@ -80,7 +86,7 @@ def this_host() -> dict[str, Any]:
             "system": platform.system(),
             "cpu": {"count": os.cpu_count()},
         },
-        "compiled": bool(getattr(dmasync, "compiled", False)),
+        "compiled": dmasync.compiled,
         "kernel_command_line": Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").strip(),
     }
 

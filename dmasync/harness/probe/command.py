@@ -68,7 +68,7 @@ def gather() -> dict[str, Any]:
 
 def compiled() -> bool:
     """Whether dmasync's C extension is in use."""
-    return bool(getattr(dmasync, "compiled", False))
+    return dmasync.compiled
 
 
 def virtual_machine_facts() -> dict[str, Any]:

@@ -199,7 +199,9 @@ def commits(folder: Path, lines: list[str]) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
-@pytest.mark.parametrize("planted", [1, 9, 15])
+@pytest.mark.parametrize(
+    "planted", [pytest.param(1, marks=pytest.mark.nightly), 9, pytest.param(15, marks=pytest.mark.nightly)]
+)
 def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, planted: int) -> None:
     lines = [f"quiet note={number}" for number in range(16)]
     for number in range(planted, 16):
