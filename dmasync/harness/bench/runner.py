@@ -113,7 +113,7 @@ def _run(line: Sequence[str], progress: Progress) -> tuple[int, str]:
             stderr=subprocess.PIPE,
             # Nothing of the folder that this runs in is imported: python -m would put it first.
             cwd="/",
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": _import_path(), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**own_environment(), **ENVIRONMENT, "PYTHONPATH": _import_path(), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         sink = _Rows(progress)
         assert process.stderr is not None  # noqa: S101 - asked for above
@@ -126,6 +126,11 @@ def _run(line: Sequence[str], progress: Progress) -> tuple[int, str]:
         progress.done()
         printed.seek(0)
         return process.returncode, printed.read().decode(errors="replace") + sink.text
+
+
+def own_environment() -> dict[str, str]:
+    """The variables of this process without pytest's: what another pytest around it was told is not for the suites."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
 
 def _import_path() -> str:

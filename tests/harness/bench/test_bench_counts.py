@@ -13,7 +13,7 @@ import pytest
 
 from dmasync.harness.bench.measure import EXACT
 from dmasync.harness.bench.measurers import Worker
-from dmasync.harness.bench.runner import suites_folder
+from dmasync.harness.bench.runner import own_environment, suites_folder
 from dmasync.harness.bench.worker import this_host
 from dmasync.harness.judge.exact import counted
 from dmasync.harness.runs.reading import RunFileError, load_run
@@ -51,7 +51,13 @@ def run_file(tmp_path: Path) -> Path:
         [f"--dmasync-plan={plan}"],
         ["--dmasync-answers", str(plan), str(answers), f"--benchmark-json={path}"],
     ):
-        subprocess.run([*line, "--dmasync-exact", *options], check=True, cwd=folder.parent, capture_output=True)
+        subprocess.run(
+            [*line, "--dmasync-exact", *options],
+            check=True,
+            cwd=folder.parent,
+            capture_output=True,
+            env=own_environment(),
+        )
     return path
 
 

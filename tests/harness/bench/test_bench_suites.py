@@ -37,7 +37,7 @@ def pytest_in_suites(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**runner.own_environment(), "PYTHONDONTWRITEBYTECODE": "1"},
     )
 
 
@@ -264,3 +264,11 @@ def _command_lines() -> list[str]:
         with contextlib.suppress(OSError):
             lines.append(path.read_bytes().decode(errors="replace"))
     return lines
+
+
+def test_a_pytest_around_the_command_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    output = tmp_path / "run.json"
+    assert cli.main(["bench", "--on", "fake", "--only", "*null_ioctl", "--quiet", "-o", str(output)]) == ExitStatus.GOOD
+    assert len(load_run(output).rows) == 1
