@@ -132,4 +132,4 @@ def test_the_pytest_plugin_is_registered(wheel):
     entry_points = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "[pytest11]" in text
-    assert "dmasync = dmasync.fakes.plugin" in text
+    assert "dmasync = dmasync.fakes.pytest_plugin" in text

@@ -103,7 +103,8 @@ def _facts(journal: Journal, replay: Replay, differences: list[Difference], find
                 "step": finding.step.name if finding.step else None,
                 "message": finding.message,
                 "consequence": finding.consequence,
-                "mending": finding.mending,
+                "fix": finding.fix,
+                "mending": finding.fix,  # its name until version 0.2
                 "bytes": [list(span) for span in finding.ranges],
                 "times": finding.times,
                 "traces": [

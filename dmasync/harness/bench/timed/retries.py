@@ -9,7 +9,7 @@ from itertools import cycle
 
 from dmasync import DmaSyncer, Step, SyncType
 from dmasync.fakes import FaultInjector
-from dmasync.fakes.faults import Fault, Place, Verdict
+from dmasync.fakes.layers.faults import Fault, Place, Verdict
 from dmasync.harness.bench.measure import Operation
 from dmasync.harness.bench.timed.surroundings import Bench
 

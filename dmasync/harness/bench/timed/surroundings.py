@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from dmasync import DEFAULT_PROVIDERS, DmaBuf, DmaBufAllocator, DmaBufAllocatorFlag, LinuxBackend, NoProviderError
-from dmasync.harness.bench.timed.importer import Importer
+from dmasync.harness.vgem import Vgem
 
 FLAGS = {
     "udmabuf": DmaBufAllocatorFlag.UDMABUF,
@@ -35,7 +35,7 @@ class Bench:
             self.backend = LinuxBackend()
         self._stack = contextlib.ExitStack()
         self._allocators: dict[str, DmaBufAllocator] = {}
-        self._importer: Importer | None = None
+        self._importer: Vgem | None = None
 
     def allocator(self, provider: str, backend: Any = None) -> DmaBufAllocator:
         """The allocator of *provider*; over another *backend* a new one."""
@@ -54,14 +54,14 @@ class Bench:
         """A buffer of *size* bytes; *attached*: imported into vgem, which attaches and maps it."""
         buffer = self._stack.enter_context(self.allocator(provider).alloc("dmasync-bench", size))
         if attached:
-            self.importer().attach(buffer.fileno())
+            self.importer().import_buffer(buffer.fileno())
         return buffer
 
-    def importer(self) -> Importer:
+    def importer(self) -> Vgem:
         if self._importer is None:
             if self.is_fake:
                 raise UnmeasurableError("the fake has no importer to attach a buffer to")
-            self._importer = self._stack.enter_context(Importer.find())
+            self._importer = self._stack.enter_context(Vgem.find())
         return self._importer
 
     def keep(self, fd: int) -> int:
