@@ -22,7 +22,7 @@ class Prediction:
 
     @property
     def error(self) -> float:
-        """(measured - foretold) / measured, as a residual."""
+        """(measured - predicted) / measured, as a residual."""
         return (self.measured - self.predicted) / self.measured
 
 
