@@ -246,7 +246,7 @@ typedef struct {
     Py_ssize_t count;
     Py_ssize_t opened; /* the first so many targets are owed an END */
     PyObject *retry;   /* NULL or None: the default policy */
-    PyObject *bytes;   /* NULL, or the memoryview that a window gives its body a view of */
+    PyObject *bytes;   /* NULL or None, or the memoryview that a window gives its body a view of */
     PyObject *view;    /* that view */
     PyObject *weakrefs;
     unsigned made_in; /* the generation that opened it */
@@ -427,16 +427,15 @@ static int use_files(Window *self) {
 static COLD int start_failed(Window *self, enum outcome outcome, PyObject *said) {
     PyObject *interrupt = NULL, *failures = NULL;
     make_ends(self, &interrupt, &failures);
+    if (outcome != GIVEN_UP || !self->log_only)
+        release_view(self);
     self->busy = 0;
-    if (outcome == GIVEN_UP) {
-        if (report(self, said, interrupt, failures, NULL) == 0)
-            return 0; /* logged only: the body runs, and no window is open */
-    } else {
-        if (report(self, NULL, interrupt, failures, said) == 0)
-            PyErr_SetObject((PyObject *)Py_TYPE(said), said);
-        Py_DECREF(said);
-    }
-    release_view(self);
+    if (outcome == GIVEN_UP) /* 0 where it is only logged: the body runs, and no window is open */
+        return report(self, said, interrupt, failures, NULL);
+    /* Not PyErr_SetObject: that replaces its context by the exception that is being handled. */
+    if (report(self, NULL, interrupt, failures, said) == 0)
+        restore_exception(Py_NewRef(said));
+    Py_DECREF(said);
     return -1;
 }
 
@@ -450,7 +449,7 @@ static int start(Window *self) {
     PyObject *said = NULL, *attempts = NULL;
     enum outcome outcome = DONE;
     /* Before the first START, so that nothing that can fail stands between START and the body. */
-    if (self->bytes != NULL) {
+    if (self->bytes != NULL && self->bytes != Py_None) {
         Py_XSETREF(self->view, PyMemoryView_FromObject(self->bytes));
         if (self->view == NULL) {
             said = take_exception();
@@ -475,9 +474,9 @@ static int end(Window *self, PyObject *body) {
         return -1;
     PyObject *interrupt = NULL, *failures = NULL;
     make_ends(self, &interrupt, &failures);
-    self->busy = 0;
     if (self->view != NULL)
-        release_view(self);
+        release_view(self); /* while no other thread can start the window, whose view would then be another */
+    self->busy = 0;
     return interrupt == NULL && failures == NULL ? 0 : report(self, NULL, interrupt, failures, body);
 }
 
@@ -655,6 +654,7 @@ static PyObject *window_move(Window *self, PyObject *argument) {
     self->count = self->opened = 0;
     self->using = 0;
     self->retry = NULL;
+    self->timed = self->log_only = 0;
     self->moved = 1;
     self->busy = 0;
     return none_or_error(0);
@@ -776,6 +776,12 @@ static PyType_Spec window_spec = {"dmasync._window.Window", sizeof(Window), 0,
                                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, window_slots};
 
 static int execute(PyObject *module) {
+    static PyInterpreterState *home;
+    if (home != NULL && home != PyInterpreterState_Get()) {
+        PyErr_SetString(PyExc_ImportError, "dmasync._window serves one interpreter in a process");
+        return -1;
+    }
+    home = PyInterpreterState_Get();
     PyObject *fcntl = PyImport_ImportModule("fcntl"), *access = PyImport_ImportModule("dmasync.access");
     python = PyImport_ImportModule("dmasync.retry");
     file_name = PyUnicode_InternFromString("_file");

@@ -212,7 +212,7 @@ class Window:
         try:
             self._conclude(refusal, interrupt, *self._make_ends(None))
             if interrupt is not None:
-                raise interrupt
+                outcome.raise_again(interrupt)
         except BaseException:
             self._release_view()
             raise

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 from dmasync import uapi
 from dmasync.access import Step
@@ -128,10 +128,19 @@ def refused(attempts: Attempts, answer: BaseException, fd: int, flags: int) -> D
     the backend; a handler's TimeoutError mostly has no errno.
     """
     if not isinstance(answer, OSError) or answer.errno is None:
-        raise answer
+        raise_again(answer)
     # Where an exception is on its way through the window, Python has just made it the context of this answer.
     answer.__context__ = None
     return attempts.refused(answer, fd, flags)
+
+
+def raise_again(exception: BaseException) -> NoReturn:
+    """Raise what was raised before, with the context that it had then: Python would put what is being handled there."""
+    context = exception.__context__
+    try:
+        raise exception
+    finally:
+        BaseException.__setattr__(exception, "__context__", context)
 
 
 def hopeless(fd: int, flags: int, interrupt: BaseException, count: int) -> DmaSyncError:
@@ -173,10 +182,13 @@ def conclude(
         chosen, *errors = errors
     else:
         return
+    context = chosen.__context__
     try:
         raise chosen
     except BaseException:
         # Only now: raising has just given it the exception that is being handled for its context.
+        if context is not None:
+            BaseException.__setattr__(chosen, "__context__", context)
         attach(chosen, errors)
         raise
 
