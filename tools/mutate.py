@@ -2,11 +2,12 @@
 
     python tools/mutate.py [--per-module N] [--seed S] [--jobs J] [--lifelines] [--storms] [MODULE…]
 
-Each mutant is one change to the syntax tree of one module of dmasync/: a statement or a loop removed, a retry
-unwrapped, a condition negated, a comparison, a constant or an operator changed, ``and`` for ``or``. It runs in a copy
-of the tree, so that the checkout is never touched, and nothing is wrapped around the functions whose bytecode matters
-(dmasync.interrupts). A mutant is killed when the unit tests fail, or take far more time or memory than they do without
-it. The module's own tests run first, and the first failure ends the run.
+Each mutant is one change to the syntax tree of one module of dmasync/: a statement or a loop removed, a condition
+negated, a comparison, a constant or an operator changed, ``and`` for ``or``. It runs in a copy of the tree, so that the
+checkout is never touched, and nothing is wrapped around functions whose bytecode matters. A mutant is killed when the
+unit tests fail, or take far more time or memory than they do without it. The module's own tests run first, and the
+first failure ends the run. _window_py.py is mutated where the compiled core is switched off; mutate_c.py does the same
+to the compiled core.
 
 With --lifelines only the mutants that take out a retry, an END or a close. With --storms those that survive must also
 pass the storms of real signals. Mutants that change nothing that anybody could see are listed in EQUIVALENT, with the
@@ -28,29 +29,33 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
-    "syncer", "lane", "edge", "share", "descriptor", "window", "group", "source", "allocator", "buffer", "acquire",
+    "access", "allocator", "arguments", "backend", "buffer", "errors", "frame", "providers", "retry", "sync_file",
+    "syncer", "udmabuf", "uapi", "_window_py",
 )  # fmt: skip
 TESTS = (
-    "syncer", "between_calls", "window", "group", "descriptor", "acquire", "buffer", "allocator", "frame", "retry",
-    "sync_file", "interrupts", "view", "cycles",
+    "syncer", "group", "core", "buffer", "allocator", "frame", "retry", "sync_file", "view", "cycles", "access",
+    "backend", "errors", "uapi", "udmabuf",
 )  # fmt: skip
 OWN_TESTS = {
-    "window": ("window", "syncer", "between_calls", "group"), "edge": ("syncer",),
-    "lane": ("syncer", "between_calls", "cycles"), "share": ("between_calls", "descriptor"),
-    "buffer": ("buffer", "view"), "source": ("syncer", "buffer"),
+    "arguments": ("syncer", "allocator", "buffer"), "buffer": ("buffer", "view"), "providers": ("allocator",),
+    "retry": ("retry", "syncer"), "syncer": ("syncer", "core", "group"), "udmabuf": ("udmabuf", "allocator"),
+    "_window_py": ("core", "syncer", "group", "cycles", "view", "buffer"),
 }  # fmt: skip
 """Whose tests run first, where it is not the file of the module's own name."""
+ENVIRONMENTS = {"_window_py": {"DMASYNC_COMPILED": "0"}}
+"""What a module needs to be at work."""
 LIFELINE = re.compile(
-    r"\b(retried|refused|start_rest|continue|starts|starmap|map|begin"
-    r"|end|ends|_end\w*|finish|_dropped|\w*close\w*|_?release|_unmap|own|give|get|get_from)\b"
+    r"\b(refused|start_rest|_start_rest|continue|_starts|_ends|starmap|map|extend|_make_ends|_make_step|_exit_slowly"
+    r"|_end\w*|end|conclude|dropped|\w*close\w*|_?release\w*|_unmap|_stop_using_files|windows)\b"
 )
 """What a mutant takes out when it takes out a retry, an END or a close."""
 LEAST_SECONDS = 10
@@ -64,47 +69,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult,
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift,
 }  # fmt: skip
-EQUIVALENT = {
-    "lane.Grip._spend: removed: lane.unspent()": "the next START finds out, which costs time only",
-    "lane.Lane.unspent: removed: self.grip = grip = NO_GRIP": "another thread has to close between two lines",
-    "lane.Lane.close: removed: self.closed = True": "another thread has to close between two lines",
-    "lane.Lane.close: constant changed: True": "another thread has to close between two lines",
-    "syncer.DmaSyncer.__exit__: removed: for _ in self._state:": "the long way makes the END, which costs time only",
-    "syncer.DmaSyncer._start_slowly: removed: self._refuse()": "another thread has to close between two lines",
-    "syncer.DmaSyncer._start_slowly: removed: del another": (
-        "a syncer that finds its grip spent was revived: its buffer has forgotten it, and it keeps the number itself"
-    ),
-    "syncer.DmaSyncer._start_slowly: removed: self._state = self._lane": (
-        "what could raise comes before the store of the grip: nothing runs between that and the return"
-    ),
-    "window._Ending.is_over: returns None: return False": "None is as false to the one who asks",
-    "window._Ending.is_over: returns None: return False (2)": "None is as false to the one who asks",
-    "group.DmaSyncerGroup.__init__: compares otherwise: target.ioctl != self._ioctl": (
-        "the first target's is always its own: every group then takes the long way to the same calls"
-    ),
-    "descriptor.module: removed: Referent = TypeVar('Referent')": "it is for the type checker alone",
-    "descriptor.Descriptor.lane: removed: lane.close()": "another thread has to close between two lines",
-    "descriptor.Descriptor.close: removed: self._recent.clear()": "they are shut already, and go with the descriptor",
-    "descriptor.Descriptor.abandon: removed: self.lanes.clear()": "the number is closed a moment later",
-    "descriptor.Descriptor.abandon: removed: self._recent.clear()": "the number is closed a moment later",
-    "descriptor.Descriptor.abandon: compares otherwise: share is not None": "the number is closed a moment later",
-    "descriptor.Descriptor.abandon: removed: share.close()": "the number is closed a moment later",
-    "buffer.DmaBuf._let_go: removed: self._descriptor.abandon()": "the number is closed a moment later",
-    "buffer.DmaBuf._let_go: removed: self._unmap()": "the mapping goes with the DmaBuf",
-    "buffer.CpuAccess.__exit__: removed: for _ in self._state:": "the long way makes the END, which costs time only",
-    "descriptor.module: constant changed: 16": "how many lanes are remembered costs time and memory only",
-    "share.Share.close: removed: self.rest.close()": "the number is closed a moment later, when the share is freed",
-    "share.module: removed: _FINALIZED_ALONE = 0": "the line below sets it",
-    "share.module: constant changed: 0": "the line below sets it",
-    "share.Share.close: removed: break": "there is one number in it: the second turn finds the end",
-    "acquire._popping: constant changed: 1": "-2 for -1 as the end of the list: no descriptor is negative",
-    "buffer.DmaBuf.__init__: removed: self._lanes = descriptor.lanes": (
-        "a window that finds no lanes at the buffer takes the long way to the same lane, which costs time only"
-    ),
-    "buffer.DmaBuf.export_sync_file: constant changed: 1": (
-        "-2 for -1 in the place where the kernel writes the descriptor: it never reads it"
-    ),
-}
+EQUIVALENT: dict[str, str] = {}
 """Mutants that change nothing that anybody could see, as they print without the line's number, and why."""
 
 
@@ -121,7 +86,7 @@ class Mutant:
 
     @property
     def is_lifeline(self) -> bool:
-        return self.what.startswith(("removed", "unwrapped")) and bool(LIFELINE.search(self.what))
+        return self.what.startswith("removed") and bool(LIFELINE.search(self.what))
 
     def __str__(self) -> str:
         return f"dmasync/{self.module}.py:{self.line}: {self.name}"
@@ -199,8 +164,6 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any, Any], bool]]]:
         yield f"operator changed: {text}", _operated
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, bool)):
         yield f"constant changed: {text}", _other_constant
-    elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "retried":
-        yield f"unwrapped: {text}", _unwrapped
 
 
 def _removed(tree: ast.AST, node: ast.AST) -> bool:
@@ -242,11 +205,6 @@ def _other_constant(tree: ast.AST, node: ast.Constant) -> bool:
     return True
 
 
-def _unwrapped(tree: ast.AST, node: ast.Call) -> bool:
-    node.func, *node.args = node.args
-    return True
-
-
 def _tree(where: Path) -> Path:
     for name in ("dmasync", "fakes", "tests", "pyproject.toml"):
         source = ROOT / name
@@ -270,9 +228,10 @@ class Suite:
     def __init__(self) -> None:
         self.seconds = 600
 
-    def passes(self, tree: Path, tests: Sequence[str]) -> bool:
+    def passes(self, tree: Path, tests: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})) -> bool:
         environment = {
             **os.environ,
+            **variables,
             "PYTHONPATH": str(tree),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -343,7 +302,7 @@ def main() -> int:
             (whole / "dmasync" / f"{module}.py").write_text(ast.unparse(ast.parse(text)))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         if not suite.passes(whole, TESTS):
-            print(f"the tests fail without any mutation, mend that first:\n{suite.output[-2000:]}", file=sys.stderr)
+            print(f"the tests fail without any mutation, repair that first:\n{suite.output[-2000:]}", file=sys.stderr)
             return 2
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         suite.limit(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -358,7 +317,10 @@ def main() -> int:
             target = tree / "dmasync" / f"{mutant.module}.py"
             try:
                 target.write_text(mutant.source)
-                alive = suite.passes(tree, tests) and (not options.storms or suite.passes(tree, ("signals",)))
+                variables = ENVIRONMENTS.get(mutant.module, {})
+                alive = suite.passes(tree, tests, variables)
+                if alive and options.storms:
+                    alive = suite.passes(tree, ("signals",), variables)
             finally:
                 target.write_text(originals[mutant.module])
                 trees.put(tree)
