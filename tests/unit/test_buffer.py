@@ -8,6 +8,7 @@ import gc
 import mmap
 import os
 import pickle
+import warnings
 
 import pytest
 
@@ -125,6 +126,24 @@ def test_release_gives_the_number_away(buffer, backend):
     buffer.close()
     assert backend.kernel.open_fds()[fd] == "dmabuf"
     backend.close(fd)
+
+
+@pytest.mark.parametrize("owner", ["buffer", "sync file"])
+def test_what_was_released_can_be_dropped_without_a_warning(allocator, backend, owner):
+    buffer = allocator.alloc("frame", 4096)
+    what = buffer if owner == "buffer" else buffer.export_sync_file(READ)
+    fd = what.release()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if owner == "buffer":
+            del buffer
+        del what
+        gc.collect()
+    assert caught == []
+    assert fd in backend.kernel.open_fds()
+    backend.close(fd)
+    if owner == "sync file":
+        buffer.close()
 
 
 def test_releasing_inside_a_window_leaves_the_number_open_after_its_end(buffer, backend):
@@ -594,6 +613,18 @@ def test_an_access_that_was_moved_from_keeps_nothing_open(backend, allocator):
     heir.end()
     del heir
     assert fd not in backend.kernel.open_fds()
+    assert not access.active
+
+
+def test_an_access_that_was_moved_from_inside_its_window_keeps_nothing_mapped(backend, buffer):
+    access = buffer.cpu_access()
+    with access:
+        heir = access.move()
+        buffer.close()
+    heir.end()
+    del heir
+    gc.collect()
+    assert backend.kernel.mappings() == []
     assert not access.active
 
 

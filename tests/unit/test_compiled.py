@@ -344,6 +344,29 @@ def test_a_cycle_through_a_windows_parts_is_collected(kind, through):
     buffer.close()
 
 
+@pytest.mark.skipif(not compiled, reason="a finalizer in plain Python runs once: this END is lost there")
+@pytest.mark.parametrize("kind", ["syncer", "group", "access"])
+def test_a_window_that_is_opened_after_it_was_finalized_gets_its_end(buffer, backend, kind):
+    class Opener:
+        def __init__(self, window):
+            self.window = window
+            self.cycle = self
+
+        def __del__(self):
+            self.window.start()
+
+    make = {
+        "syncer": lambda: DmaSyncer(buffer),
+        "group": lambda: DmaSyncerGroup([(buffer, SyncType.READ)]),
+        "access": buffer.cpu_access,
+    }[kind]
+    Opener(make())
+    with pytest.warns(ResourceWarning, match="was dropped"):
+        gc.collect()
+    assert [t.step for t in backend.journal.transitions()] == [START, END]
+    assert buffer._file.windows == 0
+
+
 # Exceptions on their way stay what they are
 
 
@@ -432,6 +455,34 @@ def test_an_exception_in_place_of_a_start_keeps_its_context(buffer, backend):
         with pytest.raises(ProblemError, match="second") as caught:
             window.start()
     assert caught.value.__context__ is first
+
+
+def test_an_exception_in_place_of_an_end_keeps_its_context(buffer, backend):
+    first, body = ProblemError("first"), ValueError("body")
+
+    class Raising(Quiet):
+        def ioctl(self, fd, request, argument):
+            if not argument[0] & 4 or first.args == ():
+                return 0
+            try:
+                raise first
+            except ProblemError:
+                first.args = ()
+                raise ProblemError("second") from None
+
+    with pytest.raises(ProblemError, match="second") as caught, DmaSyncer(buffer, backend=Raising()):
+        raise body
+    assert caught.value.__context__ is first
+    assert first.__context__ is body
+
+
+def test_an_exception_in_place_of_an_end_has_the_given_exception_for_its_context(buffer, backend):
+    body, problem = ValueError("body"), ProblemError()
+    window = DmaSyncer(buffer, backend=Quiet(problems=[None, problem]))
+    window.start()
+    with pytest.raises(ProblemError):
+        window.__exit__(ValueError, body, None)
+    assert problem.__context__ is body
 
 
 # Attempts, views, moves, closes

@@ -912,6 +912,18 @@ def test_a_keyword_that_cannot_be_is_named(backend, buffer, keywords, error, sou
     assert attempts(backend) == []
 
 
+@pytest.mark.parametrize("number", [0, 0x7FFFFFFF])
+def test_the_least_and_the_largest_number_are_descriptors(backend, number):
+    assert f"fd={number} " in repr(DmaSyncer(number, backend=backend))
+
+
+def test_an_errno_of_nought_is_told_as_it_is(backend, buffer):
+    refusing = Interrupting(backend, [1], exception=OSError(0, "nothing"))
+    with pytest.raises(DmaSyncError) as caught:
+        DmaSyncer(buffer, backend=refusing).start()
+    assert (caught.value.errno, caught.value.attempts) == (0, 1)
+
+
 def test_a_buffer_is_checked_as_strictly_as_a_number(buffer, backend):
     for wrong in (3, None, SyncType(0), Step.END):
         with pytest.raises((TypeError, ValueError), match="sync_type"):
