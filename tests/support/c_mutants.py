@@ -27,7 +27,7 @@ from tests.support.c_mutants_list import MUTANTS
 from tests.support.points.build import compiler
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("compiled", "core", "syncer", "group", "cycles", "buffer", "view", "retry", "points")
+TESTS = ("compiled", "core", "syncer", "group", "cycles", "buffer", "view", "retry", "real_ioctl", "points")
 """In this order, but a mutant's own first: the quick ones before those that try every place."""
 SECONDS = 240
 """Of wall-clock time for one mutant, and of processor time."""

@@ -46,6 +46,26 @@ MUTANTS = [
         tests="compiled",
     ),
     mutant(
+        "ioctl: EINTR through PyErr_SetFromErrno, which runs handlers",
+        """        if (code == EINTR && PyErr_CheckSignals() < 0) {
+            *said = take_exception();
+            return INTERRUPTED;
+        }""",
+        """        errno = code;
+        if (code == EINTR)
+            PyErr_SetFromErrno(PyExc_OSError);
+        else""",
+        tests="real_ioctl",
+    ),
+    mutant(
+        "ioctl: other threads wait",
+        "        Py_BEGIN_ALLOW_THREADS\n",
+        "        {\n",
+        ("        Py_END_ALLOW_THREADS\n", "        }\n"),
+        tests="real_ioctl",
+    ),
+    mutant("ioctl: the error has no errno", '"is", code, strerror(code)', '"s", strerror(code)', tests="real_ioctl"),
+    mutant(
         "START: what was opened before a failure stays open",
         "    make_ends(self, &interrupt, &failures);\n    if (outcome != GIVEN_UP",
         "    if (outcome != GIVEN_UP",
