@@ -255,10 +255,28 @@ def test_refusals_and_attempts_of_a_success_are_freed(step):
 
 def test_a_weak_reference_to_a_window_that_is_gone_is_dead(buffer):
     window = DmaSyncer(buffer)
-    watched = weakref.ref(window)
+    told = []
+    watched = weakref.ref(window, told.append)
     assert watched() is window
     del window
     assert watched() is None
+    assert told == [watched]
+
+
+@pytest.mark.parametrize("kind", ["syncer", "group"])
+def test_a_window_that_is_dropped_frees_its_bytes(buffer, kind):
+    class Bytes(bytearray):
+        pass
+
+    content = Bytes(8)
+    watched = weakref.ref(content)
+    window = DmaSyncer(buffer) if kind == "syncer" else DmaSyncerGroup([(buffer, SyncType.READ)])
+    window._bytes = memoryview(content)
+    for _ in range(2):
+        with window as view:
+            assert len(view) == 8
+    del content, window, view
+    assert gone(watched)
 
 
 # What is dropped in a cycle is found
@@ -322,7 +340,7 @@ def test_a_cycle_through_a_windows_parts_is_collected(kind, through):
         backend.knot = knot
         del backend
     if through == "retry":
-        options["retry"] = RetryPolicy(backoff=lambda *_: id(knot))
+        options["retry"] = RetryPolicy(backoff=lambda *_, knot=knot: id(knot))
     window = DmaSyncer(buffer, **options) if kind == "syncer" else DmaSyncerGroup([(buffer, SyncType.READ)], **options)
     if through in ("bytes", "view"):
         content.knot = knot
@@ -378,6 +396,15 @@ def test_a_window_that_is_dropped_by_an_exception_does_not_lose_it(buffer, backe
     with pytest.warns(ResourceWarning), pytest.raises(TypeError, match="DmaSyncer"):
         int(windows.pop())  # the call drops it when the exception is set already
     assert [t.step for t in backend.journal.transitions()] == [START, END]
+
+
+@pytest.mark.skipif(not compiled, reason="in plain Python it is a line of the finalizer")
+def test_the_warning_of_a_window_that_is_dropped_names_the_line_that_drops_it(buffer):
+    window = DmaSyncer(buffer)
+    window.start()
+    with pytest.warns(ResourceWarning) as caught:
+        del window
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_file_that_is_dropped_by_an_exception_does_not_lose_it():
@@ -615,7 +642,11 @@ window = DmaSyncer(buffer, backend=waiting)
 def in_child(check):
     pid = os.fork()
     if not pid:
-        check()
+        try:
+            check()
+        except BaseException as problem:
+            os.write(2, repr(problem).encode())
+            os._exit(1)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 """
@@ -638,8 +669,13 @@ assert made() == ["START", "END"], made()
 """
 
 FILES = """
+other = DmaSyncer(buffer)
+other.start()
+
 def check():
-    window.end()
+    with window:
+        assert buffer._file.windows == 2, buffer._file.windows
+    other.end()
     assert buffer._file.windows == 0, buffer._file.windows
     number = buffer.fileno()
     buffer.close()
@@ -647,8 +683,9 @@ def check():
 
 window.start()
 in_child(check)
-assert buffer._file.windows == 1
+assert buffer._file.windows == 2
 window.end()
+other.end()
 """
 
 MOVED = """
@@ -666,7 +703,7 @@ in_child(check)
 @pytest.mark.parametrize("program", [MEANWHILE, FILES, MOVED], ids=["busy", "files", "moved"])
 def test_a_child_of_a_fork_can_use_what_was_the_parents(program):
     text = FORKED + program + "buffer.close()\n"
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
 
 

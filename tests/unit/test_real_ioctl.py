@@ -42,7 +42,7 @@ def library(tmp_path_factory):
 def run(library, program):
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     line = [sys.executable, "-c", PRELUDE + program]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=30, env=environment)
     assert done.returncode == 0, done.stderr
 
 
