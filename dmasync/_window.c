@@ -403,12 +403,11 @@ static COLD int report(Window *self, PyObject *refusal, PyObject *interrupt, PyO
 
 /* The bytes are out of reach once the window is closed, unless something made from the view still looks at them. */
 static void release_view(Window *self) {
-    PyObject *view = self->view, *pending = take_exception();
+    PyObject *view = self->view;
     self->view = NULL;
     if (view != NULL && done(PyObject_CallMethodNoArgs(view, release_name)) < 0)
         PyErr_Clear();
     Py_XDECREF(view);
-    restore_exception(pending);
 }
 
 static int use_files(Window *self) {

@@ -79,6 +79,7 @@ EQUIVALENT = {
         NOT_HERE
     ),
     "backend.LinuxBackend.mmap: constant changed: False": NOT_HERE,
+    "buffer.CpuAccess.move: removed: self._bytes = None": "the buffer releases the same view when it is closed",
     "sync_file.SyncFile.wait: compares otherwise: status < 0": "where poll() says POLLIN no status is nought",
     "sync_file.SyncFile.wait: constant changed: 0 (3)": "the kernel writes the status, and never reads it",
     "sync_file.SyncFile.wait: constant changed: 0 (7)": "without room for infos of fences the kernel ignores where",

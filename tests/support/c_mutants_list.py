@@ -165,12 +165,6 @@ MUTANTS = [
         tests="buffer",
     ),
     mutant(
-        "view: it loses the exception on its way",
-        "    Py_XDECREF(view);\n    restore_exception(pending);",
-        "    Py_XDECREF(view);\n    Py_XDECREF(pending);",
-        tests="buffer",
-    ),
-    mutant(
         "view: made only if START succeeded", "        if (self->view == NULL) {", "        if (0) {", tests="compiled"
     ),
     # One at a time

@@ -616,18 +616,6 @@ def test_an_access_that_was_moved_from_keeps_nothing_open(backend, allocator):
     assert not access.active
 
 
-def test_an_access_that_was_moved_from_inside_its_window_keeps_nothing_mapped(backend, buffer):
-    access = buffer.cpu_access()
-    with access:
-        heir = access.move()
-        buffer.close()
-    heir.end()
-    del heir
-    gc.collect()
-    assert backend.kernel.mappings() == []
-    assert not access.active
-
-
 def test_the_with_block_of_an_access_that_was_moved_from_has_no_bytes(backend, buffer):
     access = buffer.cpu_access()
     heir = access.move()

@@ -592,6 +592,8 @@ def test_a_window_that_was_moved_away_can_be_set_up_again_and_is_as_if_new(buffe
     window.start()
     heir = window.move()
     window.__init__(buffer)
+    window.end()
+    assert buffer._file.windows == 1
     backend.inject(faults.error(errno.EIO))
     with pytest.raises(DmaSyncError), window:
         raise AssertionError
