@@ -1,4 +1,4 @@
-"""Writes docs/gallery.md: the programs as they stand in bugs.py, the findings as the sanitizer words them.
+"""Writes docs/explanation/gallery.md: the programs as they stand in bugs.py, the findings as the sanitizer words them.
 
 ``python -m tests.gallery.page`` writes it; a test compares.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.gallery.bugs import BUGS, Bug, NaiveSyncer
 from tests.gallery.lab import Lab, Outcome, run
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "gallery.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "gallery.md"
 
 _HEAD = """# A gallery of sync bugs
 

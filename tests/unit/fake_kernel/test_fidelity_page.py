@@ -1,4 +1,4 @@
-"""docs/fidelity.md names tests that exist."""
+"""docs/explanation/fidelity.md names tests that exist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 ROWS = [
-    line for line in (ROOT / "docs/fidelity.md").read_text().splitlines() if line.startswith("| `") and "::" in line
+    line for line in (ROOT / "docs/explanation/fidelity.md").read_text().splitlines() if line.startswith("| `") and "::" in line
 ]
 
 

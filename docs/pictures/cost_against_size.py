@@ -1,4 +1,4 @@
-"""Draws the README's picture: python docs/cost_against_size.py X86_64.json ARM64.json docs/cost-against-size.svg.
+"""Draws the README's picture: python docs/pictures/cost_against_size.py X86_64.json ARM64.json docs/pictures/cost-against-size.svg.
 
 The runs are those of ``dmasync bench --exact`` and ``dmasync bench --exact --arch arm64``.
 """
