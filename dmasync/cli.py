@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 COMMANDS = {
-    "probe": "what this host offers, what is missing and the line that mends it",
+    "probe": "what this host offers, what is missing and how to get it",
     "vm": "run a command on a real kernel in a virtual machine",
     "bench": "run the suites, write pytest-benchmark JSON",
     "gate": "judge two runs, two kernels or two kernel command lines",

@@ -20,7 +20,9 @@ class Findings(SphinxDirective):
         for name, (consequence, remedy) in KINDS.items():
             term = nodes.term("", "", nodes.literal(text=name), ids=[name])
             remedies = nodes.paragraph("", "", nodes.strong(text="Fix: "), nodes.Text(remedy))
-            items += nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph(text=consequence), remedies))
+            items += nodes.definition_list_item(
+                "", term, nodes.definition("", nodes.paragraph(text=consequence), remedies)
+            )
         return [items]
 
 

@@ -1,4 +1,4 @@
-"""Links type annotations to the public names: a class lives in a private module and is documented where it is imported."""
+"""Links annotations to the public names: a class is documented where users import it, not where it is defined."""
 
 from __future__ import annotations
 
