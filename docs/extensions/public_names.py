@@ -1,7 +1,8 @@
-"""Links annotations to the public names: a class is documented where users import it, not where it is defined."""
+"""Shows annotations and defaults as users write them: by public names, not by where a class is defined."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -27,7 +28,20 @@ def to_the_public_name(
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, content)
 
 
+def readable_defaults(
+    app: Sphinx, what: str, name: str, thing: object, options: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Defaults as somebody would write them: ``SyncType.READ_WRITE``, ``RetryPolicy()``."""
+    if signature:
+        signature = re.sub(r"RetryPolicy\(errnos=.*?sleep=[^)]*\)", "RetryPolicy()", signature)
+        signature = re.sub(r"<(\w+\.\w+): \d+>", r"\1", signature)
+        signature = re.sub(r"<(?:built-in )?function (\w+)>", r"\1", signature)
+        signature = re.sub(r"frozenset\(\{(?:4, 11|11, 4)\}\)", "{EINTR, EAGAIN}", signature)
+    return signature, returned
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the hook."""
+    """Register the hooks."""
     app.connect("missing-reference", to_the_public_name)
+    app.connect("autodoc-process-signature", readable_defaults)
     return {"parallel_read_safe": True}

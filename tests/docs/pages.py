@@ -1,7 +1,7 @@
 """Walks through a page as its reader does: saves files, runs Python, types commands, compares what is printed.
 
 A Python block with a file's name as its caption is saved under that name; any other is executed, all of a page in one
-namespace. A ``console`` block is typed as far as it calls ``python`` or ``pytest``, and must print what stands below
+namespace. A ``console`` block is typed as far as it gives ``python`` or ``pytest`` such a file, and must print what stands below
 the command. A block whose name is ``mistake`` is a test that must fail. Sybil finds the blocks.
 """
 
@@ -54,6 +54,7 @@ class Reader:
         self.blocks = 0
         self._folder = folder
         self._printed = ""
+        self._saved: set[str] = set()
         self._meant_to_fail: set[str] = set()
         self._not_run: list[str] = []
 
@@ -67,6 +68,7 @@ class Reader:
         if name is None:
             exec(compile(str(example.parsed), str(example.path), "exec"), example.namespace)  # noqa: S102 - our own pages
             return
+        self._saved.add(name)
         (self._folder / name).write_text(str(example.parsed), encoding="utf-8")
         if options.get("name") == "mistake":
             self._meant_to_fail.add(name)
@@ -83,7 +85,8 @@ class Reader:
     def type_commands(self, example: Example) -> None:
         """Type the commands that need nothing but Python, and compare what they print with what the page says."""
         for command, printed in commands_of(str(example.parsed)):
-            if command.split()[0] in ("python", "pytest") and "benchmarks" not in command and "tests/" not in command:
+            words = command.split()
+            if words[0] in ("python", "pytest") and self._saved.intersection(words):
                 self.blocks += 1
                 self._type(command)
                 assert printed in self._printed, self._printed
