@@ -1,8 +1,8 @@
 """Walks through a page as its reader does: saves files, runs Python, types commands, compares what is printed.
 
 A Python block with a file's name as its caption is saved under that name; any other is executed, all of a page in one
-namespace. A ``console`` block is typed as far as it gives ``python`` or ``pytest`` such a file, and must print what stands below
-the command. A block whose name is ``mistake`` is a test that must fail. Sybil finds the blocks.
+namespace. A ``console`` block is typed as far as it gives ``python`` or ``pytest`` such a file, and must print what
+stands below the command. A block whose name is ``mistake`` is a test that must fail. Sybil finds the blocks.
 """
 
 from __future__ import annotations
