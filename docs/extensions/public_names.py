@@ -33,7 +33,11 @@ def readable_defaults(
 ) -> tuple[str | None, str | None]:
     """Defaults as somebody would write them: ``SyncType.READ_WRITE``, ``RetryPolicy()``."""
     if signature:
-        signature = re.sub(r"RetryPolicy\(errnos=.*?sleep=[^)]*\)", "RetryPolicy()", signature.replace("DEFAULT_RETRY", "RetryPolicy()"))
+        signature = re.sub(
+            r"RetryPolicy\(errnos=.*?sleep=[^)]*\)",
+            "RetryPolicy()",
+            signature.replace("DEFAULT_RETRY", "RetryPolicy()"),
+        )
         signature = re.sub(r"<(\w+\.\w+): \d+>", r"\1", signature)
         signature = re.sub(r"<(?:built-in )?function (\w+)>", r"\1", signature)
         signature = re.sub(r"frozenset\(\{(?:4, 11|11, 4)\}\)", "{EINTR, EAGAIN}", signature)
