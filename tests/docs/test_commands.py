@@ -47,7 +47,7 @@ def blocks(page: Path) -> list[str]:
         if "$ " in text:
             found += [command for command, _ in commands_of(text)]
         else:
-            found += re.findall(r"(?:run:|-) (?=dmasync)(.*)", text)
+            found += re.findall(r"(?:run:|-) (?:\S*/)?(?=dmasync )(.*)", text)
     return [command for command in found if "dmasync " in command]
 
 
