@@ -12,7 +12,7 @@ import select
 import threading
 import time
 
-from dmasync.fakes.kernel import host
+from dmasync.fakes.memory import host
 
 
 class Waker:

@@ -16,9 +16,9 @@ import pytest
 
 from dmasync import DmaSyncer, Step, SyncType, uapi
 from dmasync.fakes import FakeBackend, Sanitizer, faults
-from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import INTERRUPTED
-from dmasync.fakes.recorder import Recorder
+from dmasync.fakes.layers.injector import FaultInjector
+from dmasync.fakes.layers.recorder import Recorder
 from tests.unit.layers.test_injector import heap_buffer
 
 SYNC = uapi.DMA_BUF_IOCTL_SYNC
