@@ -40,14 +40,15 @@ class File:
         "ioctl",
         "keeps",
         "owned",
-        "windows",
+        "users",
     )
 
     def __init__(self, fd: int | None, backend: Any, owned: bool = False, keeps: object = None, /) -> None:
         self._made: list[int] = [] if fd is None else [fd]
         self._offset, self._argument = None, b""
-        self.closed, self.windows, self.owned, self.keeps = False, 0, owned, keeps
+        self.closed, self.owned, self.keeps = False, owned, keeps
         self.backend, self.ioctl = backend, backend.ioctl
+        self.users: set[object] = set()  # last: see __del__
 
     @staticmethod
     def opened(backend: Any, offset: Any, call: Any, /, *arguments: Any) -> File:
@@ -63,6 +64,10 @@ class File:
             return self._made[0]
         return int(memoryview(self._argument)[self._offset : self._offset + 4].cast("i")[0])
 
+    @property
+    def windows(self) -> int:
+        return len(self.users)
+
     def close(self) -> None:
         self.closed = True
         self._close_if_unused()
@@ -72,20 +77,20 @@ class File:
         return self.fd
 
     def _close_if_unused(self) -> None:
-        if self.closed and self.owned and not self.windows and self._made:
+        if self.closed and self.owned and not self.users and self._made:
             fd, close = self.fd, self.backend.close
             self.owned = False  # forgotten first, closed second: the number may be another file's afterwards
             close(fd)
 
     def __del__(self) -> None:
-        if hasattr(self, "ioctl"):  # else it never got through __init__
+        if hasattr(self, "users"):  # else it never got through __init__
             self.close()
 
 
 class Window:
     __slots__ = (
         "__weakref__", "_busy", "_bytes_", "_ended", "_ends", "_log_only", "_made_in", "_moved", "_only", "_retry",
-        "_started", "_starts", "_targets", "_timed", "_using", "_view",
+        "_started", "_starts", "_targets", "_timed", "_user", "_using", "_view",
     )  # fmt: skip
     _set_up: Any
     _refuse: Any
@@ -120,13 +125,14 @@ class Window:
             [starmap(ioctl or f.ioctl, repeat((f.fd, _SYNC, uapi.dma_buf_sync.pack(a | step)))) for f, a in targets]
             for step in (_START, _END)
         )
+        self._user = object()
         self._only = targets[0][0] if len(targets) == 1 and not timed and self._bytes_ is None else None
 
     def _move(self, heir: Any, /) -> None:
         self._claim()
         heir._retry, heir._timed, heir._log_only, heir._moved = self._retry, self._timed, self._log_only, self._moved
         heir._targets, heir._starts, heir._ends = self._targets, self._starts, self._ends
-        heir._only = self._only
+        heir._only, heir._user = self._only, self._user
         # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
         heir._using, heir._made_in, heir._started = self._using, self._made_in, self._started
         self._targets, self._using, self._started, self._moved, self._busy = (), False, [], True, False
@@ -150,8 +156,8 @@ class Window:
         if file is None or file.closed or self._busy or self._started or self._made_in != _generation:
             return self._enter_slowly()
         self._busy = self._using = True
-        file.windows += 1
         try:
+            file.users.add(self._user)
             self._started.extend(islice(self._starts[0], 1))
         except BaseException as said:
             self._start_rest(said)
@@ -172,11 +178,11 @@ class Window:
             return self._exit_slowly(exc, said)
         if not self._ended:
             return self._exit_slowly(exc, StopIteration())
-        self._started, self._ended, self._using = [], [], False
-        file.windows -= 1
+        self._started, self._ended = [], []
+        file.users.discard(self._user)
         if file.closed:
             file._close_if_unused()
-        self._busy = False
+        self._using = self._busy = False
         return None
 
     def _enter_slowly(self) -> Any:
@@ -188,7 +194,7 @@ class Window:
             return self
         self._using = True
         for file, _ in targets:
-            file.windows += 1
+            file.users.add(self._user)
         self._start_rest(None)
         self._busy = False
         return self if self._view is None else self._view
@@ -224,7 +230,7 @@ class Window:
             raise
 
     def _make_ends(self, said: Any) -> tuple[BaseException | None, list[Any]]:
-        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, and all errors."""
+        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, all errors."""
         interrupt, failures, attempts, interrupts = None, [], [], 0
         while True:
             try:
@@ -287,10 +293,10 @@ class Window:
 
     def _stop_using_files(self) -> None:
         if self._using:
-            self._using = False
             for file, _ in self._targets:
-                file.windows -= 1
+                file.users.discard(self._user)
                 file._close_if_unused()
+            self._using = False  # last: where a signal came before, the finalizer does it again
 
     def _release_view(self) -> None:
         view, self._view = self._view, None
@@ -299,5 +305,8 @@ class Window:
                 view.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_started", ()) and self._made_in == _generation:
-            outcome.dropped(type(self).__name__, *self._make_ends(None))
+        if getattr(self, "_using", False) and self._made_in == _generation:
+            open_ = bool(self._started)
+            interrupt, failures = self._make_ends(None)
+            if open_:
+                outcome.dropped(type(self).__name__, interrupt, failures)

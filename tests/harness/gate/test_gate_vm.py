@@ -12,7 +12,7 @@ import pytest
 
 from dmasync.cli import main
 from dmasync.harness.vm.host_packages import missing_parts
-from tests.harness.test_gate_bisect import commits
+from tests.harness.gate.test_gate_bisect import commits
 
 pytestmark = [
     pytest.mark.vm,

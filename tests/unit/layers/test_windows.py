@@ -62,6 +62,7 @@ def test_windows_of_other_buffers_and_refused_attempts_count_for_nothing():
     log.rows += ROW.pack(2, 8, END.value | READ.value, ME, 3, 0, 2, 4)  # EINTR
     log.rows += ROW.pack(3, 7, END.value | READ.value, ME, 3, 0, 3, 0)
     assert sequences(log.pairs.windows) == [(0, 3), (1, None)]
+    assert paired(log.attempts) == log.pairs
 
 
 def test_every_view_of_two_threads_windows_pairs_them_alike():
