@@ -12,18 +12,17 @@ import pytest
 import dmasync
 
 FOLDER = Path(__file__).parent
-SUITES = [
-    "test_access", "test_allocator", "test_buffer", "test_core", "test_cycles", "test_frame", "test_group",
-    "test_points", "test_sync_file", "test_syncer", "test_window",
-]  # fmt: skip
+WINDOWS = ("access", "buffer", "core", "cycles", "group", "syncer", "window")
+DESCRIPTORS = ("allocator", "frame", "points", "sync_file")
 
 
 @pytest.mark.skipif("DMASYNC_COMPILED" in os.environ, reason="these are the tests once more")
-@pytest.mark.parametrize("suite", SUITES)
-def test_the_plain_twin_passes_the_librarys_tests(suite):
+@pytest.mark.parametrize("suites", [WINDOWS, DESCRIPTORS], ids=["windows", "descriptors"])
+def test_the_plain_twin_passes_the_librarys_tests(suites):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["DMASYNC_COMPILED"] = "0" if dmasync.compiled else "1"
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", FOLDER / f"{suite}.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += [str(FOLDER / f"test_{suite}.py") for suite in suites]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, cwd=FOLDER.parent.parent
     )
