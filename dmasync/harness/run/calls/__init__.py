@@ -1,0 +1,18 @@
+"""The answers, a module for each kind of call; :data:`HANDLERS` is the whole of it.
+
+A handler takes the supervisor and the call, and returns the result, raises the errno, or says that the kernel shall do
+the call itself. Imported by :mod:`dmasync.harness.run` alone.
+"""
+
+from __future__ import annotations
+
+from dmasync.harness.run.calls import descriptors, ioctls, mapping, metadata, paths
+from dmasync.harness.run.supervisor import Handler
+
+HANDLERS: dict[str, Handler] = {
+    **paths.HANDLERS,
+    **metadata.HANDLERS,
+    **ioctls.HANDLERS,
+    **descriptors.HANDLERS,
+    **mapping.HANDLERS,
+}
