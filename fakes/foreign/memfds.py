@@ -80,7 +80,7 @@ class AdoptedMemfd(Memfd):
 
     # Attributes there; here nobody knows when the other process changes them.
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         return os.fstat(self._fd).st_size
 
     @size.setter
@@ -88,7 +88,7 @@ class AdoptedMemfd(Memfd):
         """The host's says it."""
 
     @property
-    def seals(self) -> int:  # type: ignore[override]
+    def seals(self) -> int:
         return fcntl.fcntl(self._fd, fcntl.F_GET_SEALS)
 
     @seals.setter
@@ -135,7 +135,7 @@ class ForeignLinux(LinuxBackend):
         _adoption.fd = None
         return fd
 
-    def ftruncate(self, fd: int, length: int) -> None:  # type: ignore[override]
+    def ftruncate(self, fd: int, length: int) -> None:
         if not _adoption.in_progress:
             os.ftruncate(fd, length)
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -15,17 +15,21 @@ from dmasync.fakes.backend import FakeBackend
 from dmasync.fakes.faults import Fault
 from dmasync.fakes.foreign import caller
 from dmasync.fakes.foreign.memfds import ForeignKernel, ForeignLinux, adopt
+from dmasync.fakes.foreign.pages import ForeignTouched, Pages
 from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import Journal
 from dmasync.fakes.kernel.dmabuf import DmaBuf, UdmabufBuffer
 from dmasync.fakes.kernel.file import File, PathFile
-from dmasync.fakes.kernel.memory import Run
+from dmasync.fakes.kernel.memory import BufferMemory, Run
 from dmasync.fakes.kernel.sync_file import SyncFile
 from dmasync.fakes.recorder import Recorder
+from dmasync.fakes.watched import WatchedMemory
 
 DEVICE: Final = "device"
 DMA_BUF: Final = "dmabuf"
 SYNC_FILE: Final = "sync_file"
+_OTHER_PROCESSES: Final = -1
+"""No mapping of this process has that address."""
 
 
 @dataclass
@@ -93,6 +97,14 @@ class _ForeignCalls:
 
 class _ForeignFake(_ForeignCalls, FakeBackend):
     _kernel_class = ForeignKernel
+    pages: Pages | None = None
+    """The programs' page tables; without them only what was changed is seen."""
+
+    def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
+        memory = super()._make_memory(runs)
+        if self.pages is not None and isinstance(memory, WatchedMemory):
+            memory._watched[_OTHER_PROCESSES] = (ForeignTouched(self.pages, memory), 0)
+        return memory
 
 
 class _ForeignRecorder(_ForeignCalls, Recorder):
@@ -164,8 +176,10 @@ def _opened(witness: int, flags: int) -> int:
 def _pages(buffer: DmaBuf) -> HostFile:
     runs = buffer.memory.runs
     store = runs[0].store.fd
-    if len(runs) == 1 and not runs[0].offset and (
-        not isinstance(buffer, UdmabufBuffer) or os.fstat(store).st_size == buffer.size
+    if (
+        len(runs) == 1
+        and not runs[0].offset
+        and (not isinstance(buffer, UdmabufBuffer) or os.fstat(store).st_size == buffer.size)
     ):
         shared = isinstance(buffer, UdmabufBuffer)
         return HostFile(_opened(store, buffer.flags), DMA_BUF, os.dup(store), is_shared=shared)
@@ -228,7 +242,7 @@ def kind_of(name: str) -> str | None:
     """What the kernel's name for a file, as /proc/PID/fd shows it, says that it is; None for what is none of ours."""
     if name.startswith("/dmabuf:"):
         return DMA_BUF
-    if name.startswith("anon_inode:sync_file") or name.startswith("anon_inode:[sync_file"):
+    if name.startswith(("anon_inode:sync_file", "anon_inode:[sync_file")):
         return SYNC_FILE
     return None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.run import checking
 from dmasync.harness.run.calls import HANDLERS
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
@@ -101,13 +102,13 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
     """Run *program* to its end."""
     machine = numbers.machine()
     if machine is None:
-        raise CommandError(
-            f"{platform.machine()} is not supported: 64-bit x86-64 and arm64 are", ExitStatus.SKIPPED
-        )
+        raise CommandError(f"{platform.machine()} is not supported: 64-bit x86-64 and arm64 are", ExitStatus.SKIPPED)
     system = _system(options)
     places = Places(_nodes(options), options.deny, fake=system.is_fake)
     base = _first_number()
-    supervisor = Supervisor(system, HANDLERS, places, base)
+    handlers = {**HANDLERS, **checking.HANDLERS} if options.check else HANDLERS
+    supervisor = Supervisor(system, handlers, places, base)
+    check = checking.Checking(system, supervisor) if options.check else None
     system.journal.facts |= {
         "kernel": platform.release() if not system.is_fake else options.profile,
         "machine": platform.machine(),
@@ -128,8 +129,11 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
                 timer.cancel()
     supervisor.finish()
     outcome.unmodelled = supervisor.problems
-    if options.check:
-        outcome.findings = _findings(options, system)
+    if check is not None:
+        try:
+            outcome.findings = check.findings(options.allow, leaks=options.leaks)
+        except ValueError as problem:
+            raise CommandError(str(problem)) from None
     return outcome
 
 
@@ -222,15 +226,6 @@ def _wait(launched: Launched) -> int:
     if problem:
         raise CommandError(f"PROGRAM cannot be started: {os.strerror(problem)}")
     return status
-
-
-def _findings(options: argparse.Namespace, system: System) -> list[Finding]:
-    from dmasync.fakes import Sanitizer
-
-    try:
-        return Sanitizer(system.backend, allow=options.allow, leaks=options.leaks).findings()
-    except ValueError as problem:
-        raise CommandError(str(problem)) from None
 
 
 def _report(options: argparse.Namespace, outcome: Outcome) -> None:

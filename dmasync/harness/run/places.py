@@ -60,9 +60,7 @@ class Places:
 
     def is_ours(self, path: str) -> bool:
         return (
-            path in self.nodes
-            or path == UDMABUF
-            or path == HEAPS
+            path in (*self.nodes, UDMABUF, HEAPS)
             or path.startswith(HEAPS + "/")
             or posixpath.dirname(path) == PARAMETERS
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -14,6 +15,7 @@ from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.opened import Descriptor, OpenFile, OpenFiles
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
+from dmasync.harness.run.program.inside import Inside
 from dmasync.harness.run.program.processes import Processes
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.listener import GoneError, Listener, Notification
@@ -34,6 +36,10 @@ class Caller:
         self.call = call
         self.thread = call.thread
         self.was_interrupted = False
+        self.may_be_stopped = False
+        """Whether its answer is a number, so that it may be given by other means."""
+        self.inside: Inside | None = None
+        """Set once it has been taken out of its call, for calls of ours: it gets its answer there."""
 
     def stack(self) -> tuple[tuple[str, int, str], ...]:
         """Where it is; empty where nobody takes stacks."""
@@ -44,6 +50,18 @@ class Caller:
         if processes.signal_is_pending(self.thread) or not self._run.listener.is_waiting(self.call):
             self.was_interrupted = True
         return self.was_interrupted
+
+    def make(self, name: str, *arguments: int) -> int:
+        """Let it make a system call of ours, and wait for its answer again."""
+        if self.inside is None:
+            self.inside = Inside(self.thread, lambda: self._run.listener.answer(self.call, 0)).__enter__()
+        return self.inside.call(name, *arguments)
+
+    def let_go(self, result: int) -> None:
+        """Its call returns *result*, a negative errno for an error; only after :meth:`make`."""
+        assert self.inside is not None  # noqa: S101 - see above
+        self.inside.finish(result)
+        self.inside.__exit__(None, None, None)
 
 
 class Supervisor:
@@ -59,8 +77,6 @@ class Supervisor:
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
         self.before_sync: list[Callable[[int, int], None]] = []
         """Called with the backend's descriptor and the flags before a START or END is made."""
-        self.at_end: Callable[[int], None] = lambda process: None
-        """Called with a process that is about to end."""
         self.problems: list[str] = []
         """What the program asked for and did not get: calls that are not modelled."""
         self.listener: Listener
@@ -121,7 +137,10 @@ class Supervisor:
             self.watcher.process(call.process)
             caller.serve(who)
             said = self._handlers[call.number](self, call)
-            if said is Said.CARRY_ON:
+            if who.inside is not None:
+                assert isinstance(said, int)  # noqa: S101 - only START and END are answered like this
+                who.let_go(said)
+            elif said is Said.CARRY_ON:
                 self.listener.carry_on(call)
             elif said is not Said.SENT:
                 self.listener.answer(call, said)
@@ -132,7 +151,10 @@ class Supervisor:
             self._refuse(call, errno.ENOSYS)
         except OSError as problem:
             restart = who.was_interrupted and problem.errno == errno.EINTR
-            self._refuse(call, numbers.ERESTARTSYS if restart else problem.errno or errno.EIO)
+            if who.inside is not None:
+                who.let_go(-(problem.errno or errno.EIO))
+            else:
+                self._refuse(call, numbers.ERESTARTSYS if restart else problem.errno or errno.EIO)
         except Exception:
             self.complain(f"{name}(): an error of dmasync run itself; the program got EIO\n{traceback.format_exc()}")
             self._refuse(call, errno.EIO)
@@ -140,10 +162,8 @@ class Supervisor:
             caller.serve(None)
 
     def _refuse(self, call: Notification, code: int) -> None:
-        try:
+        with contextlib.suppress(GoneError):
             self.listener.refuse(call, code)
-        except GoneError:
-            pass
 
     def complain(self, text: str) -> None:
         """Say it, and remember that it had to be said."""
@@ -151,6 +171,14 @@ class Supervisor:
         sys.stderr.write(f"dmasync run: {text}\n")
 
     # -- for the handlers
+
+    def caller(self) -> Caller:
+        """Whose call this thread answers."""
+        from dmasync.fakes.foreign import caller
+
+        who = caller.current()
+        assert isinstance(who, Caller)  # noqa: S101 - _answer() says who
+        return who
 
     def find(self, call: Notification, number: int) -> Descriptor | None:
         """What the caller's descriptor *number* is; None for a file of its own."""
@@ -181,9 +209,7 @@ class Supervisor:
         finally:
             os.close(host.fd)
 
-    def give(
-        self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool, answer: bool
-    ) -> int:
+    def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool, answer: bool) -> int:
         """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
         number = self.files.reserve(call.process)
         self.files.put(call.process, number, descriptor)

@@ -50,6 +50,8 @@ def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) 
     data = bytearray(memory.read(call.thread, pointer, uapi.dma_buf_sync.size))
     for hook in run.before_sync:
         hook(known.fd, data[0])
+    who = run.caller()
+    who.may_be_stopped = True
     run.system.backend.ioctl(known.fd, uapi.DMA_BUF_IOCTL_SYNC, data)
     return 0
 

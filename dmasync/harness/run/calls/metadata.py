@@ -39,10 +39,22 @@ class _State:
     links: int = 1
 
     def as_stat(self) -> bytes:
-        """struct stat of this machine."""
+        """As struct stat of this machine."""
         if platform.machine() == "aarch64":
             head = struct.pack(
-                "=QQIIIIQQqiiq", self.device, self.inode, self.mode, self.links, 0, 0, self.node, 0, self.size, 4096, 0, 0
+                "=QQIIIIQQqiiq",
+                self.device,
+                self.inode,
+                self.mode,
+                self.links,
+                0,
+                0,
+                self.node,
+                0,
+                self.size,
+                4096,
+                0,
+                0,
             )
             return head.ljust(128, b"\0")
         head = struct.pack(
@@ -51,7 +63,7 @@ class _State:
         return head.ljust(144, b"\0")
 
     def as_statx(self) -> bytes:
-        """struct statx."""
+        """As struct statx."""
         head = struct.pack(
             "=IIQIIIHHQQQQ", _MASKED, 4096, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, 0, 0
         )

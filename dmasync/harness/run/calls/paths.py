@@ -45,7 +45,7 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
     if path is None:
         return Said.CARRY_ON
     flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
-    if path.startswith("/proc/") or path.startswith("/dev/fd/"):
+    if path.startswith(("/proc/", "/dev/fd/")):
         return _open_by_number(run, call, path, flags)
     if path == HEAPS:
         return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
@@ -66,9 +66,7 @@ def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Ans
 def _numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
     """The descriptor that a path in /proc names; None for one of no file of ours."""
     parts = path.split("/")
-    if path.startswith("/dev/fd/"):
-        process = call.process
-    elif parts[2] in ("self", "thread-self"):
+    if path.startswith("/dev/fd/") or parts[2] in ("self", "thread-self"):
         process = call.process
     elif parts[2].isdigit():
         process = int(parts[2])

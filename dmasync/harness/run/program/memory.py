@@ -65,7 +65,7 @@ def peek(thread: int, address: int, size: int) -> bytes:
     if size and address % _PAGE + size <= _PAGE:
         got = _move(_libc.process_vm_readv, thread, scratch, address, size)
         if got == size:
-            return scratch.buffer[:size]
+            return ctypes.string_at(scratch.buffer, size)
         if ctypes.get_errno() not in _NO_WAY:
             return b""
     found = b""
@@ -77,7 +77,7 @@ def peek(thread: int, address: int, size: int) -> bytes:
             return _through_file(thread, address, size)
         if got <= 0:
             break
-        found += scratch.buffer[:got]
+        found += ctypes.string_at(scratch.buffer, got)
     return found
 
 
@@ -111,7 +111,7 @@ def write(thread: int, address: int, data: bytes) -> None:
     if not data:
         return
     scratch = _scratch(len(data))
-    scratch.buffer[: len(data)] = data
+    ctypes.memmove(scratch.buffer, data, len(data))
     done = _move(_libc.process_vm_writev, thread, scratch, address & _ADDRESSES, len(data))
     if done < 0 and ctypes.get_errno() in _NO_WAY:
         with open(f"/proc/{thread}/mem", "r+b", buffering=0) as memory:

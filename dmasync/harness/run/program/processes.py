@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -65,8 +66,8 @@ class Processes:
 
     def advise(self, leader: int, address: int, length: int, advice: int) -> None:
         """``process_madvise(2)`` on one range; OSError."""
-        vector = (numbers.ctypes.c_uint64 * 2)(address, length)
-        numbers.call("process_madvise", self._handles[leader], numbers.ctypes.addressof(vector), 1, advice, 0)
+        vector = (ctypes.c_uint64 * 2)(address, length)
+        numbers.call("process_madvise", self._handles[leader], ctypes.addressof(vector), 1, advice, 0)
 
 
 def file_of(thread: int, fd: int) -> tuple[int, int] | None:

@@ -83,7 +83,7 @@ def _become(
         socket.send_fds(talk, [b"L"], [listener])
         os.close(listener)
         talk.recv(1)
-        os.execv(path, command)
+        os.execv(path, command)  # noqa: S606 - that is the job
     except OSError as problem:
         talk.send(str(problem.errno).encode())
     finally:

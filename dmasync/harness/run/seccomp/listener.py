@@ -81,9 +81,7 @@ class Listener:
             return False
         return True
 
-    def give(
-        self, call: Notification, fd: int, number: int | None, *, close_on_exec: bool, answer: bool
-    ) -> int:
+    def give(self, call: Notification, fd: int, number: int | None, *, close_on_exec: bool, answer: bool) -> int:
         """Give the program a descriptor of our open file *fd*: *number*, or the lowest free one where that is None.
 
         With *answer* the number is also what the call returns, in one step. Returns the number. EMFILE beyond the
@@ -92,7 +90,7 @@ class Listener:
         flags = (numbers.ADDFD_FLAG_SEND if answer else 0) | (0 if number is None else numbers.ADDFD_FLAG_SETFD)
         request = numbers.ADDFD.pack(call.id, flags, fd, number or 0, os.O_CLOEXEC if close_on_exec else 0)
         try:
-            return fcntl.ioctl(self.fd, numbers.NOTIF_ADDFD, bytearray(request))
+            return int(fcntl.ioctl(self.fd, numbers.NOTIF_ADDFD, bytearray(request)))
         except OSError as problem:
             if problem.errno in (errno.ENOENT, errno.ESRCH, errno.EINPROGRESS):
                 raise GoneError from None

@@ -76,7 +76,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def machine() -> Architecture | None:
-    """This machine's numbers; None where nobody has written them down."""
+    """The numbers of this machine; None where nobody has written them down."""
     return ARCHITECTURES.get(platform.machine()) if struct.calcsize("P") == 8 else None
 
 
