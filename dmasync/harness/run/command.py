@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.run import checking
+from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
+from dmasync.harness.run.calls.epolls import Twins
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.seccomp import filter as seccomp_filter
@@ -114,7 +115,12 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
         "machine": platform.machine(),
         "program": list(program),
     }
-    instructions = seccomp_filter.build(machine, base, ends=options.check)
+    if system.is_fake:
+        supervisor.twins = Twins(system)
+        supervisor.files.on_gone.append(supervisor.twins.gone)
+    if options.device:
+        device.install(options.device, system, supervisor)
+    instructions = seccomp_filter.build(machine, base, waiting=bool(options.device), ends=options.check)
     numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
     with _signals_left_to_the_program():
         launched = launch(program, instructions)

@@ -66,7 +66,7 @@ class OpenFiles:
         self.base = base
         self.lock = threading.RLock()
         self.on_new: Callable[[OpenFile], None] = lambda file: None
-        self.on_gone: Callable[[OpenFile], None] = lambda file: None
+        self.on_gone: list[Callable[[OpenFile], None]] = []
         self._files: dict[Key, list[OpenFile]] = {}
         self._numbers: dict[tuple[int, int], Descriptor] = {}
         self._closed: dict[tuple[int, int], int] = {}
@@ -115,7 +115,8 @@ class OpenFiles:
             for place in [place for place, known in self._numbers.items() if known.file is file]:
                 self._let_go(place)
             witness, file.witness = file.witness, None
-        self.on_gone(file)
+        for hear in self.on_gone:
+            hear(file)
         file.before_close()
         if witness is not None:
             os.close(witness)

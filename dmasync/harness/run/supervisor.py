@@ -23,6 +23,7 @@ from dmasync.harness.run.watcher import Watcher
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import System
+    from dmasync.harness.run.calls.epolls import Twins
 
 Handler = Callable[["Supervisor", Notification], Answer]
 _MOST_THREADS: Final = 1024
@@ -75,8 +76,11 @@ class Supervisor:
         self.files.take = self.processes.take
         self.watcher = Watcher(self.files, self.processes)
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
-        self.before_sync: list[Callable[[int, int], None]] = []
-        """Called with the backend's descriptor and the flags before a START or END is made."""
+        self.before_sync: Callable[[int, int], object] | None = None
+        self.after_sync: Callable[[int, int], object] | None = None
+        """Called with the backend's descriptor and the flags before a START or END is made, and when it has been."""
+        self.twins: Twins | None = None
+        """Stand for dma-bufs in epoll files."""
         self.problems: list[str] = []
         """What the program asked for and did not get: calls that are not modelled."""
         self.listener: Listener

@@ -37,7 +37,8 @@ class Watcher:
         self._lock = threading.RLock()
         self._epoll.register(self._inotify, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
-        files.on_new, files.on_gone = self._new, self._gone
+        files.on_new = self._new
+        files.on_gone.append(self._gone)
         self._thread = threading.Thread(target=self._run, name="dmasync-run-watcher", daemon=True)
 
     def start(self) -> None:

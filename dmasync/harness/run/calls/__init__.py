@@ -6,7 +6,7 @@ the call itself. Imported by :mod:`dmasync.harness.run` alone.
 
 from __future__ import annotations
 
-from dmasync.harness.run.calls import descriptors, ioctls, mapping, metadata, paths
+from dmasync.harness.run.calls import descriptors, epolls, ioctls, mapping, metadata, paths, waiting
 from dmasync.harness.run.supervisor import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -15,4 +15,6 @@ HANDLERS: dict[str, Handler] = {
     **ioctls.HANDLERS,
     **descriptors.HANDLERS,
     **mapping.HANDLERS,
+    **waiting.HANDLERS,
+    **epolls.HANDLERS,
 }

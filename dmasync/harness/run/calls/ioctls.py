@@ -48,11 +48,12 @@ def _unknown(run: Supervisor, call: Notification, fd: int, request: int, pointer
 
 def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) -> Answer:
     data = bytearray(memory.read(call.thread, pointer, uapi.dma_buf_sync.size))
-    for hook in run.before_sync:
-        hook(known.fd, data[0])
-    who = run.caller()
-    who.may_be_stopped = True
+    run.caller().may_be_stopped = True
+    if run.before_sync is not None:
+        run.before_sync(known.fd, data[0])
     run.system.backend.ioctl(known.fd, uapi.DMA_BUF_IOCTL_SYNC, data)
+    if run.after_sync is not None:
+        run.after_sync(known.fd, data[0])
     return 0
 
 

@@ -20,7 +20,7 @@ _BY_PATH: Final = (
     "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
 )  # fmt: skip
 _BY_DESCRIPTOR: Final = ("close", "dup", "dup2", "dup3", "lseek", "fstat", "ftruncate", "getdents64")
-_WAITING: Final = ("poll", "ppoll", "select", "pselect6", "epoll_ctl")
+_WAITING: Final = ("poll", "ppoll", "select", "pselect6")
 
 
 def build(
@@ -38,7 +38,8 @@ def build(
         program.if_at_least(_X32, "allow")
     special = {
         "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
-        "close_range": "range", **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"), **dict.fromkeys(_BY_PATH, "stop"),
+        "close_range": "range", "epoll_ctl": "third",
+        **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"), **dict.fromkeys(_BY_PATH, "stop"),
     }  # fmt: skip
     # dup2(low, high) puts another file in the place of ours: both numbers count.
     special |= dict.fromkeys(("dup2", "dup3"), "two descriptors")
@@ -64,6 +65,10 @@ def build(
     program.give(numbers.RET_ALLOW)
     program.place("range")
     program.load(bpf.argument_at(1))
+    program.if_at_least(base, "stop", "allow")
+    program.place("third")
+    program.load(bpf.argument_at(2))
+    program.if_at_least(_NEGATIVE, "allow")
     program.if_at_least(base, "stop", "allow")
     program.place("two descriptors")
     program.load(bpf.argument_at(1))
