@@ -116,7 +116,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
         "program": list(program),
     }
     if system.is_fake:
-        supervisor.twins = Twins(system)
+        supervisor.twins = Twins(system)  # type: ignore[arg-type]  # is_fake says so
         supervisor.files.on_gone.append(supervisor.twins.gone)
     if options.device:
         device.install(options.device, system, supervisor)

@@ -60,7 +60,7 @@ def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) 
 def _plain(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     """A request whose argument holds nothing that would have to be translated."""
     size = request >> 16 & 0x3FFF
-    data: Any = int(pointer)
+    data: Any = ctypes.c_int(pointer & 0xFFFF_FFFF).value  # no request of ours without a size has a meaning
     if size:
         data = bytearray(memory.peek(call.thread, pointer, size).ljust(size, b"\0"))
     before = bytes(data) if size else b""
@@ -72,12 +72,7 @@ def _plain(run: Supervisor, call: Notification, known: Descriptor, request: int,
 
 def _set_name(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     text = memory.string(call.thread, pointer, uapi.DMA_BUF_NAME_LEN) + b"\0"
-    if run.system.is_fake:
-        run.system.backend.ioctl(known.fd, request, bytearray(text))
-    else:
-        # The real kernel is given an address of this process.
-        buffer = ctypes.create_string_buffer(text)
-        run.system.backend.ioctl(known.fd, request, ctypes.addressof(buffer))
+    run.system.backend.ioctl(known.fd, request, bytearray(text))
     return 0
 
 

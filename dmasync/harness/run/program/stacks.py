@@ -13,6 +13,7 @@ import ctypes.util
 import platform
 import struct
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ Frame = tuple[str, int, str]
 _DEPTH: Final = 24
 _STACK: Final = 16384
 _WORD: Final = 8
+_LOOKS: Final = 1000
 _PUSHED: Final = struct.Struct("<QQ")
 _OP_PLUS: Final = 0x23
 _OP_BREG0: Final = 0x70
@@ -101,10 +103,8 @@ class Stacks:
         """The stack of *thread*, which waits at *counter*, innermost frame first."""
         if self._library is None:
             return ()
-        try:
-            with open(f"/proc/{thread}/syscall") as call:
-                pointer = int(call.read().split()[-2], 16)
-        except (OSError, ValueError, IndexError):
+        pointer = _stack_pointer(thread)
+        if pointer is None:
             return ()
         with self._lock:
             return tuple(self._unwind(process, thread, counter, pointer))
@@ -255,6 +255,20 @@ class _Stack:
         if len(data) < _WORD:
             data = memory.peek(self._thread, address, _WORD)
         return int.from_bytes(data, "little") if len(data) == _WORD else None
+
+
+def _stack_pointer(thread: int) -> int | None:
+    """Where its stack ends; None when it has ended. It may not have got to sleep yet, and is "running" so long."""
+    for _ in range(_LOOKS):
+        try:
+            with open(f"/proc/{thread}/syscall") as call:
+                fields = call.read().split()
+        except OSError:
+            return None
+        if len(fields) > 2:
+            return int(fields[-2], 16)
+        time.sleep(0)
+    return None
 
 
 _LIBC: Final = ctypes.CDLL(None)
