@@ -1,5 +1,7 @@
 /* What the test programs share: short names for the calls, and checks that say what failed. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -68,7 +70,7 @@ static inline int sealed_memfd(size_t size)
 static inline int udmabuf(int memfd, size_t offset, size_t size)
 {
 	int device = open("/dev/udmabuf", O_RDWR | O_CLOEXEC);
-	struct udmabuf_create create = { .memfd = memfd, .flags = UDMABUF_FLAGS_CLOEXEC, .offset = offset, .size = size };
+	struct udmabuf_create create = { (__u32)memfd, UDMABUF_FLAGS_CLOEXEC, offset, size };
 	int fd = device < 0 ? -1 : ioctl(device, UDMABUF_CREATE, &create);
 	if (device >= 0)
 		close(device);
@@ -78,5 +80,5 @@ static inline int udmabuf(int memfd, size_t offset, size_t size)
 static inline unsigned char *map(int fd, size_t size)
 {
 	void *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	return bytes == MAP_FAILED ? NULL : bytes;
+	return (unsigned char *)(bytes == MAP_FAILED ? NULL : bytes);
 }

@@ -219,9 +219,10 @@ def _adopted(run: Supervisor, call: Notification, number: int) -> int:
 
 
 def _no_memfd(run: Supervisor) -> int:
-    """A file that is open and no memfd: the kernel refuses all such alike."""
-    node = next(iter(run.places.nodes))
-    return int(run.system.backend.open(node, os.O_RDWR))
+    """A file that is open and no memfd: the kernel refuses all such alike, so any that is none will do."""
+    if run.system.is_fake:
+        return int(run.system.backend.open(run.places.nodes[0], os.O_RDWR))
+    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 _HANDLERS: Final = {

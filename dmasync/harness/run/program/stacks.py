@@ -22,6 +22,9 @@ from dmasync.harness.run.program import memory
 Frame = tuple[str, int, str]
 _DEPTH: Final = 24
 _STACK: Final = 16384
+"""How far a frame record is looked for."""
+_NEAR: Final = 2048
+"""Bytes that are read at once."""
 _WORD: Final = 8
 _LOOKS: Final = 1000
 _PUSHED: Final = struct.Struct("<QQ")
@@ -86,6 +89,8 @@ class Stacks:
         self._registers = _REGISTERS[platform.machine()]
         self._sessions: dict[int, Any] = {}
         self._steps: dict[tuple[int, int], _Step | None] = {}
+        self._ends: dict[int, tuple[int, int]] = {}
+        """Of each thread's stack: the addresses between which it lies."""
         self._demangle = _demangler()
         self._callbacks = _Callbacks()
         if self._library is not None:
@@ -118,7 +123,7 @@ class Stacks:
                 self._library.dwfl_end(session)
 
     def _unwind(self, process: int, thread: int, counter: int, pointer: int) -> list[Frame]:
-        stack = _Stack(thread, pointer)
+        stack = _Stack(thread, pointer, self._end_of_stack(process, thread, pointer))
         frames: list[Frame] = []
         base: int | None = None
         while len(frames) < _DEPTH:
@@ -143,6 +148,18 @@ class Stacks:
                 base = stack.word(cfa + step.frame_pointer_at)
             counter, pointer = returned, cfa
         return frames
+
+    def _end_of_stack(self, process: int, thread: int, pointer: int) -> int:
+        low, high = self._ends.get(thread, (0, 0))
+        if not low <= pointer < high:
+            low, high = pointer, pointer + _WORD
+            with contextlib.suppress(OSError), open(f"/proc/{process}/maps") as maps:
+                for line in maps:
+                    begin, end = (int(text, 16) for text in line.split(None, 1)[0].split("-"))
+                    if begin <= pointer < end:
+                        low, high = begin, end
+            self._ends[thread] = low, high
+        return high
 
     def _first_record(self, process: int, stack: _Stack, pointer: int) -> int | None:
         for place in range(pointer, pointer + _STACK - _WORD, _WORD):
@@ -242,16 +259,19 @@ class Stacks:
 
 
 class _Stack:
-    """Words of a thread's stack, read in one piece where they are near its end."""
+    """Words of a thread's stack, and of nothing else: what lies behind it may be a buffer whose pages are watched."""
 
-    def __init__(self, thread: int, pointer: int) -> None:
+    def __init__(self, thread: int, pointer: int, end: int) -> None:
         self._thread = thread
         self._pointer = pointer
-        self._bytes = memory.peek(thread, pointer, _STACK)
+        self._end = end
+        self._bytes = memory.peek(thread, pointer, min(_NEAR, end - pointer))
 
     def word(self, address: int) -> int | None:
         place = address - self._pointer
-        data = self._bytes[place : place + _WORD] if place >= 0 else b""
+        if place < 0 or address + _WORD > self._end:
+            return None
+        data = self._bytes[place : place + _WORD]
         if len(data) < _WORD:
             data = memory.peek(self._thread, address, _WORD)
         return int.from_bytes(data, "little") if len(data) == _WORD else None
