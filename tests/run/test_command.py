@@ -32,7 +32,7 @@ def test_standard_streams_are_the_programs():
 
 
 def test_what_it_leaves_behind_is_waited_for():
-    done = run("--", "sh", "-c", "cat <&0 & exit 3", input="late\n")
+    done = run("--", "sh", "-c", "exec 3<&0; cat <&3 & exit 3", input="late\n")
     assert (done.stdout, done.returncode) == ("late\n", 3)
 
 
