@@ -19,7 +19,7 @@ from dmasync.fakes.foreign.pages import ForeignTouched, Pages
 from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import Journal
 from dmasync.fakes.kernel.dmabuf import DmaBuf, UdmabufBuffer
-from dmasync.fakes.kernel.file import File, PathFile
+from dmasync.fakes.kernel.file import File
 from dmasync.fakes.kernel.memory import BufferMemory, Run
 from dmasync.fakes.kernel.sync_file import SyncFile
 from dmasync.fakes.recorder import Recorder
@@ -156,8 +156,7 @@ class FakeSystem:
         if isinstance(file, DmaBuf):
             return _pages(file)
         witness = os.memfd_create(f"dmasync:{file.kind}", os.MFD_CLOEXEC)
-        flags = file.flags if not isinstance(file, PathFile) else 0o10000000  # O_PATH
-        return HostFile(_opened(witness, flags), DEVICE, witness)
+        return HostFile(_opened(witness, file.flags), DEVICE, witness)
 
     def runs(self, fd: int) -> tuple[Run, ...]:
         """The pages of the buffer *fd*, one range of a host file after the other."""
@@ -170,7 +169,7 @@ class FakeSystem:
 
 
 def _opened(witness: int, flags: int) -> int:
-    return os.open(f"/proc/self/fd/{witness}", flags & (os.O_ACCMODE | os.O_NONBLOCK | 0o10000000) | os.O_CLOEXEC)
+    return os.open(f"/proc/self/fd/{witness}", flags & (os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND) | os.O_CLOEXEC)
 
 
 def _pages(buffer: DmaBuf) -> HostFile:

@@ -127,7 +127,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
         supervisor.serve(launched.listener)
         launched.go()
         outcome = Outcome(0, system)
-        timer = _timer(options.timeout, outcome)
+        timer = _timer(options.timeout, outcome, launched.guard)
         try:
             outcome.status = _wait(launched)
         finally:
@@ -203,13 +203,13 @@ def _signals_left_to_the_program() -> Any:
         signal.signal(signal.SIGINT, before)
 
 
-def _timer(seconds: float | None, outcome: Outcome) -> threading.Timer | None:
+def _timer(seconds: float | None, outcome: Outcome, guard: int) -> threading.Timer | None:
     if seconds is None:
         return None
 
     def expired() -> None:
         outcome.timed_out = True
-        processes.kill_descendants()
+        processes.kill_descendants(guard)
 
     timer = threading.Timer(seconds, expired)
     timer.daemon = True
@@ -220,18 +220,14 @@ def _timer(seconds: float | None, outcome: Outcome) -> threading.Timer | None:
 def _wait(launched: Launched) -> int:
     """The program's exit status, when it and all that it started have ended."""
     problem = launched.refusal()
-    status = 0
-    while True:
-        try:
-            ended, state = os.waitpid(-1, 0x20000000)  # __WNOTHREAD: not what another thread traces
-        except ChildProcessError:
-            break
-        if ended == launched.pid:
-            code = os.waitstatus_to_exitcode(state)
-            status = _KILLED - code if code < 0 else code
+    state = launched.status()
     if problem:
         raise CommandError(f"PROGRAM cannot be started: {os.strerror(problem)}")
-    return status
+    if state is None:
+        processes.kill_descendants()
+        return _KILLED + signal.SIGKILL
+    code = os.waitstatus_to_exitcode(state)
+    return _KILLED - code if code < 0 else code
 
 
 def _report(options: argparse.Namespace, outcome: Outcome) -> None:

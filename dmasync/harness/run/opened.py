@@ -176,13 +176,13 @@ class OpenFiles:
             self._closed[place] = known.fd
             self.system.drop(known.fd)
 
-    def reserve(self, process: int) -> int:
-        """The lowest number from the base on that *process* has not open."""
+    def reserve(self, process: int, *, keep: bool = True) -> int:
+        """The lowest number from the base on that *process* has not open; with *keep* the next call gives another."""
         with self.lock:
             number = self._free.get(process, self.base)
             while processes.is_open(process, number):
                 number += 1
-            self._free[process] = number + 1
+            self._free[process] = number + keep
             return number
 
     def close(self, process: int, number: int) -> Descriptor | None:

@@ -48,20 +48,22 @@ class Places:
             return None  # for the kernel to refuse
         # The last name alone tells for nearly every path that it is not ours.
         name = raw.rstrip(b"/").rpartition(b"/")[2]
-        likely = raw.endswith(self._names) or name in self._names or HEAPS.encode() in raw
+        likely = name in self._names or b"/udmabuf/" in raw or b"dma_heap/" in raw
         numbered = name.isdigit() and (b"/fd/" in raw or b"/fdinfo/" in raw)
         if not likely and not numbered and not self._is_link(thread, folder, raw):
             return None
         path = self._absolute(thread, folder, os.fsdecode(raw))
-        if path is None or numbered or self.is_ours(path):
+        if path is None or numbered:
             return path
-        resolved = _resolved(thread, path)
-        return resolved if self.is_ours(resolved) else None
+        if not self.is_ours(path):
+            path = _resolved(thread, path)
+        # A path that ends so must be a folder.
+        return path + "/" * raw.endswith(b"/") if self.is_ours(path) else None
 
     def is_ours(self, path: str) -> bool:
         return (
             path in (*self.nodes, UDMABUF, HEAPS)
-            or path.startswith(HEAPS + "/")
+            or path.startswith((HEAPS + "/", *(node + "/" for node in self.nodes)))
             or posixpath.dirname(path) == PARAMETERS
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import sys
 import threading
 import traceback
@@ -216,6 +217,11 @@ class Supervisor:
     def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool, answer: bool) -> int:
         """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
         number = self.files.reserve(call.process)
+        if number >= _limit(call.process):
+            # The lowest free one then. Its next use may come before it is put down: it is met, as any that was sent.
+            number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=answer)
+            self.files.put(call.process, number, descriptor)
+            return number
         self.files.put(call.process, number, descriptor)
         try:
             self.listener.give(call, host, number, close_on_exec=close_on_exec, answer=answer)
@@ -223,3 +229,20 @@ class Supervisor:
             self.files.close(call.process, number)
             raise
         return number
+
+    def need_number(self, call: Notification) -> None:
+        """EMFILE where the program can have no descriptor more: that is found before anything about a path."""
+        limit = _limit(call.process)
+        if self.files.reserve(call.process, keep=False) < limit:
+            return
+        with contextlib.suppress(OSError):
+            if sum(int(number) < limit for number in os.listdir(f"/proc/{call.process}/fd")) < limit:
+                return
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _limit(process: int) -> int:
+    try:
+        return resource.prlimit(process, resource.RLIMIT_NOFILE)[0]
+    except OSError:  # another user's: a program that gave its own up
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -7,15 +7,18 @@ import ctypes
 import errno
 import fcntl
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.calls.paths import changed_flags
 from dmasync.harness.run.opened import Descriptor
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
-_O_LARGEFILE: Final = 0o740000 & ~(os.O_DIRECT | os.O_DIRECTORY | os.O_NOFOLLOW)
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import FakeSystem
+
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _LAST: Final = (1 << 31) - 1
 
@@ -112,9 +115,9 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
     if not run.system.is_fake:
         return Said.CARRY_ON
     if command == fcntl.F_GETFL:
-        flags = processes.flags_of(call.thread, _number(call.arguments[0])) & ~os.O_CLOEXEC
-        # A file that nobody opened by a path has no such flag.
-        return flags if known.file.path is not None else flags & ~_O_LARGEFILE
+        system: FakeSystem = run.system  # type: ignore[assignment]
+        flags = int(system.kernel.fdinfo(known.fd)["flags"]) & ~os.O_CLOEXEC
+        return changed_flags(flags, processes.flags_of(call.thread, _number(call.arguments[0])))
     if command == fcntl.F_GET_SEALS:
         return int(run.system.backend.get_seals(known.fd))
     return Said.CARRY_ON

@@ -19,6 +19,11 @@ from dmasync.harness.run.supervisor import Supervisor
 _NOT_OPEN: Final = 0x7FFF_FFF0
 """Stands for a descriptor that the program has not open: the backend has none of that number either."""
 _MOST_FENCES: Final = 4096
+_BAD_ADDRESS: Final = 8
+_OF_THE_HOSTS_FILE: Final = frozenset({0x5450, 0x5451, 0x5421})
+"""FIONCLEX, FIOCLEX, FIONBIO: what they change is the descriptor's or the open file's, whatever that is of."""
+_SIZES: Final = {0x5452: 4, 0x5460: 8, 0x541B: 4, 2: 4, 1: 4}
+"""FIOASYNC, FIOQSIZE, FIONREAD, FIGETBSZ, FIBMAP: older than the numbers that tell how long an argument is."""
 
 
 def _ioctl(run: Supervisor, call: Notification) -> Answer:
@@ -59,13 +64,17 @@ def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) 
 
 def _plain(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     """A request whose argument holds nothing that would have to be translated."""
-    size = request >> 16 & 0x3FFF
-    data: Any = ctypes.c_int(pointer & 0xFFFF_FFFF).value  # no request of ours without a size has a meaning
+    if request in _OF_THE_HOSTS_FILE:
+        return Said.CARRY_ON
+    size = _SIZES.get(request, request >> 16 & 0x3FFF)
+    data: Any = 0
     if size:
-        data = bytearray(memory.peek(call.thread, pointer, size).ljust(size, b"\0"))
-    before = bytes(data) if size else b""
+        data = bytearray(memory.peek(call.thread, pointer, size))
+        if len(data) < size:
+            data = _BAD_ADDRESS  # whoever looks there gets what the program would have got
+    before = bytes(data) if data else b""
     result = run.system.backend.ioctl(known.fd, request, data)
-    if size and bytes(data) != before:
+    if data and data != _BAD_ADDRESS and bytes(data) != before:
         memory.write(call.thread, pointer, bytes(data))
     return result if isinstance(result, int) else 0
 

@@ -18,6 +18,7 @@ from dmasync.harness.run.supervisor import Supervisor
 _AT_FDCWD: Final = -100
 _OPEN_HOW: Final = struct.Struct("=QQQ")
 _DIRENT: Final = struct.Struct("=QqHB")
+_CHANGEABLE: Final = os.O_NONBLOCK | os.O_APPEND
 _DT_CHR: Final = 2
 _DT_DIR: Final = 4
 
@@ -47,7 +48,7 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
     flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
     if path.startswith(("/proc/", "/dev/fd/")):
         return _open_by_number(run, call, path, flags)
-    if path == HEAPS:
+    if path.rstrip("/") == HEAPS and not flags & os.O_CREAT:
         return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
     if path.startswith(PARAMETERS + "/"):
         return _open_parameter(run, call, path, flags) if places.fake else Said.CARRY_ON
@@ -56,6 +57,11 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
 
 def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
     """``open(2)`` of a device node."""
+    run.need_number(call)
+    if flags & 0o10000000:  # O_PATH
+        from dmasync.fakes.kernel import UnmodelledCallError
+
+        raise UnmodelledCallError(f"open({path!r}) with O_PATH: the kernel hands no such descriptor to a program")
     if path in run.places.denied:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     fd = run.system.backend.open(path, flags)
@@ -94,12 +100,20 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
         return Said.CARRY_ON
     process, number = path.split("/")[2], int(path.rpartition("/")[2])
     process = str(call.process) if process in ("self", "thread-self") else process
-    close_on_exec = processes.flags_of(int(process), number) & os.O_CLOEXEC
     info = dict(kernel.fdinfo(known.fd))
-    text = f"pos:\t{info.pop('pos')}\nflags:\t0{int(info.pop('flags')) & ~os.O_CLOEXEC | close_on_exec:o}\n"
+    if "count" in info:
+        info["count"] = int(info["count"]) - 1  # that by which the supervisor holds it
+    native = processes.flags_of(int(process), number)
+    flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
+    text = f"pos:\t{info.pop('pos')}\nflags:\t0{flags_of_file:o}\n"
     # The file system is one of the kernel's own; it and the inode come after the flags.
     text += "mnt_id:\t15\n" + "".join(f"{name}:\t{value}\n" for name, value in info.items())
     return _give_text(run, call, text, flags)
+
+
+def changed_flags(flags: int, native: int) -> int:
+    """The flags of an open file: the backend's, with those that the program may have changed on the host's file."""
+    return flags & ~_CHANGEABLE | native & _CHANGEABLE
 
 
 def _open_parameter(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:

@@ -131,10 +131,10 @@ def _field(thread: int, name: str) -> int:
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
-def descendants() -> list[int]:
-    """The processes below this one, children before grandchildren."""
+def descendants(of: int) -> list[int]:
+    """The processes below *of*, children before grandchildren."""
     found: list[int] = []
-    waiting = [os.getpid()]
+    waiting = [of]
     while waiting:
         process = waiting.pop()
         with contextlib.suppress(OSError):
@@ -146,10 +146,10 @@ def descendants() -> list[int]:
     return found
 
 
-def kill_descendants() -> None:
-    """End all that this process has started, and what that has; again until none is left to start more."""
+def kill_descendants(of: int | None = None) -> None:
+    """End all that *of* (this process) has started, and what that has; again until none is left to start more."""
     seen: set[int] = set()
-    while fresh := set(descendants()) - seen:
+    while fresh := set(descendants(of or os.getpid())) - seen:
         for process in fresh:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

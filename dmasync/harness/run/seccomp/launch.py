@@ -9,9 +9,10 @@ import shutil
 import signal
 import socket
 from collections.abc import Sequence
+from typing import NoReturn
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.run.seccomp import bpf, numbers
+from dmasync.harness.run.seccomp import bpf, guard, numbers
 from dmasync.harness.run.seccomp.listener import Listener
 
 _REFUSED = {
@@ -31,9 +32,11 @@ class _FilterProgram(ctypes.Structure):
 class Launched:
     """A program that has been started, or waits to be: :meth:`go` lets it run."""
 
-    def __init__(self, pid: int, listener: Listener, talk: socket.socket) -> None:
-        self.pid = pid
+    def __init__(self, guard: int, reader: int, listener: Listener, talk: socket.socket) -> None:
+        self.guard = guard
+        """The process between; see :mod:`dmasync.harness.run.seccomp.guard`."""
         self.listener = listener
+        self._reader = reader
         self._talk = talk
 
     def go(self) -> None:
@@ -46,6 +49,12 @@ class Launched:
             answer = self._talk.recv(8)
         return int(answer.decode()) if answer else 0
 
+    def status(self) -> int | None:
+        """Wait until it and all that it started have ended: its wait status, None where somebody killed the guard."""
+        state = guard.status(self._reader)
+        os.waitpid(self.guard, 0)
+        return state
+
 
 def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) -> Launched:
     """Fork, install the filter in the child; CommandError with one line where that is refused."""
@@ -53,14 +62,13 @@ def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) 
     if path is None:
         raise CommandError(f"PROGRAM {command[0]!r} is no executable file and not on the PATH")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(path, list(command), instructions, parent, theirs)
+    pid, reader = guard.start(lambda parent: _become(path, list(command), instructions, parent, theirs))
     theirs.close()
     message, fds, _, _ = socket.recv_fds(ours, 64, 1)
     if fds:
-        return Launched(pid, Listener(fds[0]), ours)
+        return Launched(pid, reader, Listener(fds[0]), ours)
+    ours.close()
+    guard.status(reader)
     os.waitpid(pid, 0)
     code = int(message.decode() or errno.EIO)
     raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
@@ -68,10 +76,10 @@ def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) 
 
 def _become(
     path: str, command: list[str], instructions: ctypes.Array[bpf.Instruction], parent: int, talk: socket.socket
-) -> None:
-    """The child: never returns."""
+) -> NoReturn:
+    """The child."""
     try:
-        # Whoever kills the supervisor kills the program: it would wait for answers for ever.
+        # Whoever kills the guard kills the program.
         numbers.prctl(numbers.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(ExitStatus.SKIPPED)
@@ -82,7 +90,8 @@ def _become(
         listener = _install(instructions)
         socket.send_fds(talk, [b"L"], [listener])
         os.close(listener)
-        talk.recv(1)
+        if not talk.recv(1):
+            os._exit(ExitStatus.SKIPPED)
         os.execv(path, command)  # noqa: S606 - that is the job
     except OSError as problem:
         talk.send(str(problem.errno).encode())
