@@ -71,6 +71,7 @@ class OpenFiles:
         self._numbers: dict[tuple[int, int], Descriptor] = {}
         self._closed: dict[tuple[int, int], int] = {}
         self._free: dict[int, int] = {}
+        self._reserved: set[tuple[int, int]] = set()
         self._marks = itertools.count(1 << 40)
 
     # -- files
@@ -177,13 +178,22 @@ class OpenFiles:
             self.system.drop(known.fd)
 
     def reserve(self, process: int, *, keep: bool = True) -> int:
-        """The lowest number from the base on that *process* has not open; with *keep* the next call gives another."""
+        """The lowest number from the base on that *process* has not open; with *keep* nobody else gets it until
+        :meth:`given`.
+        """
         with self.lock:
             number = self._free.get(process, self.base)
-            while processes.is_open(process, number):
+            while (process, number) in self._reserved or processes.is_open(process, number):
                 number += 1
             self._free[process] = number + keep
+            if keep:
+                self._reserved.add((process, number))
             return number
+
+    def given(self, process: int, number: int) -> None:
+        """The program has it, or never will."""
+        with self.lock:
+            self._reserved.discard((process, number))
 
     def close(self, process: int, number: int) -> Descriptor | None:
         """The program closes *number*: what it was, for the caller to close in the backend."""

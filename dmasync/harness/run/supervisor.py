@@ -108,7 +108,6 @@ class Supervisor:
         self.watcher.stop()
         for file in self.files.all():
             self.files.remove(file)
-        os.close(self.listener.fd)
 
     def _spawn(self) -> None:
         self._threads += 1
@@ -217,6 +216,21 @@ class Supervisor:
     def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool, answer: bool) -> int:
         """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
         number = self.files.reserve(call.process)
+        try:
+            return self._give(call, host, descriptor, number, close_on_exec=close_on_exec, answer=answer)
+        finally:
+            self.files.given(call.process, number)
+
+    def _give(
+        self,
+        call: Notification,
+        host: int,
+        descriptor: Descriptor,
+        number: int,
+        *,
+        close_on_exec: bool,
+        answer: bool,
+    ) -> int:
         if number >= _limit(call.process):
             # The lowest free one then. Its next use may come before it is put down: it is met, as any that was sent.
             number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=answer)

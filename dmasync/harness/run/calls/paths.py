@@ -57,6 +57,9 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
 
 def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
     """``open(2)`` of a device node."""
+    kernel = getattr(run.system, "kernel", None)
+    if kernel is not None:
+        kernel.nodes.check(path, flags)  # what is wrong with the words themselves comes first
     run.need_number(call)
     if flags & 0o10000000:  # O_PATH
         from dmasync.fakes.kernel import UnmodelledCallError
@@ -153,7 +156,10 @@ def _open_folder(run: Supervisor, call: Notification, flags: int) -> Answer:
         state = os.fstat(fd)
         run.places.folder = state.st_dev, state.st_ino
         number = run.files.reserve(call.process)
-        run.listener.give(call, fd, number, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+        try:
+            run.listener.give(call, fd, number, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+        finally:
+            run.files.given(call.process, number)
     finally:
         os.close(fd)
     return Said.SENT

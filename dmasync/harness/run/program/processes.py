@@ -124,7 +124,7 @@ def signal_is_pending(thread: int) -> bool:
 
 
 def _field(thread: int, name: str) -> int:
-    with open(f"/proc/{thread}/status") as status:
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{thread}/status") as status:
         for line in status:
             if line.startswith(name):
                 return int(line.split()[1])
