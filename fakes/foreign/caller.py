@@ -24,6 +24,9 @@ class Caller(Protocol):
     def interrupted(self) -> bool:
         """Whether a signal waits for it, or it has gone."""
 
+    def need_number(self) -> None:
+        """EMFILE where its process can have no descriptor more."""
+
 
 def serve(caller: Caller | None) -> None:
     """What this thread does from now on it does for *caller*."""

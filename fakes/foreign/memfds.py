@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from dmasync import LinuxBackend, uapi
+from dmasync.fakes.foreign import caller
 from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.descriptors import Descriptors
 from dmasync.fakes.kernel.memfd import Memfd
 from dmasync.fakes.kernel.memory import Store
 
@@ -21,9 +25,21 @@ class _Adoption(threading.local):
     """The memfd, until the backend has taken it."""
     in_progress = False
     """The calls that would size and seal it find that done."""
+    is_ours = False
+    """New descriptors are no program's."""
 
 
 _adoption = _Adoption()
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[None]:
+    """The descriptors that this thread gets meanwhile are no program's, and not limited by its limit."""
+    _adoption.is_ours = True
+    try:
+        yield
+    finally:
+        _adoption.is_ours = False
 
 
 def adopt(backend: Any, fd: int) -> int:
@@ -96,11 +112,23 @@ class AdoptedMemfd(Memfd):
         """The host's says it."""
 
 
+class _ForeignDescriptors(Descriptors):
+    """Numbers that end where the calling process's do."""
+
+    def reserve(self) -> int:
+        who = caller.current()
+        if who is not None and not _adoption.is_ours:
+            who.need_number()
+        return super().reserve()
+
+
 class ForeignKernel(FakeKernel):
     """A fake kernel whose memfds may be another process's."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.descriptors = _ForeignDescriptors(self.lock, self.descriptors.limit)
+        self._files = self.descriptors.files
         self.adopted: weakref.WeakValueDictionary[tuple[int, int], AdoptedMemfd] = weakref.WeakValueDictionary()
         """By the host's device and inode: those that a buffer or a descriptor still refers to."""
 

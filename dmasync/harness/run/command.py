@@ -20,6 +20,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
 from dmasync.harness.run.calls.epolls import Twins
+from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.seccomp import filter as seccomp_filter
@@ -116,6 +117,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
         "program": list(program),
     }
     if system.is_fake:
+        supervisor.parameters = Parameters(system.kernel)  # type: ignore[attr-defined]
         supervisor.twins = Twins(system)  # type: ignore[arg-type]  # is_fake says so
         supervisor.files.on_gone.append(supervisor.twins.gone)
     if options.device:

@@ -104,6 +104,12 @@ class OpenFiles:
         """Whether no process has it any more."""
         return file.is_locked and file.witness is not None and not _is_locked(file.witness, file.mark)
 
+    def sweep(self, key: Key) -> None:
+        """Let go of those with that inode that are gone."""
+        for file in self.all_of(key):
+            if self.is_gone(file):
+                self.remove(file)
+
     def remove(self, file: OpenFile) -> None:
         """Forget *file*, which is gone, and give back all that stands for it."""
         with self.lock:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.opened import Descriptor, OpenFile, OpenFiles
+from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.inside import Inside
@@ -53,6 +54,10 @@ class Caller:
             self.was_interrupted = True
         return self.was_interrupted
 
+    def need_number(self) -> None:
+        """EMFILE where its process can have no descriptor more."""
+        self._run.need_number(self.call)
+
     def make(self, name: str, *arguments: int) -> int:
         """Let it make a system call of ours, and wait for its answer again."""
         if self.inside is None:
@@ -80,6 +85,7 @@ class Supervisor:
         self.before_sync: Callable[[int, int], object] | None = None
         self.after_sync: Callable[[int, int], object] | None = None
         """Called with the backend's descriptor and the flags before a START or END is made, and when it has been."""
+        self.parameters: Parameters | None = None
         self.twins: Twins | None = None
         """Stand for dma-bufs in epoll files."""
         self.problems: list[str] = []

@@ -124,9 +124,7 @@ class Watcher:
             self._again[key] -= 1
             if not self._again[key]:
                 del self._again[key]
-            for file in self._files.all_of(key):
-                if self._files.is_gone(file):
-                    self._files.remove(file)
+            self._files.sweep(key)
 
     def _ended(self, handle: int) -> None:
         with self._lock:

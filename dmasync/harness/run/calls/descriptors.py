@@ -130,6 +130,8 @@ def _add_seals(run: Supervisor, call: Notification, seals: int) -> Answer:
         return 0
     is_pinned = getattr(run.system, "is_pinned", None)
     key = processes.file_of(call.thread, _number(call.arguments[0]))
+    if key is not None:
+        run.files.sweep(key)  # one that has just gone holds no page any more
     if is_pinned is not None and key is not None and seals & fcntl.F_SEAL_WRITE and is_pinned(key):
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))  # a udmabuf holds its pages
     return Said.CARRY_ON

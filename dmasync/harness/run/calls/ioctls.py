@@ -37,7 +37,7 @@ def _ioctl(run: Supervisor, call: Notification) -> Answer:
     if handler is not None:
         return handler(run, call, known, request, pointer)
     path = known.file.path or ""
-    if path.startswith(HEAPS + "/") and request >> 8 & 0xFF == ord(uapi.DMA_HEAP_IOC_MAGIC) and not request & 0xFF:
+    if path.startswith(HEAPS + "/") and not request & 0xFF:
         return _allocate(run, call, known, request, pointer)
     return _plain(run, call, known, request, pointer)
 
@@ -116,6 +116,7 @@ def _allocate(run: Supervisor, call: Notification, known: Descriptor, request: i
     size = request >> 16 & 0x3FFF
     data = bytearray(memory.read(call.thread, pointer, size) if request >> 30 & 1 else bytes(size))
     if request >> 30 & 2 == 0 or size < layout.offsets["fd"] + 4:
+        run.system.backend.ioctl(known.fd, request, data)
         from dmasync.fakes.kernel import UnmodelledCallError
 
         raise UnmodelledCallError(f"DMA_HEAP_IOCTL_ALLOC as request {request:#x}: its descriptor would be lost")
@@ -130,6 +131,7 @@ def _export(run: Supervisor, call: Notification, known: Descriptor, request: int
 
 def _merge(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     layout = uapi.sync_merge_data
+    run.need_number(call)  # the kernel looks for one first
     given = memory.read(call.thread, pointer, layout.size)
     data = _translated(run, call, given, layout, "fd2")
     answer = _with_new_descriptor(run, call, known, request, pointer, data, layout, "fence", layout.size)
@@ -175,12 +177,16 @@ def _file_info(run: Supervisor, call: Notification, known: Descriptor, request: 
 def _create(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     layout = uapi.udmabuf_create
     data = bytearray(memory.read(call.thread, pointer, layout.size))
+    if run.parameters is not None:
+        run.parameters.apply()
     return _make_udmabuf(run, call, known, request, data, [layout.offsets["memfd"]], layout.get(data, "flags"))
 
 
 def _create_list(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     layout, item = uapi.udmabuf_create_list, uapi.udmabuf_create_item
     data = bytearray(memory.read(call.thread, pointer, layout.size))
+    if run.parameters is not None:
+        run.parameters.apply()
     count = layout.get(data, "count")
     places: list[int] = []
     if count <= run.system.list_limit:
@@ -195,10 +201,13 @@ def _make_udmabuf(
     backend = run.system.backend
     adopted: dict[int, int] = {}
     try:
+        from dmasync.fakes.foreign.memfds import ours
+
         for place in places:
             number = int.from_bytes(data[place : place + 4], sys.byteorder)
             if number not in adopted:
-                adopted[number] = _adopted(run, call, number)
+                with ours():
+                    adopted[number] = _adopted(run, call, number)
             _put(data, place, adopted[number])
         fd = int(backend.ioctl(known.fd, request, data))
     finally:

@@ -57,10 +57,6 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
 
 def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
     """``open(2)`` of a device node."""
-    kernel = getattr(run.system, "kernel", None)
-    if kernel is not None:
-        kernel.nodes.check(path, flags)  # what is wrong with the words themselves comes first
-    run.need_number(call)
     if flags & 0o10000000:  # O_PATH
         from dmasync.fakes.kernel import UnmodelledCallError
 
@@ -120,15 +116,15 @@ def changed_flags(flags: int, native: int) -> int:
 
 
 def _open_parameter(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
-    kernel = getattr(run.system, "kernel", None)
     name = path.rpartition("/")[2]
-    if kernel is None or name not in ("list_limit", "size_limit_mb"):
+    if run.parameters is None or name not in run.parameters.names:
         return Said.CARRY_ON
-    if flags & os.O_ACCMODE != os.O_RDONLY:
-        from dmasync.fakes.kernel import UnmodelledCallError
-
-        raise UnmodelledCallError(f"writing the module's parameter {name}")
-    return _give_text(run, call, f"{getattr(kernel, name)}\n", flags)
+    fd = run.parameters.open(name, flags)
+    try:
+        run.listener.give(call, fd, None, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+    finally:
+        os.close(fd)
+    return Said.SENT
 
 
 def _give_text(run: Supervisor, call: Notification, text: str, flags: int) -> Answer:
