@@ -12,10 +12,10 @@ from typing import Any
 
 from dmasync import LinuxBackend, uapi
 from dmasync.fakes.foreign import caller
-from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel import FakeKernel, host
 from dmasync.fakes.kernel.descriptors import Descriptors
 from dmasync.fakes.kernel.memfd import Memfd
-from dmasync.fakes.kernel.memory import Store
+from dmasync.fakes.kernel.memory import Run, Store
 
 
 class _Adoption(threading.local):
@@ -93,6 +93,12 @@ class AdoptedMemfd(Memfd):
         self._fd = fd
         super().__init__(kernel, name, flags)
         self.store = _AdoptedStore(fd)
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        run = super().pin(offset, size)
+        if run is not None:
+            host.populate(self._fd, offset, size)  # at once: its owner asks the host about its holes
+        return run
 
     # Attributes there; here nobody knows when the other process changes them.
     @property

@@ -121,13 +121,14 @@ class OpenFiles:
                 del self._files[file.key]
             for place in [place for place, known in self._numbers.items() if known.file is file]:
                 self._let_go(place)
-            witness, file.witness = file.witness, None
-        for hear in self.on_gone:
-            hear(file)
-        file.before_close()
-        if witness is not None:
-            os.close(witness)
-        self.system.let_go(file.held)
+            for hear in self.on_gone:
+                hear(file)
+            file.before_close()
+            if file.witness is not None:
+                os.close(file.witness)
+                file.witness = None
+            # All of it at once for others: whoever finds it gone finds what it held free.
+            self.system.let_go(file.held)
 
     # -- numbers
 

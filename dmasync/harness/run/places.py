@@ -46,6 +46,8 @@ class Places:
             raw = memory.string(thread, address, _PATH_MAX)
         except OSError:
             return None  # for the kernel to refuse
+        if len(raw) >= _PATH_MAX:
+            return None
         # The last name alone tells for nearly every path that it is not ours.
         name = raw.rstrip(b"/").rpartition(b"/")[2]
         likely = name in self._names or b"/udmabuf/" in raw or b"dma_heap/" in raw

@@ -211,40 +211,35 @@ class Supervisor:
             raise
         try:
             self.files.add(file, host.fd)
-            return self.give(call, host.fd, Descriptor(fd, file), close_on_exec=close_on_exec, answer=answer)
+            number = self.give(call, host.fd, Descriptor(fd, file), close_on_exec=close_on_exec)
         except BaseException:
             self.files.remove(file)
             self.system.drop(fd)
             raise
         finally:
             os.close(host.fd)
+        # Not before: from its answer on the file is the program's alone, and gone when that closes it.
+        if answer:
+            self.listener.answer(call, number)
+        return number
 
-    def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool, answer: bool) -> int:
+    def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool) -> int:
         """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
         number = self.files.reserve(call.process)
         try:
-            return self._give(call, host, descriptor, number, close_on_exec=close_on_exec, answer=answer)
+            return self._give(call, host, descriptor, number, close_on_exec=close_on_exec)
         finally:
             self.files.given(call.process, number)
 
-    def _give(
-        self,
-        call: Notification,
-        host: int,
-        descriptor: Descriptor,
-        number: int,
-        *,
-        close_on_exec: bool,
-        answer: bool,
-    ) -> int:
+    def _give(self, call: Notification, host: int, descriptor: Descriptor, number: int, *, close_on_exec: bool) -> int:
         if number >= _limit(call.process):
             # The lowest free one then. Its next use may come before it is put down: it is met, as any that was sent.
-            number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=answer)
+            number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=False)
             self.files.put(call.process, number, descriptor)
             return number
         self.files.put(call.process, number, descriptor)
         try:
-            self.listener.give(call, host, number, close_on_exec=close_on_exec, answer=answer)
+            self.listener.give(call, host, number, close_on_exec=close_on_exec, answer=False)
         except BaseException:
             self.files.close(call.process, number)
             raise

@@ -80,13 +80,13 @@ def _duplicate(run: Supervisor, call: Notification, *, close_on_exec: bool) -> A
     try:
         fd = int(run.system.backend.dup(known.fd))
         try:
-            run.give(call, host, Descriptor(fd, known.file), close_on_exec=close_on_exec, answer=True)
+            new = run.give(call, host, Descriptor(fd, known.file), close_on_exec=close_on_exec)
         except BaseException:
             run.system.drop(fd)
             raise
     finally:
         os.close(host)
-    return Said.SENT
+    return new
 
 
 def _dup2(run: Supervisor, call: Notification) -> Answer:

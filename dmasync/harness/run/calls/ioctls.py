@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import sys
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dmasync import uapi
 from dmasync.harness.run.answers import Answer, Said
@@ -19,6 +19,7 @@ from dmasync.harness.run.supervisor import Supervisor
 _NOT_OPEN: Final = 0x7FFF_FFF0
 """Stands for a descriptor that the program has not open: the backend has none of that number either."""
 _MOST_FENCES: Final = 4096
+_LARGEST_LIST: Final = 4 << 20
 _BAD_ADDRESS: Final = 8
 _OF_THE_HOSTS_FILE: Final = frozenset({0x5450, 0x5451, 0x5421})
 """FIONCLEX, FIOCLEX, FIONBIO: what they change is the descriptor's or the open file's, whatever that is of."""
@@ -88,21 +89,33 @@ def _set_name(run: Supervisor, call: Notification, known: Descriptor, request: i
 # -- requests that make a descriptor
 
 
+class _Filled(NamedTuple):
+    """An argument into which the backend puts a new descriptor."""
+
+    data: bytearray
+    """As the backend gets it, with its own descriptors."""
+    given: bytes
+    """As the program gave it, for as much as goes back to it."""
+    layout: uapi.Layout
+    field: str
+    close_on_exec: bool = True
+
+
 def _with_new_descriptor(
-    run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int, data: bytearray,
-    layout: uapi.Layout, field: str, out_size: int,
-) -> Answer:  # fmt: skip
-    """A request that puts its new descriptor into its argument; *out_size* bytes of that go back to the program."""
-    given = bytes(data)
-    memory.write(call.thread, pointer, given[:out_size])  # EFAULT now, not when the descriptor is there
+    run: Supervisor, call: Notification, known: Descriptor, request: int, argument: _Filled
+) -> Answer:
+    """A request that puts its new descriptor into its argument."""
+    data, layout, pointer = argument.data, argument.layout, call.arguments[2]
     run.system.backend.ioctl(known.fd, request, data)
-    fd = layout.get(bytes(data).ljust(layout.size, b"\0"), field)
-    close_on_exec = field != "fd" or layout is not uapi.dma_heap_allocation_data
-    if not close_on_exec:
-        close_on_exec = bool(layout.get(given.ljust(layout.size, b"\0"), "fd_flags") & os.O_CLOEXEC)
-    number = run.hand_over(call, fd, close_on_exec=close_on_exec, answer=False)
-    _put(data, layout.offsets[field], number)
-    memory.write(call.thread, pointer, bytes(data[:out_size]))
+    fd = layout.get(bytes(data).ljust(layout.size, b"\0"), argument.field)
+    try:
+        memory.write(call.thread, pointer, argument.given)  # EFAULT now, not when the descriptor is there
+    except OSError:
+        run.system.drop(fd)
+        raise
+    number = run.hand_over(call, fd, close_on_exec=argument.close_on_exec, answer=False)
+    _put(data, layout.offsets[argument.field], number)
+    memory.write(call.thread, pointer, bytes(data[: len(argument.given)]))
     return 0
 
 
@@ -120,13 +133,14 @@ def _allocate(run: Supervisor, call: Notification, known: Descriptor, request: i
         from dmasync.fakes.kernel import UnmodelledCallError
 
         raise UnmodelledCallError(f"DMA_HEAP_IOCTL_ALLOC as request {request:#x}: its descriptor would be lost")
-    return _with_new_descriptor(run, call, known, request, pointer, data, layout, "fd", size)
+    close_on_exec = bool(layout.get(bytes(data).ljust(layout.size, b"\0"), "fd_flags") & os.O_CLOEXEC)
+    return _with_new_descriptor(run, call, known, request, _Filled(data, bytes(data), layout, "fd", close_on_exec))
 
 
 def _export(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     layout = uapi.dma_buf_export_sync_file
     data = bytearray(memory.read(call.thread, pointer, layout.size))
-    return _with_new_descriptor(run, call, known, request, pointer, data, layout, "fd", layout.size)
+    return _with_new_descriptor(run, call, known, request, _Filled(data, bytes(data), layout, "fd"))
 
 
 def _merge(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
@@ -134,7 +148,7 @@ def _merge(run: Supervisor, call: Notification, known: Descriptor, request: int,
     run.need_number(call)  # the kernel looks for one first
     given = memory.read(call.thread, pointer, layout.size)
     data = _translated(run, call, given, layout, "fd2")
-    answer = _with_new_descriptor(run, call, known, request, pointer, data, layout, "fence", layout.size)
+    answer = _with_new_descriptor(run, call, known, request, _Filled(data, given, layout, "fence"))
     offset = layout.offsets["fd2"]
     memory.write(call.thread, pointer + offset, given[offset : offset + 4])
     return answer
@@ -189,7 +203,8 @@ def _create_list(run: Supervisor, call: Notification, known: Descriptor, request
         run.parameters.apply()
     count = layout.get(data, "count")
     places: list[int] = []
-    if count <= run.system.list_limit:
+    # More than the kernel can allocate for it: it does not look at a single item then.
+    if count <= run.system.list_limit and count * item.size <= _LARGEST_LIST:
         data += memory.read(call.thread, pointer + layout.size, count * item.size)
         places = [layout.size + index * item.size for index in range(count)]
     return _make_udmabuf(run, call, known, request, data, places, layout.get(data, "flags"))
