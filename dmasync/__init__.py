@@ -6,13 +6,13 @@ from dmasync.access import Step, SyncType
 from dmasync.allocator import DmaBufAllocator
 from dmasync.backend import Backend, LinuxBackend, Mapping
 from dmasync.buffer import CpuAccess, DmaBuf
+from dmasync.core import compiled
 from dmasync.errors import AllocationError, DmaSyncError, DmaSyncTimeout, NoProviderError
 from dmasync.frame import FrameBuffer, Plane
-from dmasync.group import DmaSyncerGroup
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider
 from dmasync.retry import RetryPolicy
 from dmasync.sync_file import SyncFile
-from dmasync.syncer import DmaSyncer
+from dmasync.syncer import DmaSyncer, DmaSyncerGroup
 
 __all__ = [
     "DEFAULT_PROVIDERS",
@@ -36,4 +36,5 @@ __all__ = [
     "Step",
     "SyncFile",
     "SyncType",
+    "compiled",
 ]

@@ -11,15 +11,13 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from dmasync import uapi
-from dmasync.acquire import Acquired, retried
-from dmasync.backend import LINUX, Backend
+from dmasync.arguments import check_backend, listed
+from dmasync.backend import LINUX, Backend, retried
 from dmasync.buffer import DmaBuf
-from dmasync.descriptor import Descriptor
-from dmasync.edge import ioctl_of
+from dmasync.core import File
 from dmasync.errors import AllocationError, NoProviderError
 from dmasync.frame import FrameBuffer, Plane, close_all
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice
-from dmasync.source import listed
 from dmasync.sync_file import warn_unclosed
 from dmasync.udmabuf import size_limit
 
@@ -37,6 +35,9 @@ class DmaBufAllocator:
     *page_size*, in bytes, is what sizes are rounded up to before a udmabuf is made (its driver refuses anything else);
     it is this system's own unless the backend stands for another system.
     """
+
+    _let_go = False
+    """Whether close() was called."""
 
     def __init__(
         self,
@@ -58,14 +59,8 @@ class DmaBufAllocator:
             raise ValueError(f"page_size must be a power of two in bytes, not {page_size!r}")
         self._page_size = page_size
         backend = LINUX if backend is None else backend
-        ioctl_of(backend)  # refuses what is no backend
-        acquired = Acquired(backend)
-        try:
-            self._provider, fd = _first_that_opens(backend, acquired, rows, flags)
-            self._descriptor = Descriptor(backend, fd)
-            acquired.give(self._descriptor)
-        finally:
-            acquired.close()
+        check_backend(backend)
+        self._provider, self._file = _first_that_opens(backend, rows, flags)
 
     @property
     def provider(self) -> Provider:
@@ -74,13 +69,13 @@ class DmaBufAllocator:
 
     @property
     def closed(self) -> bool:
-        return self._descriptor.closed
+        return self._file.closed
 
     def fileno(self) -> int:
         """The node's descriptor, which stays this object's. Raises ValueError after close()."""
-        if self._descriptor.closed:
+        if self._file.closed:
             raise ValueError("the DmaBufAllocator was closed: make a new one")
-        return self._descriptor.fd
+        return self._file.fd
 
     def alloc(self, name: str, size: int) -> DmaBuf:
         """A new dma-buf of at least *size* bytes (rounded up to whole pages), with *name* in the kernel.
@@ -92,19 +87,16 @@ class DmaBufAllocator:
         label = _checked_name(name)
         size = _checked_size(size, "size", self._page_size)
         self.fileno()
-        backend = self._descriptor.backend
+        backend = self._file.backend
         make = self._udmabuf if self._provider.flag is DmaBufAllocatorFlag.UDMABUF else self._heap_buffer
-        acquired = Acquired(backend)
+        file = make(name, size)
         try:
-            fd = make(acquired, name, size)
-            self._do("naming it", backend.ioctl, fd, uapi.DMA_BUF_SET_NAME, bytearray(label + b"\0"))
-            actual = self._do("asking for its size", backend.lseek, fd, 0, os.SEEK_END)
-            descriptor = Descriptor(backend, fd)
-            buffer = DmaBuf(descriptor, actual, name, self._provider, object())
-            acquired.give(descriptor)
-            return buffer
-        finally:
-            acquired.close()
+            self._do("naming it", backend.ioctl, file.fd, uapi.DMA_BUF_SET_NAME, bytearray(label + b"\0"))
+            actual = self._do("asking for its size", backend.lseek, file.fd, 0, os.SEEK_END)
+            return DmaBuf(file, actual, name, self._provider, object())
+        except BaseException:
+            file.close()
+            raise
 
     def export_buffers(self, count: int, plane_sizes: Sequence[int]) -> list[FrameBuffer]:
         """*count* frames, each one dma-buf with a plane of each of *plane_sizes* bytes, one behind the other.
@@ -125,7 +117,7 @@ class DmaBufAllocator:
         buffers: list[DmaBuf] = []
         try:
             for number in range(count):
-                buffers.extend(map(self.alloc, (f"frame-{number}",), (total,)))
+                buffers.append(self.alloc(f"frame-{number}", total))
             return [FrameBuffer(_planes(buffer, sizes)) for buffer in buffers]
         except BaseException:
             close_all(buffers)
@@ -133,7 +125,8 @@ class DmaBufAllocator:
 
     def close(self) -> None:
         """Close the node; buffers stay as they are. Harmless when called again."""
-        self._descriptor.close()
+        self._let_go = True
+        self._file.close()
 
     def __enter__(self) -> DmaBufAllocator:
         self.fileno()
@@ -153,34 +146,29 @@ class DmaBufAllocator:
     def __repr__(self) -> str:
         return f"<DmaBufAllocator {self._provider.path}{' closed' if self.closed else ''}>"
 
-    def _heap_buffer(self, acquired: Acquired, name: str, size: int) -> int:
+    def _heap_buffer(self, name: str, size: int) -> File:
         argument = uapi.dma_heap_allocation_data.pack(size, 0, os.O_RDWR | os.O_CLOEXEC, 0)
         offset = uapi.dma_heap_allocation_data.offsets["fd"]
-        ioctl = self._descriptor.ioctl
-        return int(
-            self._do(
-                f"allocating {size} bytes for {name!r}",
-                acquired.get_from, argument, offset, ioctl, self._descriptor.fd, uapi.DMA_HEAP_IOCTL_ALLOC,
-            )
-        )  # fmt: skip
+        heap, request = self._file, uapi.DMA_HEAP_IOCTL_ALLOC
+        doing = f"allocating {size} bytes for {name!r}"
+        return self._open(doing, offset, heap.ioctl, heap.fd, request, argument)
 
-    def _udmabuf(self, acquired: Acquired, name: str, size: int) -> int:
-        """A udmabuf of a memfd of its own, which it keeps alive: the descriptor is closed at once."""
-        device, backend = self._descriptor.fd, self._descriptor.backend
+    def _udmabuf(self, name: str, size: int) -> File:
+        """A udmabuf of a memfd of its own, which it keeps alive: the memfd's descriptor is closed at once."""
+        device, backend = self._file, self._file.backend
         size = -(-size // self._page_size) * self._page_size
-        of_memfd = Acquired(backend)
+        flags = uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC
+        memfd = self._open(f"making a memfd for {name!r}", None, backend.memfd_create, name, flags)
         try:
-            flags = uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC
-            memfd = self._do(f"making a memfd for {name!r}", of_memfd.get, backend.memfd_create, name, flags)
-            self._do(f"giving the memfd of {name!r} its {size} bytes", backend.ftruncate, memfd, size)
+            self._do(f"giving the memfd of {name!r} its {size} bytes", backend.ftruncate, memfd.fd, size)
             # The driver pins the pages: they must not go away, and must stay writable (check_memfd_seals).
-            self._do(f"sealing the memfd of {name!r}", backend.add_seals, memfd, uapi.F_SEAL_SHRINK)
-            argument = uapi.udmabuf_create.pack(memfd, uapi.UDMABUF_FLAGS_CLOEXEC, 0, size)
+            self._do(f"sealing the memfd of {name!r}", backend.add_seals, memfd.fd, uapi.F_SEAL_SHRINK)
+            argument = uapi.udmabuf_create.pack(memfd.fd, uapi.UDMABUF_FLAGS_CLOEXEC, 0, size)
             doing = f"making a udmabuf of {size} bytes for {name!r}"
             try:
-                return int(self._do(doing, acquired.get, self._descriptor.ioctl, device, uapi.UDMABUF_CREATE, argument))
+                return self._open(doing, None, device.ioctl, device.fd, uapi.UDMABUF_CREATE, argument)
             except AllocationError as error:
-                limit = size_limit(self._descriptor.ioctl, device, size) if error.errno == errno.EINVAL else None
+                limit = size_limit(device.ioctl, device.fd, size) if error.errno == errno.EINVAL else None
                 if limit is None:
                     raise
                 raise AllocationError(
@@ -190,7 +178,12 @@ class DmaBufAllocator:
                     "udmabuf.size_limit_mb=",
                 ) from error.__cause__
         finally:
-            of_memfd.close()
+            memfd.close()
+
+    def _open(self, what: str, offset: int | None, call: Callable[..., Any], *arguments: Any) -> File:
+        """The File of the descriptor that *call* makes, as File.opened() has it; refusals as _do() has them."""
+        file: File = self._do(what, File.opened, self._file.backend, offset, call, *arguments)
+        return file
 
     def _do(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """``call(*arguments)``; what the kernel refuses becomes an AllocationError that says *what* was being done."""
@@ -201,14 +194,13 @@ class DmaBufAllocator:
             raise AllocationError(code, f"{self._provider.path}: {what} failed: {os.strerror(code)}") from error
 
 
-def _first_that_opens(
-    backend: Backend, acquired: Acquired, rows: Sequence[Provider], flags: DmaBufAllocatorFlag
-) -> tuple[Provider, int]:
+def _first_that_opens(backend: Backend, rows: Sequence[Provider], flags: DmaBufAllocatorFlag) -> tuple[Provider, File]:
     tried: list[tuple[Provider, int]] = []
     for row in rows:
         if row.flag & flags:
             try:
-                return row, acquired.get(backend.open, row.path, os.O_RDWR | os.O_CLOEXEC)
+                opened = retried(File.opened, backend, None, backend.open, row.path, os.O_RDWR | os.O_CLOEXEC)
+                return row, opened
             except OSError as error:
                 tried.append((row, error.errno or errno.EIO))
     if not tried:

@@ -116,3 +116,13 @@ class LinuxBackend:
 
 LINUX: Backend = LinuxBackend()
 """The backend of everything that was not given another."""
+
+
+def retried(call: Callable[..., Any], *arguments: Any) -> Any:
+    """``call(*arguments)``, again for as long as a signal interrupts it (EINTR)."""
+    while True:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise

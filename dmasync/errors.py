@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from typing import TYPE_CHECKING
 
-from dmasync.access import Step
+if TYPE_CHECKING:
+    from dmasync.access import Step
 
 
 class DmaSyncError(OSError):
-    """The kernel refused an edge of a window.
+    """The kernel refused a START or END.
 
     After START: no window is open, nothing is to be ended. After END: the window is over, whether the device
     sees what the CPU wrote is unknown. ``fd`` is the descriptor, ``flags`` are the bits of ``struct dma_buf_sync``,
-    ``step`` the edge, ``attempts`` how often it was tried (this one included).
+    ``step`` START or END, ``attempts`` how often it was tried (this one included).
     """
 
     def __init__(self, errno: int, fd: int, flags: int, step: Step, attempts: int, *, reason: str = "") -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from dmasync.access import SyncType
+from dmasync.arguments import listed
 from dmasync.buffer import DmaBuf
-from dmasync.group import DmaSyncerGroup
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
-from dmasync.source import listed
+from dmasync.syncer import DmaSyncerGroup
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,24 @@
-"""When a refused START or END is tried again, how soon, and when to give up."""
+"""What a window does when the kernel says no: try again, give up, log, attach, raise.
+
+Nothing here runs while the kernel says yes. Called by the File and Window of dmasync.core.
+"""
 
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dmasync import uapi
 from dmasync.access import Step
 from dmasync.errors import DmaSyncError, DmaSyncTimeout
+
+logger = logging.getLogger("dmasync")
 
 _SPINS = 16
 _FIRST_PAUSE = 10e-6
@@ -30,7 +39,7 @@ def default_backoff(code: int, attempts: int) -> float:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How one edge of a window is repeated; the default repeats EINTR and EAGAIN for ever, as libcamera does.
+    """How a START or END is repeated; the default repeats EINTR and EAGAIN for ever, as libcamera does.
 
     *errnos* are repeated, every other errno is a hard error. *max_attempts* counts the first try; when it is used
     up the last refusal is a hard error. *deadline*, in seconds from the first try, raises DmaSyncTimeout; it is
@@ -76,37 +85,140 @@ OnError = Literal["raise", "log"]
 
 
 class Attempts:
-    """The attempts at one edge. Made at the first refusal, or before the first try where there is a deadline."""
+    """The attempts at one START or END. Made at the first refusal, or before the first try if there is a deadline."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: RetryPolicy | None = None) -> None:
+        self.policy = policy or DEFAULT_RETRY
         self.count = 0
-        self._until = None if policy.deadline is None else policy.clock() + policy.deadline
+        deadline = self.policy.deadline
+        self._until = None if deadline is None else self.policy.clock() + deadline
 
-    def refused(self, error: OSError, fd: int, flags: int, step: Step) -> DmaSyncError | None:
-        """Count a refusal. None: try again (the pause is over). Otherwise: the error that ends the edge."""
+    def refused(self, error: OSError, fd: int, flags: int) -> DmaSyncError | None:
+        """Count a refusal. None: try again (the pause is over). Otherwise: the error to give up with."""
         self.count += 1
         policy = self.policy
         code = error.errno or 0
+        failure: DmaSyncError | None = None
         if code not in policy.errnos or self.count == policy.max_attempts:
-            failure = DmaSyncError(code, fd, flags, step, self.count)
+            failure = DmaSyncError(code, fd, flags, _step(flags), self.count)
+        else:
+            pause = policy.backoff(code, self.count)
+            if self._until is not None:
+                left = self._until - policy.clock()
+                pause = min(pause, left)
+                if left <= 0:
+                    reason = f"deadline of {policy.deadline} s passed"
+                    failure = DmaSyncTimeout(errno.ETIMEDOUT, fd, flags, _step(flags), self.count, reason=reason)
+        if failure is None:
+            if pause > 0:
+                policy.sleep(pause)
+        else:
             failure.__cause__ = error
-            return failure
-        pause = policy.backoff(code, self.count)
-        if self._until is not None:
-            left = self._until - policy.clock()
-            if left <= 0:
-                timeout = DmaSyncTimeout(
-                    errno.ETIMEDOUT,
-                    fd,
-                    flags,
-                    step,
-                    self.count,
-                    reason=f"deadline of {policy.deadline} s passed",
-                )
-                timeout.__cause__ = error
-                return timeout
-            pause = min(pause, left)
-        if pause > 0:
-            policy.sleep(pause)
-        return None
+        return failure
+
+
+def _step(flags: int) -> Step:
+    return Step.END if flags & uapi.DMA_BUF_SYNC_END else Step.START
+
+
+def refused(attempts: Attempts, answer: BaseException, fd: int, flags: int) -> DmaSyncError | None:
+    """None: try again. Otherwise: the error to give up with. Raises *answer* if no kernel says that.
+
+    A backend's OSError with an errno is a kernel's answer. Everything else comes from a signal handler, or is a bug of
+    the backend; a handler's TimeoutError mostly has no errno.
+    """
+    if not isinstance(answer, OSError) or answer.errno is None:
+        raise answer
+    # Where an exception is on its way through the window, Python has just made it the context of this answer.
+    answer.__context__ = None
+    return attempts.refused(answer, fd, flags)
+
+
+def hopeless(fd: int, flags: int, interrupt: BaseException, count: int) -> DmaSyncError:
+    """The error to give an END up with that *count* exceptions other than refusals kept from its success."""
+    failure = DmaSyncError(errno.EIO, fd, flags, Step.END, count, reason=f"never got through: {interrupt!r}")
+    failure.__cause__ = interrupt
+    return failure
+
+
+def conclude(
+    refusal: DmaSyncError | None,
+    interrupt: BaseException | None,
+    failures: Sequence[DmaSyncError] | None,
+    body: BaseException | None,
+    log_only: bool,
+) -> None:
+    """Log, attach and raise what went wrong with a window; no END is owed any more when this is called.
+
+    *refusal* is what START gave up with, *failures* what ENDs gave up with, *interrupt* what a signal handler raised
+    meanwhile, *body* the exception on its way. The interrupt is raised first, and nothing in place of the body's
+    exception but that; whatever is not raised is attached to what is.
+    """
+    errors = [error for error in (refusal, *(failures or ())) if error is not None]
+    for error in errors:
+        try:
+            logger.error("%s", error)
+        except BaseException as surprise:
+            interrupt = interrupt or surprise
+    if log_only:
+        errors = []
+    if interrupt is None and body is not None:
+        attach(body, errors)
+        return
+    if interrupt is not None:
+        chosen = interrupt
+        if body is not None and chosen.__context__ is None:
+            chosen.__context__ = body
+    elif errors:
+        chosen, *errors = errors
+    else:
+        return
+    try:
+        raise chosen
+    except BaseException:
+        # Only now: raising has just given it the exception that is being handled for its context.
+        attach(chosen, errors)
+        raise
+
+
+def attach(exception: BaseException, errors: Sequence[DmaSyncError]) -> None:
+    """Hang *errors* on an exception that must not be replaced: as notes, and at the end of its contexts."""
+    for error in errors:
+        notes = getattr(exception, "__notes__", [])
+        if isinstance(notes, list):  # else they are no notes, and Python refuses to add one
+            # An exception that is a frozen dataclass refuses every assignment but this.
+            BaseException.__setattr__(exception, "__notes__", [*notes, f"and {error}"])
+        last, seen = exception, {id(exception), id(error)}
+        while last.__context__ is not None and id(last.__context__) not in seen:
+            last = last.__context__
+            seen.add(id(last))
+        error.__context__ = None
+        BaseException.__setattr__(last, "__context__", error)
+
+
+def dropped(name: str, interrupt: BaseException | None, failures: Sequence[DmaSyncError] | None) -> None:
+    """An open window of the class *name* was dropped, and its END has run by now: log, and warn with ResourceWarning."""
+    for failure in failures or ():
+        logger.error("%s", failure)
+    warnings.warn(
+        f"a {name.rpartition('.')[2]} was dropped while its window was open; END has run now: use it in a with block, "
+        "or call end()",
+        ResourceWarning,
+        stacklevel=2,
+    )
+    if interrupt is not None:
+        raise interrupt
+
+
+_told_in: int | None = None
+
+
+def inherited() -> None:
+    """A window was open when this process was forked: it is the parent's. Said once in each process, as a warning."""
+    global _told_in
+    if _told_in != os.getpid():
+        _told_in = os.getpid()
+        logger.warning(
+            "a window that was open when this process was forked belongs to the parent, which makes its END; "
+            "this process makes none"
+        )

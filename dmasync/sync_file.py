@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from dmasync import uapi
+from dmasync.arguments import file_number
 from dmasync.backend import LINUX, Backend
-from dmasync.descriptor import Descriptor
-from dmasync.source import file_number
+from dmasync.core import File
 
 _FOR_EVER = 1e9
 """Seconds, thirty years: a longer time-out is none, and no arithmetic on it can overflow."""
@@ -28,24 +28,26 @@ class SyncFile:
     """
 
     def __init__(self, fd: int, *, backend: Backend | None = None) -> None:
-        self._descriptor = Descriptor(LINUX if backend is None else backend, file_number(fd, "fd"))
-        self._descriptor.own()
+        self._file = File(file_number(fd, "fd"), LINUX if backend is None else backend, True)
 
     @classmethod
-    def _of(cls, descriptor: Descriptor) -> SyncFile:
+    def _of(cls, file: File) -> SyncFile:
         sync_file = cls.__new__(cls)
-        sync_file._descriptor = descriptor
+        sync_file._file = file
         return sync_file
+
+    _let_go = False
+    """Whether close() or release() was called."""
 
     def fileno(self) -> int:
         """The descriptor's number, which stays this object's. Raises ValueError after close()."""
-        if self._descriptor.closed:
+        if self._file.closed:
             raise ValueError("the SyncFile was closed: export it again")
-        return self._descriptor.fd
+        return self._file.fd
 
     @property
     def closed(self) -> bool:
-        return self._descriptor.closed
+        return self._file.closed
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every fence in the file has signalled; *timeout* in seconds, None for ever, 0 to ask only.
@@ -63,7 +65,7 @@ class SyncFile:
         while True:
             left = None if until is None else min(max(0, math.ceil((until - time.monotonic()) * 1000)), 0x7FFFFFFF)
             try:
-                ready = self._descriptor.backend.poll(fd, select.POLLIN, left)
+                ready = self._file.backend.poll(fd, select.POLLIN, left)
             except OSError as error:
                 if error.errno != errno.EINTR:
                     raise
@@ -75,7 +77,7 @@ class SyncFile:
             if until is not None and time.monotonic() >= until:
                 return False
         info = uapi.sync_file_info.pack(b"", 0, 0, 0, 0, 0)
-        self._descriptor.ioctl(fd, uapi.SYNC_IOC_FILE_INFO, info)
+        self._file.ioctl(fd, uapi.SYNC_IOC_FILE_INFO, info)
         status = uapi.sync_file_info.get(info, "status")
         if status < 0:
             raise OSError(-status, f"a fence of the sync file failed: {os.strerror(-status)}")
@@ -84,11 +86,13 @@ class SyncFile:
     def release(self) -> int:
         """The descriptor's number, which the caller has to close from now on."""
         self.fileno()
-        return self._descriptor.release()
+        self._let_go = True
+        return self._file.release()
 
     def close(self) -> None:
         """Close the descriptor; harmless when called again."""
-        self._descriptor.close()
+        self._let_go = True
+        self._file.close()
 
     def __enter__(self) -> SyncFile:
         self.fileno()
@@ -106,14 +110,14 @@ class SyncFile:
         raise TypeError("a SyncFile cannot be copied or pickled, both would close its descriptor")
 
     def __repr__(self) -> str:
-        return f"<SyncFile {'closed' if self.closed else f'fd={self._descriptor.fd}'}>"
+        return f"<SyncFile {'closed' if self.closed else f'fd={self._file.fd}'}>"
 
 
-def warn_unclosed(owner: Any, let_go: Callable[[], None]) -> None:
-    """For ``__del__``: let go of what was dropped without close(), and say so as files do."""
-    descriptor = getattr(owner, "_descriptor", None)
-    if descriptor is None or descriptor.closed:
+def warn_unclosed(owner: Any, tidy_up: Callable[[], None]) -> None:
+    """For ``__del__`` of an owner of a File: *tidy_up* what was dropped without close(), and say so as files do."""
+    # Not file.closed: where both are garbage of one cycle, the File may have been finalized first.
+    if owner._let_go or not hasattr(owner, "_file"):
         return
     name = repr(owner)
-    let_go()
+    tidy_up()
     warnings.warn(f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner)

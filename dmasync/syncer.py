@@ -1,25 +1,22 @@
-"""One window of CPU access: START before, END after, whatever happens between. After libcamera's ``DmaSyncer``."""
+"""Windows of CPU access: START before, END after, whatever happens between. After libcamera's ``DmaSyncer``."""
 
 from __future__ import annotations
 
-import gc
-import sys
-from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dmasync.access import SyncType
-from dmasync.backend import Backend
-from dmasync.interrupts import guarded
-from dmasync.lane import MOVED, Grip, Lane, NoGrip, SpentGrip
+from dmasync.arguments import check_backend, check_policy, check_sync_type, file_number, listed
+from dmasync.backend import LINUX, Backend
+from dmasync.core import File, Window
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
-from dmasync.source import BORROWED, descriptor_of
-from dmasync.window import Ledger, check_window
+
+Self = TypeVar("Self", bound=Window)
 
 
-class DmaSyncer:
+class DmaSyncer(Window):
     """One window over one dma-buf, as a context manager; can be used again and again, one window at a time.
-
-    Threads that work side by side take a syncer each: a START or END of one syncer in two threads at once counts twice.
 
     *buffer_or_fd* is a DmaBuf, or the number of a dma-buf's file descriptor (or an object with ``fileno()``), which
     is borrowed: keep it open as long as the syncer is used. *backend* defaults to the buffer's own, and to the real
@@ -29,10 +26,14 @@ class DmaSyncer:
     ``dmasync``; with ``on_error="log"`` it is only logged, as in libcamera, and work goes on. END runs exactly once
     for every START that succeeded, and never for one that failed. An exception in the body is never replaced by an
     error of END: that one becomes a note of it, and the end of its ``__context__`` chain.
+
+    A window is one thread's at a time: RuntimeError for another that uses it meanwhile. It belongs to the process that
+    opened it: in a child of a fork it is shut, and its END is left to the parent.
     """
 
+    __slots__ = ()
+
     if TYPE_CHECKING:
-        __slots__ = ("_lane", "_state")
 
         def __init__(
             self,
@@ -44,183 +45,158 @@ class DmaSyncer:
             on_error: OnError = "raise",
         ) -> None: ...
 
-    else:
-        # The state lies where CPython looks for what it calls when the object is finalized: see dmasync.lane. A method
-        # there would cost every short-lived window 300 instructions more. Below the class it gets its other name.
-        __slots__ = ("__del__", "_lane")
+        def __enter__(self: Self) -> Self: ...
 
-        # The last three are keyword arguments with the defaults of the signature above; declaring them so at run time
-        # costs every short-lived window 400 instructions. Where the last two are the same, neither was given: no value
-        # is right for both.
-        def __init__(self, buffer_or_fd, sync_type=SyncType.READ_WRITE, backend=None, retry=..., on_error=...):
-            try:
-                self._lane = self._state = buffer_or_fd._lanes[sync_type._lane]
-                if backend is None and retry is on_error:
-                    return
-            except (AttributeError, LookupError, TypeError):
-                pass
-            if retry is on_error:
-                retry, on_error = DEFAULT_RETRY, "raise"
-            self._lane = self._state = _lane_of(
-                buffer_or_fd,
-                sync_type,
-                backend,
-                DEFAULT_RETRY if retry is ... else retry,
-                "raise" if on_error is ... else on_error,
-            )
-
-    _lane: Lane
-    _state: Lane | Grip
-    """While the window is open it is held: the descriptor cannot be closed before END."""
-
-    @property
-    def active(self) -> bool:
-        """Whether the window is open: START has succeeded, END has not run."""
-        return self._state is not self._lane
+    def _set_up(
+        self,
+        buffer_or_fd: Any,
+        sync_type: SyncType = SyncType.READ_WRITE,
+        *,
+        backend: Backend | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        on_error: OnError = "raise",
+    ) -> None:
+        """``__init__``, for what the compiled core does not set up by itself."""
+        check_sync_type(sync_type)
+        check_policy(retry, on_error)
+        _prepare(self, ((_file_of(buffer_or_fd, backend, "buffer_or_fd"), sync_type),), backend, retry, on_error)
 
     @property
     def sync_type(self) -> SyncType:
-        """The access that the window brackets."""
-        return self._lane.sync_type
-
-    def __enter__(self) -> DmaSyncer:
-        try:
-            grip = self._state.grip
-            for _ in grip.starts:
-                self._state = grip  # type: ignore[assignment]  # what has STARTs is a grip
-                return self
-        except OSError:  # here and below without a name: each local variable costs every window its clearing
-            try:
-                self._start_slowly(grip, sys.exc_info()[1])  # type: ignore[arg-type]
-                return self
-            except BaseException:
-                del grip  # the traceback will hold this frame, and must not keep the descriptor open
-                if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
-                    self._end_slowly(None, ...)
-                raise
-        except BaseException:
-            grip = None  # as above
-            raise
-        if self._lane is not MOVED:
-            self._refuse()
-        return self
-
-    @guarded
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            for _ in self._state:
-                self._state = self._lane
-                return
-            if self._state is not self._lane:  # a StopIteration from below
-                self._end_slowly(None, exc)
-        except BaseException:
-            self._end_slowly(..., exc)
-
-    def start(self) -> None:
-        """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
-        if self._state is not self._lane:
-            self._refuse()
-        try:
-            self.__enter__()
-        except BaseException as failure:
-            if self._state is not self._lane:  # only a signal gets here: tests/unit/test_between_calls.py
-                self._end_slowly(None, failure)
-            raise
-
-    def end(self) -> None:
-        """Close the window; does nothing where none is open. Raises what leaving the ``with`` block would raise."""
-        self.__exit__(None, None, None)
+        """The access that the window brackets; READ_WRITE where the window was moved away."""
+        targets = self._targets
+        return SyncType(targets[0][1]) if targets else SyncType.READ_WRITE
 
     def move(self) -> DmaSyncer:
         """A new syncer that has taken over everything, the open window too. This one does nothing from now on."""
-        heir = object.__new__(DmaSyncer)
-        if self._over():
-            self._state = self._lane
-        heir._lane = self._lane
-        # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
-        heir._state = self._state
-        self._state = MOVED
-        self._lane = MOVED
+        heir = DmaSyncer.__new__(DmaSyncer)
+        self._move(heir)
         return heir
 
-    def _start_slowly(self, grip: Grip, refused: OSError) -> None:
-        """START after the kernel has *refused* the first try; raises where it refuses for good."""
-        ledger = grip.terms.ledger(0)
-        try:
-            if isinstance(grip, SpentGrip):
-                another = self._lane.unspent()
-                if isinstance(another, NoGrip):  # pragma: no cover - closed by another thread meanwhile
-                    self._refuse()
-                grip = another
-                del another
-            ledger.start_rest(refused)
-            if ledger.opened:
-                self._state = grip
-        except BaseException as failure:
-            del grip  # the traceback will hold this frame, and must not keep the descriptor open
-            if ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
-                self._state = self._lane
-                ledger.finish(None, failure)
-            raise
-
-    @guarded
-    def _end_slowly(
-        self,
-        surprise: BaseException | EllipsisType | None,
-        body: BaseException | EllipsisType | None,
-        ledger: Ledger | None = None,
-    ) -> None:
-        """END with all that can go wrong; raises what there is to raise. An ellipsis: what is being handled."""
-        try:
-            if surprise is ...:
-                surprise = sys.exc_info()[1]
-            if body is ...:
-                body = sys.exc_info()[1]
-            if ledger is None:  # only a signal gets past
-                ledger = self._lane.terms.ledger(0 if self._over() else 1)
-            ledger.finish(surprise, body)
-            self._state = self._lane
-        except BaseException as error:
-            if ledger is None or ledger.opened:  # only a signal gets here: tests/unit/test_between_calls.py
-                return self._end_slowly(error, body, ledger)
-            self._state = self._lane
-            raise
-        return None
-
-    def _over(self) -> bool:
-        """Whether there is no END to make, because no window is open or because it was made when this was dropped."""
-        return self._state is self._lane or (isinstance(self._state, SpentGrip) and gc.is_finalized(self))
-
-    def _refuse(self) -> NoReturn:
-        if self.active:
-            raise RuntimeError("the window is already open: end it first, or use a syncer of its own for each window")
-        raise ValueError("buffer_or_fd was closed: allocate or import it again")
+    def _refuse(self, reason: str) -> None:
+        _refuse(reason, "a syncer", "buffer_or_fd was closed")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a window cannot be copied or pickled, its END would run twice: use move()")
 
     def __repr__(self) -> str:
-        state = "moved" if self._lane is MOVED else "open" if self.active else "shut"
-        return f"<{type(self).__name__} fd={self._lane.terms.target.fd} {self.sync_type.name} {state}>"
+        name = type(self).__name__
+        if not self._targets:
+            return f"<{name} moved>"
+        return f"<{name} fd={self._targets[0][0].fd} {self.sync_type.name} {'open' if self.active else 'shut'}>"
 
 
-if not TYPE_CHECKING:
-    DmaSyncer._state = DmaSyncer.__dict__["__del__"]
+# What calls the compiled core's constructor is told by the one that it stands for.
+DmaSyncer._set_up.__qualname__ = "DmaSyncer"
+DmaSyncer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect and help() look there
+    list(inspect.signature(DmaSyncer._set_up).parameters.values())[1:]
+)
 
 
-def _lane_of(source: Any, sync_type: Any, backend: Backend | None, retry: RetryPolicy, on_error: OnError) -> Lane:
-    """The lane for one kind of window on *source*; refuses what is no source, or what no window can work with."""
-    if type(source) is int and backend is None and retry is DEFAULT_RETRY and on_error == "raise":
-        try:
-            known: Lane = BORROWED[source].lanes[sync_type._lane]
-            return known
-        except (LookupError, AttributeError):
-            pass
-    check_window(sync_type, retry, on_error)
-    descriptor = descriptor_of(source, backend, "buffer_or_fd")
-    # A number is its owner's; an object that has one in it would close that when nobody held it any more.
-    own = type(source) is int or getattr(source, "_descriptor", None) is descriptor
-    kept = None if own else source
-    return descriptor.lane(sync_type, backend, retry, on_error, kept)
+class DmaSyncerGroup(Window):
+    """One window over several buffers; can be used again and again, one window at a time.
+
+    *items* are ``(buffer, sync_type)`` pairs; a buffer is what DmaSyncer takes, or a Plane. Planes and duplicates of
+    one dma-buf are synced once, with all the access that was asked for. START goes in the order given, END in the
+    reverse; a START that fails for good ends those before it. Every END is tried, whatever the others said: the first
+    error is raised, the others are attached to it. Retries count anew for each buffer; otherwise as DmaSyncer.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __enter__(self: Self) -> Self: ...
+
+    def __init__(
+        self,
+        items: Iterable[tuple[Any, SyncType]],
+        *,
+        backend: Backend | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        on_error: OnError = "raise",
+    ) -> None:
+        check_policy(retry, on_error)
+        _prepare(self, _merged(items, backend), backend, retry, on_error)
+
+    def _refuse(self, reason: str) -> None:
+        _refuse(reason, "a group", "items hold a buffer that was closed")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a window cannot be copied or pickled, its ENDs would run twice: make a group of its own")
+
+    def __len__(self) -> int:
+        """How many dma-bufs the window covers: each counts once."""
+        return len(self._targets)
+
+    def __repr__(self) -> str:
+        return f"<DmaSyncerGroup of {len(self)} {'open' if self.active else 'shut'}>"
+
+
+def _prepare(
+    window: Window,
+    targets: Iterable[tuple[File, SyncType]],
+    backend: Backend | None,
+    retry: RetryPolicy,
+    on_error: OnError,
+) -> None:
+    window._prepare(
+        tuple((file, sync_type.value) for file, sync_type in targets),
+        None if backend is None else backend.ioctl,
+        None if retry is DEFAULT_RETRY else retry,
+        retry.deadline is not None,
+        on_error == "log",
+    )
+
+
+def _refuse(reason: str, what: str, closed: str) -> None:
+    if reason == "open":
+        raise RuntimeError(f"the window is already open: end it first, or use {what} of its own for each window")
+    if reason == "busy":
+        raise RuntimeError(
+            "the window is being opened or closed by another thread, or by what this signal handler interrupted: "
+            f"use {what} of its own there"
+        )
+    if reason == "closed":
+        raise ValueError(f"{closed}: allocate or import it again")
+    if reason == "unset":
+        raise RuntimeError("the window was never set up: a subclass must call super().__init__()")
+
+
+def _file_of(source: Any, backend: Backend | None, argument: str) -> File:
+    """The File of *source*, named *argument* in errors: a buffer's own, or a new one for a borrowed descriptor.
+
+    Raises TypeError for anything else and ValueError for a closed buffer or a negative number; makes no system call.
+    """
+    if backend is not None:
+        check_backend(backend)
+    file = getattr(source, "_file", None)
+    if isinstance(file, File):
+        if file.closed:
+            raise ValueError(f"{argument} was closed: allocate or import it again")
+        return file
+    number = file_number(source, argument)
+    return File(number, LINUX if backend is None else backend, False, source)
+
+
+def _merged(items: Iterable[tuple[Any, SyncType]], backend: Backend | None) -> list[tuple[File, SyncType]]:
+    """File and access of each dma-buf, in the order of first mention, with the union of the accesses.
+
+    A dma-buf is known by its DmaBuf (and that one's dups), a borrowed descriptor by its number.
+    """
+    found: dict[object, tuple[File, SyncType]] = {}
+    for number, item in enumerate(listed(items, "items", "(buffer, sync_type) pairs")):
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise TypeError(f"items[{number}] must be a (buffer, sync_type) pair, not {item!r}")
+        source, sync_type = item
+        check_sync_type(sync_type, f"items[{number}]'s sync_type")
+        source = getattr(source, "buffer", source)
+        file = _file_of(source, backend, f"items[{number}]")
+        key = getattr(source, "_key", file.fd)
+        if key in found:
+            file, earlier = found[key]
+            sync_type |= earlier
+        found[key] = file, sync_type
+    if not found:
+        raise ValueError("items must not be empty")
+    return list(found.values())

@@ -1,11 +1,14 @@
-"""An option of all tests: the page size that the fakes under test have."""
+"""For all tests: the page size that the fakes have, and which tests wait for the night."""
 
 from __future__ import annotations
 
 import mmap
 
-import page_size
 import pytest
+
+pytest.register_assert_rewrite("tests.support", "tests.conformance.kernels", "tests.gallery")
+
+from tests.support import page_size  # noqa: E402 - after the line that makes its assertions show their values
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,3 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if size < mmap.PAGESIZE or size % mmap.PAGESIZE or size & (size - 1):
         raise pytest.UsageError(f"--dmasync-page-size {size}: expected a power of two from {mmap.PAGESIZE} on")
     page_size.PAGE = size
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out, unless ``-m`` speaks of them."""
+    if "nightly" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("nightly")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]

@@ -27,7 +27,6 @@ from dmasync.fakes.kernel.reservation import Usage
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.kernel.vfs import do_vfs_ioctl
 from dmasync.fakes.kernel.waiting import Deadline, Waker
-from dmasync.interrupts import guarded
 
 _O_CLOEXEC = os.O_CLOEXEC
 _REQUEST = 0xFFFF_FFFF
@@ -94,7 +93,6 @@ class FakeKernel:
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
         return self.descriptors.install(fd, file, close_on_exec=True)
 
-    @guarded
     def close(self, fd: int) -> None:
         """``close(2)``; the descriptor is gone also when a signal handler raises in here."""
         try:

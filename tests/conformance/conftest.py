@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import page_size
 import pytest
 
+from tests.support import page_size
+
 if TYPE_CHECKING:
-    from kernels import System
+    from tests.conformance.kernels import System
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +50,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """The kernel under test; what a test leaves open is closed after it, and nothing else may be left."""
     has_heap = not request.config.getoption("--dmasync-no-heap", default=False)
     # Not before the page size is known.
-    from kernels import FakeSystem, RealSystem
+    from tests.conformance.kernels import FakeSystem, RealSystem
 
     under_test: System = RealSystem(has_heap) if _is_real(request.config) else FakeSystem(has_heap)
     yield under_test

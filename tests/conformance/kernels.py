@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_size import PAGE
 
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from tests.support.page_size import PAGE
 
 UDMABUF = "/dev/udmabuf"
 SYSTEM_HEAP = "/dev/dma_heap/system"

@@ -25,7 +25,7 @@ from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
 from tests.conformance.search_memory import Arena
-from tests.conformance.vgem import Vgem
+from tests.support.vgem import Vgem
 
 Op = tuple[Any, ...]
 """A name and arguments, all of them plain values; ``search_program`` tells which."""

@@ -7,7 +7,9 @@ import os
 import select
 
 import pytest
-from kernels import (
+
+from dmasync import uapi
+from tests.conformance.kernels import (
     END_READ,
     END_RW,
     END_WRITE,
@@ -22,8 +24,6 @@ from kernels import (
     System,
     refused,
 )
-
-from dmasync import uapi
 
 SYNC = uapi.DMA_BUF_IOCTL_SYNC
 STARTS, ENDS = (START_READ, START_WRITE, START_RW), (END_READ, END_WRITE, END_RW)

@@ -8,9 +8,19 @@ import signal
 import threading
 
 import pytest
-from kernels import END_READ, END_RW, END_WRITE, START_READ, START_RW, START_WRITE, VGEM_NAME, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import (
+    END_READ,
+    END_RW,
+    END_WRITE,
+    START_READ,
+    START_RW,
+    START_WRITE,
+    VGEM_NAME,
+    System,
+    refused,
+)
 
 READ, WRITE = uapi.DMA_BUF_SYNC_READ, uapi.DMA_BUF_SYNC_WRITE
 IN, OUT = select.POLLIN, select.POLLOUT

@@ -9,9 +9,20 @@ import platform
 import select
 
 import pytest
-from kernels import ADDRESS_SPACE, O_LARGEFILE, PAGE, PRIVATE, RO, SHARED, SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import (
+    ADDRESS_SPACE,
+    O_LARGEFILE,
+    PAGE,
+    PRIVATE,
+    RO,
+    SHARED,
+    SYSTEM_HEAP,
+    UDMABUF,
+    System,
+    refused,
+)
 
 MAP_SHARED_VALIDATE = 3
 FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC = 0x5451, 0x5450, 0x5421, 0x5452

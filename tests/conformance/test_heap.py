@@ -7,9 +7,9 @@ import os
 import struct
 
 import pytest
-from kernels import END_RW, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import END_RW, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
 
 ALLOC = uapi.DMA_HEAP_IOCTL_ALLOC
 MAP_POPULATE = 0x8000

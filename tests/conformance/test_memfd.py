@@ -7,9 +7,9 @@ import mmap
 import os
 
 import pytest
-from kernels import O_LARGEFILE, PAGE, PRIVATE, RO, RW, SHARED, UDMABUF, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import O_LARGEFILE, PAGE, PRIVATE, RO, RW, SHARED, UDMABUF, System, refused
 
 SEAL, SHRINK, GROW, WRITE = uapi.F_SEAL_SEAL, uapi.F_SEAL_SHRINK, uapi.F_SEAL_GROW, uapi.F_SEAL_WRITE
 FUTURE, EXEC = uapi.F_SEAL_FUTURE_WRITE, uapi.F_SEAL_EXEC

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-from kernels import SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import SYSTEM_HEAP, UDMABUF, System, refused
 
 REQUESTS = {
     "dma-buf": (

@@ -7,9 +7,9 @@ import os
 import struct
 
 import pytest
-from kernels import END_RW, PAGE, START_RW, SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import END_RW, PAGE, START_RW, SYSTEM_HEAP, UDMABUF, System, refused
 
 MIB = 1 << 20
 

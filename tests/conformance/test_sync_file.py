@@ -8,9 +8,9 @@ import os
 import select
 
 import pytest
-from kernels import END_RW, PAGE, START_RW, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import END_RW, PAGE, START_RW, System, refused
 
 EXPORT, IMPORT = uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE
 MERGE, INFO, DEADLINE = uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE

@@ -7,9 +7,9 @@ import os
 import struct
 
 import pytest
-from kernels import PAGE, START_READ, SYSTEM_HEAP, UDMABUF, System, refused
 
 from dmasync import uapi
+from tests.conformance.kernels import PAGE, START_READ, SYSTEM_HEAP, UDMABUF, System, refused
 
 MIB = 1 << 20
 CLOSED = 99_999

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from run_files import PAIR, benchmark, document, exact, facts, write
 
 from dmasync.cli import main
+from tests.support.run_files import PAIR, benchmark, document, exact, facts, write
 
 
 def good() -> dict:

@@ -9,7 +9,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
-from run_files import NULL, PAIR, exact
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
@@ -18,6 +17,7 @@ from dmasync.harness.gate.kernels import Measure, Subject
 from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.host_setup import MissingPartError, Part
 from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeout
+from tests.support.run_files import NULL, PAIR, exact
 
 
 @pytest.fixture
@@ -171,9 +171,9 @@ def test_a_build_that_fails_skips_and_one_that_works_is_measured(tmp_path: Path,
 
 MEASURE = """
 import json, os, sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
-from run_files import PAIR, exact
+from tests.support.run_files import PAIR, exact
 line = Path("cmdline").read_text().split()
 if "broken" in line:
     sys.exit(1)
@@ -199,7 +199,9 @@ def commits(folder: Path, lines: list[str]) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
-@pytest.mark.parametrize("planted", [1, 9, 15])
+@pytest.mark.parametrize(
+    "planted", [pytest.param(1, marks=pytest.mark.nightly), 9, pytest.param(15, marks=pytest.mark.nightly)]
+)
 def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, planted: int) -> None:
     lines = [f"quiet note={number}" for number in range(16)]
     for number in range(planted, 16):
@@ -211,7 +213,7 @@ def test_git_bisect_run_finds_the_planted_commit_unattended(tmp_path: Path, plan
     names = commits(repository, lines)
     baseline = exact(tmp_path / "baseline.json", {PAIR: 5651})
     script = tmp_path / "measure.py"
-    script.write_text(MEASURE.format(tests=str(Path(__file__).parent)))
+    script.write_text(MEASURE.format(root=str(Path(__file__).parents[2])))
     subprocess.run(["git", "bisect", "start", names[15], names[0]], cwd=repository, check=True, capture_output=True)
     gate = [sys.executable, "-m", "dmasync", "gate", "--bisect", str(baseline)]
     run = subprocess.run(

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 from dmasync.cli import main
+from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 
 @pytest.fixture

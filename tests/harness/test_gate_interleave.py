@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_files import PAIR, exact
 
 from dmasync.cli import main
+from tests.support.run_files import PAIR, exact
 
 MEASURE = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {root!r})
 from pathlib import Path
-from run_files import wall
+from tests.support.run_files import wall
 log = Path("log")
 side = sys.argv[1]
 place = len(log.read_text()) if log.exists() else 0
@@ -29,7 +29,7 @@ wall(Path(os.environ["DMASYNC_RUN"]), {{"t": middle}}, seed=place, minutes=place
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "measure.py"
-    script.write_text(MEASURE.format(tests=str(Path(__file__).parent)))
+    script.write_text(MEASURE.format(root=str(Path(__file__).parents[2])))
     return f"{sys.executable} {script}"
 
 

@@ -6,13 +6,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
-from run_files import PAIR, exact
 
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.gate import command, kernels
 from dmasync.harness.gate.kernels import Subject
 from dmasync.harness.gate.outputs import Outputs
 from dmasync.harness.gate.settings import GateSettings
+from tests.support.run_files import PAIR, exact
 
 
 def options(*arguments: str) -> Namespace:

@@ -10,10 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from run_files import HEAP, PAIR, benchmark, document, exact, facts, wall, write
 
 from dmasync.cli import main
 from dmasync.harness.rows import RunFacts
+from tests.support.run_files import HEAP, PAIR, benchmark, document, exact, facts, wall, write
 
 HOSTILE = "t.py::x[<script>alert(1)</script>|`|]\x1b[31m\n| a | b |"
 

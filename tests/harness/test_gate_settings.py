@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from run_files import HEAP, PAIR, exact
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.gate.settings import Allowance, load_settings
+from tests.support.run_files import HEAP, PAIR, exact
 
 
 def settings_file(folder: Path, text: str) -> Path:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_gate_bisect import commits
 
 from dmasync.cli import main
 from dmasync.harness.host_setup import missing_parts
+from tests.harness.test_gate_bisect import commits
 
 pytestmark = [
     pytest.mark.vm,

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
@@ -19,6 +18,7 @@ from dmasync.harness.history.prune import prunable
 from dmasync.harness.history.storage import Kind, Standing, Storage
 from dmasync.harness.rows import RunFacts
 from dmasync.harness.rows_file import load_run
+from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from dmasync.harness import cache, host_setup, kernels
 from dmasync.harness.apt import AptError
 from dmasync.harness.virtual_machine import VirtualMachine
-from tests.harness import fake_host
+from tests.support import fake_host
 
 WITH_UDMABUF = "CONFIG_UDMABUF=y\nCONFIG_DRM_VGEM=m\n"
 WITHOUT_UDMABUF = "# CONFIG_UDMABUF is not set\n"

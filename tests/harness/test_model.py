@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_files
 
 from dmasync import cli
 from dmasync.harness.model_fit import fit
 from dmasync.harness.rows_file import load_run
+from tests.support import run_files
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (4 * KIB, 64 * KIB, MIB, 4 * MIB, 64 * MIB)

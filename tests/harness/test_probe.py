@@ -13,7 +13,7 @@ import pytest
 
 from dmasync import cli
 from dmasync.harness import host_setup, nodes
-from tests.harness import fake_host
+from tests.support import fake_host
 
 UDMABUF = "/dev/udmabuf"
 NOBODY = 65534

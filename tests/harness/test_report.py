@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 from dmasync.cli import main
 from dmasync.harness.gate.settings import GateSettings
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.rows import NotMeasured, RunFacts
 from dmasync.harness.rows_file import Row, load_run
+from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 PICTURES = (
     "Verdicts",

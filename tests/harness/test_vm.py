@@ -19,7 +19,7 @@ from dmasync.harness import host_setup
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.kernels import Kernel
 from dmasync.harness.virtual_machine import BootError, GuestDiedError, GuestTimeout, VirtualMachine
-from tests.harness import fake_host
+from tests.support import fake_host
 
 DEADLINE_SECONDS = 60.0
 

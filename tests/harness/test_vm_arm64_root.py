@@ -9,7 +9,7 @@ import pytest
 
 from dmasync.harness import arm64_root, guest_files
 from dmasync.harness.apt import AptError
-from tests.harness import fake_host
+from tests.support import fake_host
 
 PACKAGES = {
     "bash": {"bin/bash": b"bash"},

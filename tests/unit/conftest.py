@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from signal_storm import open_files, storm
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
 from dmasync.fakes import FakeBackend
+from tests.support.signal_storm import open_files, storm
 
 __all__ = ["backend", "buffer", "buffers", "open_files", "storm"]
 

@@ -7,8 +7,6 @@ import gc
 import os
 
 import pytest
-from page_size import PAGE
-from paged import dma_buf_allocator, fake_backend
 from pyfakefs.helpers import set_uid
 
 from dmasync import (
@@ -20,6 +18,8 @@ from dmasync import (
     uapi,
 )
 from dmasync.fakes import faults
+from tests.support.page_size import PAGE
+from tests.support.paged import dma_buf_allocator, fake_backend
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
 PATHS = [provider.path for provider in DEFAULT_PROVIDERS]
@@ -457,16 +457,6 @@ def test_nothing_is_left_when_any_call_is_interrupted_by_an_exception(backend, f
         with pytest.raises(KeyboardInterrupt), dma_buf_allocator(flag, backend=interrupting) as allocator:
             allocator.alloc("frame", PAGE).close()
         assert backend.kernel.open_fds() == {}
-
-
-def test_a_node_that_finds_no_owner_is_closed(backend, monkeypatch):
-    def no_memory(*_):
-        raise MemoryError
-
-    monkeypatch.setattr("dmasync.allocator.Descriptor", no_memory)
-    with pytest.raises(MemoryError):
-        dma_buf_allocator(SYSTEM, backend=backend)
-    assert backend.kernel.open_fds() == {}
 
 
 def test_an_error_without_errno_is_reported_as_eio(backend):

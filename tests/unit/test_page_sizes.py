@@ -24,7 +24,7 @@ AT_LEAST = 1690
 SIZES = pytest.mark.parametrize("size", [4 * mmap.PAGESIZE, 16 * mmap.PAGESIZE])
 
 
-@SIZES
+@pytest.mark.parametrize("size", [pytest.param(4 * mmap.PAGESIZE, marks=pytest.mark.nightly), 16 * mmap.PAGESIZE])
 def test_the_allocators_tests_and_the_fakes_hold_with_larger_pages(size: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--dmasync-page-size={size}"]
     command += [*(f"--ignore={path}" for path in LEFT_OUT), *SUITES]

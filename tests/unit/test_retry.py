@@ -28,7 +28,7 @@ class Clock:
 
 
 def refuse(attempts: Attempts, code: int | None) -> DmaSyncError | None:
-    return attempts.refused(OSError(code, "no"), 7, 3, Step.START)
+    return attempts.refused(OSError(code, "no"), 7, 3)
 
 
 def test_the_default_repeats_eintr_and_eagain_for_ever():
@@ -90,14 +90,14 @@ def test_a_backoff_of_the_callers_own_is_asked_with_errno_and_attempts():
 
 def test_an_errno_that_is_not_to_be_repeated_is_a_hard_error():
     refusal = OSError(errno.EIO, "no")
-    failure = Attempts(RetryPolicy()).refused(refusal, 7, 6, Step.END)
+    failure = Attempts(RetryPolicy()).refused(refusal, 7, 6)
     assert type(failure) is DmaSyncError
     assert (failure.errno, failure.fd, failure.flags, failure.step, failure.attempts) == (errno.EIO, 7, 6, Step.END, 1)
     assert failure.__cause__ is refusal
 
 
 def test_an_oserror_without_errno_is_a_hard_error():
-    failure = Attempts(RetryPolicy()).refused(OSError("no number"), 7, 3, Step.START)
+    failure = Attempts(RetryPolicy()).refused(OSError("no number"), 7, 3)
     assert isinstance(failure, DmaSyncError)
 
 
@@ -135,7 +135,7 @@ def test_a_deadline_raises_a_timeout_that_says_how_often_it_was_tried():
     policy = RetryPolicy(deadline=1.0, backoff=lambda code, count: 0.4, clock=clock, sleep=clock.sleep)
     attempts = Attempts(policy)
     refusal = OSError(errno.EAGAIN, "busy")
-    failures = [attempts.refused(refusal, 7, 3, Step.START) for _ in range(4)]
+    failures = [attempts.refused(refusal, 7, 3) for _ in range(4)]
     assert failures[:3] == [None] * 3
     timeout = failures[3]
     assert type(timeout) is DmaSyncTimeout

@@ -104,6 +104,7 @@ def test_the_public_doors_are_these():
         "Step",
         "SyncFile",
         "SyncType",
+        "compiled",
     ]
     assert all(hasattr(dmasync, name) for name in dmasync.__all__)
 

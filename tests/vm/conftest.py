@@ -1,5 +1,5 @@
 """Fixtures of the tests on a real kernel."""
 
-from signal_storm import open_files, storm
+from tests.support.signal_storm import open_files, storm
 
 __all__ = ["open_files", "storm"]

@@ -27,7 +27,7 @@ from dmasync import DmaSyncer, DmaSyncTimeout, RetryPolicy, Step, SyncType, uapi
 from dmasync.backend import LinuxBackend
 from dmasync.fakes import Recorder
 from dmasync.fakes.kernel import FakeFence, FakeKernel
-from tests.conformance.vgem import Vgem
+from tests.support.vgem import Vgem
 
 TICK_SECONDS = 0.001
 INTERRUPTIONS_A_WINDOW = 100

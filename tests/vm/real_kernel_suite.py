@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy
 import pytest
-from traced_windows import WINDOWS
 
 from dmasync import (
     AllocationError,
@@ -41,6 +40,7 @@ from dmasync import (
     uapi,
 )
 from dmasync.fakes import FaultInjector, Recorder, faults
+from tests.vm.traced_windows import WINDOWS
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
 PAGE = mmap.PAGESIZE

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from paged import fake_kernel
 
 from dmasync import uapi
 from dmasync.fakes.kernel import FakeFence, FakeKernel
 from dmasync.fakes.kernel.fence import FenceArray, merged, signaled_stub
 from dmasync.fakes.kernel.reservation import Reservation, Usage
+from tests.support.paged import fake_kernel
 
 START_READ, START_RW = uapi.dma_buf_sync.pack(1), uapi.dma_buf_sync.pack(3)
 

@@ -12,11 +12,11 @@ import threading
 from typing import Any
 
 import pytest
-from page_size import PAGE
-from paged import fake_kernel
 
 from dmasync import uapi
 from dmasync.fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
+from tests.support.page_size import PAGE
+from tests.support.paged import fake_kernel
 
 FIOQSIZE = 0x5460
 FIRST_FD = 1 << 30

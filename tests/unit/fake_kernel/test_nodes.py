@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from paged import fake_kernel
 from pyfakefs.fake_filesystem import FakeFilesystem, set_uid
 
 from dmasync import DEFAULT_PROVIDERS, uapi
 from dmasync.fakes.kernel import FakeKernel, UnmodelledCallError
+from tests.support.paged import fake_kernel
 
 UDMABUF, SYSTEM = "/dev/udmabuf", "/dev/dma_heap/system"
 O_PATH = 0o10000000

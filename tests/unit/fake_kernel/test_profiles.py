@@ -6,11 +6,11 @@ import errno
 import os
 
 import pytest
-from page_size import PAGE
-from paged import fake_kernel
 
 from dmasync import uapi
 from dmasync.fakes.kernel import FakeKernel
+from tests.support.page_size import PAGE
+from tests.support.paged import fake_kernel
 
 HUGE = 2 << 20
 FIOQSIZE = 0x5460

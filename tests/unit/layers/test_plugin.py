@@ -20,11 +20,16 @@ def buffer(backend):
 """
 
 
+FAKE_FILES = ("-p", "fakefs")
+
+
 @pytest.fixture
-def run(pytester: pytest.Pytester):
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     def run_(source: str, *options: str) -> pytest.RunResult:
+        # Other plugins take most of a second to load.
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         pytester.makepyfile(PRELUDE + source)
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", *options)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", "-p", "dmasync", *options)
 
     return run_
 
@@ -187,7 +192,8 @@ def test_parameters(fake_dmabuf, fake_dev):
     with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=fake_dmabuf) as allocator:
         with pytest.raises(AllocationError):
             allocator.alloc("large", 2 << 20)
-"""
+""",
+        *FAKE_FILES,
     ).assert_outcomes(passed=4)
 
 
@@ -206,14 +212,15 @@ def test_it(fake_dmabuf):
     assert len(Journal.load(path)) > 0
 
 
-def test_the_plugin_can_be_left_out(run):
-    result = run("def test_it():\n    pass\n", "-p", "no:dmasync")
-    result.assert_outcomes(passed=1)
-    result = run("def test_it(fake_dmabuf):\n    pass\n", "-p", "no:dmasync")
+def test_pytest_finds_the_plugin_by_itself_and_it_can_be_left_out(pytester):
+    pytester.makepyfile("def test_it(fake_dmabuf):\n    pass\n")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:dmasync")
     result.stdout.fnmatch_lines(["*fixture 'fake_dmabuf' not found*"])
 
 
-def test_loading_the_plugin_imports_nothing_else_of_the_fakes(pytester):
+def test_loading_the_plugin_imports_nothing_else_of_the_fakes(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile(
         """
 import sys
@@ -223,7 +230,7 @@ def test_it():
     assert ours == ["dmasync.fakes", "dmasync.fakes.plugin"]
 """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync").assert_outcomes(passed=1)
 
 
 def test_a_marker_sets_options_of_the_backend_and_the_nearest_wins(run):
@@ -281,7 +288,7 @@ def test_skipped(fake_dmabuf):
 
 
 def test_without_pyfakefs_the_device_tree_says_what_to_install(run):
-    result = run("def test_it(fake_dev):\n    pass\n", "-p", "no:fakefs")
+    result = run("def test_it(fake_dev):\n    pass\n")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*fake_dev needs pyfakefs: python3 -m pip install pyfakefs*"])
 
@@ -292,7 +299,8 @@ def test_a_parameter_that_udmabuf_has_not_is_refused(run):
 def test_it(fake_dev):
     with pytest.raises(ValueError, match="name must be list_limit or size_limit_mb, not 'limit'"):
         fake_dev.set_parameter("limit", 1)
-"""
+""",
+        *FAKE_FILES,
     ).assert_outcomes(passed=1)
 
 

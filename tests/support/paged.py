@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from page_size import PAGE
-
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag
 from dmasync.fakes import FakeBackend
 from dmasync.fakes.kernel import FakeKernel
+from tests.support.page_size import PAGE
 
 
 def fake_kernel(**options: Any) -> FakeKernel:

@@ -1,0 +1,1 @@
+"""The tests. What several test modules use lies in ``tests.support``."""
