@@ -19,7 +19,7 @@ from collections.abc import Callable
 # The clock's own cost, some hundred instructions for 300 pairs, is left in.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, DmaSyncerGroup, SyncType, uapi
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, DmaSyncerGroup, SyncType, compiled, uapi
 
 PAIRS = 300
 LOOPS = 9
@@ -59,17 +59,31 @@ def main() -> None:
                 with DmaSyncer(buffer, SyncType.READ_WRITE):
                     pass
 
+        def by_hand() -> None:
+            for _ in range(PAIRS):
+                syncer.start()
+                syncer.end()
+
+        def with_bytes() -> None:
+            for _ in range(PAIRS):
+                with buffer.cpu_access(access):
+                    pass
+
         def grouped() -> None:
             for _ in range(PAIRS):
                 with group:
                     pass
 
         gc.disable()
-        print(f"kernel {os.uname().release}, {os.uname().machine}, Python {sys.version.split()[0]}, per pair:")
+        core = "compiled" if compiled else "plain Python"
+        python = f"Python {sys.version.split()[0]}"
+        print(f"kernel {os.uname().release}, {os.uname().machine}, {python}, {core}, per pair:")
         print(f"raw fcntl                  {figure(raw):9,.1f}")
         print(f"DmaSyncer reused           {figure(reused):9,.1f}")
         print(f"DmaSyncer fresh            {figure(fresh):9,.1f}")
         print(f"  access looked up as well {figure(looked_up):9,.1f}")
+        print(f"start() and end()          {figure(by_hand):9,.1f}")
+        print(f"cpu_access                 {figure(with_bytes):9,.1f}")
         print(f"group of 4, each buffer    {figure(grouped) / GROUP:9,.1f}")
         for each in buffers:
             each.close()

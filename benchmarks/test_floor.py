@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def test_null_ioctl(row: Callable[..., None]) -> None:
-    row("floor:null_ioctl", {}, api="fcntl", step="null", calls=1)
+def test_null_ioctl(row: Callable[[], None]) -> None:
+    row()
 
 
-def test_empty_loop(row: Callable[..., None]) -> None:
-    row("floor:empty_loop", {}, api="none", step="loop", calls=0)
+def test_empty_loop(row: Callable[[], None]) -> None:
+    row()

@@ -31,6 +31,8 @@ static PyObject *accesses[SYNC_RW + 1];      /* the members of SyncType, by valu
 static PyObject *file_name, *release_name;
 static PyTypeObject *file_type, *window_type;
 
+#define COLD __attribute__((cold, noinline)) /* keeps what the kernel seldom asks for out of the short way */
+
 /* How many forks lie between this process and the one that loaded the module. */
 static unsigned generation;
 
@@ -240,6 +242,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Target *targets; /* NULL before __init__ and after a move */
+    Target only;     /* where they lie if there is one, as in most windows */
     Py_ssize_t count;
     Py_ssize_t opened; /* the first so many targets are owed an END */
     PyObject *retry;   /* NULL or None: the default policy */
@@ -255,7 +258,7 @@ typedef struct {
 } Window;
 
 /* The Python class says what is wrong, and raises; but "moved" may pass for a window that does nothing. */
-static int refuse(Window *self, const char *reason) {
+static COLD int refuse(Window *self, const char *reason) {
     return done(PyObject_CallMethod((PyObject *)self, "_refuse", "s", reason));
 }
 
@@ -268,7 +271,7 @@ static void stop_using_files(Window *self) {
 }
 
 /* After a fork, what was open here is the parent's, who makes the END: to the kernel there is one buffer, not two. */
-static void disown(Window *self) {
+static COLD void disown(Window *self) {
     self->made_in = generation;
     self->busy = 0;
     self->opened = 0;
@@ -290,7 +293,7 @@ static int claim(Window *self) {
 enum outcome { DONE, REFUSED, GIVEN_UP, INTERRUPTED };
 
 /* One system call. *said* is the exception that came instead of a success. */
-static enum outcome try_once(const Target *target, unsigned flags, PyObject **said) {
+static inline enum outcome try_once(const Target *target, unsigned flags, PyObject **said) {
     if (target->ioctl == NULL) {
         uint64_t argument = flags;
         int result, code;
@@ -320,35 +323,38 @@ static enum outcome try_once(const Target *target, unsigned flags, PyObject **sa
     return REFUSED;
 }
 
-static PyObject *begin_attempts(Window *self) {
+static COLD PyObject *begin_attempts(Window *self) {
     return PyObject_CallMethod(python, "Attempts", "O", self->retry == NULL ? Py_None : self->retry);
 }
 
-/* One START or END, tried as often as the policy says. *attempts* counts them, also across interruptions. Python's
+/* After a refusal: wait and try again as the policy says. *attempts* counts, also across interruptions. Python's
  * refused() returns None to try again, the error to give up with, or raises what was no answer of a kernel. */
-static enum outcome make_step(Window *self, const Target *target, unsigned step, PyObject **attempts, PyObject **said) {
-    unsigned flags = target->access | step;
+static COLD enum outcome try_again(Window *self, const Target *target, unsigned flags, PyObject **attempts,
+                                   PyObject **said) {
     for (;;) {
-        if (self->timed && *attempts == NULL && (*attempts = begin_attempts(self)) == NULL)
-            break;
+        PyObject *answer = *said, *failure = NULL; /* no answer yet where a deadline begins with the first try */
+        if (*attempts != NULL || (*attempts = begin_attempts(self)) != NULL)
+            failure = answer == NULL ? Py_NewRef(Py_None)
+                                     : PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer,
+                                                           target->file->fd, flags);
+        Py_XDECREF(answer);
+        if (failure != Py_None) {
+            *said = failure == NULL ? take_exception() : failure;
+            return failure == NULL ? INTERRUPTED : GIVEN_UP;
+        }
+        Py_DECREF(failure);
+        *said = NULL;
         enum outcome outcome = try_once(target, flags, said);
         if (outcome != REFUSED)
             return outcome;
-        PyObject *answer = *said;
-        PyObject *failure = NULL;
-        if (*attempts != NULL || (*attempts = begin_attempts(self)) != NULL)
-            failure = PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer, target->file->fd, flags);
-        Py_DECREF(answer);
-        if (failure == NULL)
-            break;
-        if (failure != Py_None) {
-            *said = failure;
-            return GIVEN_UP;
-        }
-        Py_DECREF(failure);
     }
-    *said = take_exception();
-    return INTERRUPTED;
+}
+
+/* One START or END, tried as often as the policy says. */
+static inline enum outcome make_step(Window *self, const Target *target, unsigned flags, PyObject **attempts,
+                                     PyObject **said) {
+    enum outcome outcome = self->timed ? REFUSED : try_once(target, flags, said);
+    return outcome == REFUSED ? try_again(self, target, flags, attempts, said) : outcome;
 }
 
 /* END everything that is open, last first, whatever is raised meanwhile. *interrupt*: the first exception that was no
@@ -359,22 +365,23 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
     while (self->opened) {
         const Target *target = &self->targets[self->opened - 1];
         PyObject *said = NULL;
-        enum outcome outcome = make_step(self, target, SYNC_END, &attempts, &said);
+        enum outcome outcome = make_step(self, target, target->access | SYNC_END, &attempts, &said);
         if (outcome == INTERRUPTED) {
             if (*interrupt == NULL)
-                *interrupt = Py_NewRef(said);
-            if (++interrupts > MOST_INTERRUPTS) {
-                Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
-                                                    target->access | SYNC_END, said, interrupts));
-                outcome = GIVEN_UP;
+                *interrupt = Py_XNewRef(said);
+            if (++interrupts <= MOST_INTERRUPTS) {
+                Py_DECREF(said);
+                continue;
             }
+            Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
+                                                target->access | SYNC_END, said, interrupts));
         }
-        if (outcome == GIVEN_UP && said != NULL && (*failures != NULL || (*failures = PyList_New(0)) != NULL))
-            (void)PyList_Append(*failures, said);
-        PyErr_Clear(); /* out of memory: there is nothing left to tell it with */
-        Py_XDECREF(said);
-        if (outcome == INTERRUPTED)
-            continue;
+        if (outcome != DONE) {
+            if (said != NULL && (*failures != NULL || (*failures = PyList_New(0)) != NULL))
+                (void)PyList_Append(*failures, said);
+            PyErr_Clear(); /* out of memory: there is nothing left to tell it with */
+            Py_XDECREF(said);
+        }
         self->opened--;
         Py_CLEAR(attempts);
     }
@@ -382,7 +389,7 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
 }
 
 /* Logs, attaches and raises what there is; takes the references. */
-static int report(Window *self, PyObject *refusal, PyObject *interrupt, PyObject *failures, PyObject *body) {
+static COLD int report(Window *self, PyObject *refusal, PyObject *interrupt, PyObject *failures, PyObject *body) {
 #define OR_NONE(object) ((object) == NULL ? Py_None : (object))
     int result = 0;
     if (refusal != NULL || interrupt != NULL || failures != NULL)
@@ -416,40 +423,9 @@ static int use_files(Window *self) {
     return 1;
 }
 
-static int start(Window *self) {
-    if (claim(self) < 0)
-        return -1;
-    const char *reason = NULL;
-    if (self->opened)
-        reason = "open";
-    else if (self->targets == NULL)
-        reason = self->moved ? "moved" : "unset";
-    else if (!use_files(self))
-        reason = "closed";
-    if (reason != NULL) {
-        self->busy = 0;
-        return refuse(self, reason);
-    }
-    PyObject *said = NULL, *attempts = NULL, *interrupt = NULL, *failures = NULL;
-    enum outcome outcome = DONE;
-    /* Before the first START, so that nothing that can fail stands between START and the body. */
-    if (self->bytes != NULL) {
-        Py_XSETREF(self->view, PyMemoryView_FromObject(self->bytes));
-        if (self->view == NULL) {
-            said = take_exception();
-            outcome = INTERRUPTED;
-        }
-    }
-    while (outcome == DONE && self->opened < self->count) {
-        outcome = make_step(self, &self->targets[self->opened], SYNC_START, &attempts, &said);
-        if (outcome == DONE)
-            self->opened++; /* nothing that looks for signals since ioctl() returned */
-        Py_CLEAR(attempts);
-    }
-    if (outcome == DONE) {
-        self->busy = 0;
-        return 0;
-    }
+/* What START of every target came to, if not DONE: whatever was opened is ended. */
+static COLD int start_failed(Window *self, enum outcome outcome, PyObject *said) {
+    PyObject *interrupt = NULL, *failures = NULL;
     make_ends(self, &interrupt, &failures);
     self->busy = 0;
     if (outcome == GIVEN_UP) {
@@ -464,6 +440,36 @@ static int start(Window *self) {
     return -1;
 }
 
+static int start(Window *self) {
+    if (claim(self) < 0)
+        return -1;
+    if (self->opened || self->targets == NULL || !use_files(self)) {
+        self->busy = 0;
+        return refuse(self, self->opened ? "open" : self->targets ? "closed" : self->moved ? "moved" : "unset");
+    }
+    PyObject *said = NULL, *attempts = NULL;
+    enum outcome outcome = DONE;
+    /* Before the first START, so that nothing that can fail stands between START and the body. */
+    if (self->bytes != NULL) {
+        Py_XSETREF(self->view, PyMemoryView_FromObject(self->bytes));
+        if (self->view == NULL) {
+            said = take_exception();
+            outcome = INTERRUPTED;
+        }
+    }
+    while (outcome == DONE && self->opened < self->count) {
+        const Target *target = &self->targets[self->opened];
+        outcome = make_step(self, target, target->access | SYNC_START, &attempts, &said);
+        if (outcome == DONE)
+            self->opened++; /* nothing that looks for signals since ioctl() returned */
+        Py_CLEAR(attempts);
+    }
+    if (outcome != DONE)
+        return start_failed(self, outcome, said);
+    self->busy = 0;
+    return 0;
+}
+
 static int end(Window *self, PyObject *body) {
     if (claim(self) < 0)
         return -1;
@@ -472,11 +478,13 @@ static int end(Window *self, PyObject *body) {
     self->busy = 0;
     if (self->view != NULL)
         release_view(self);
-    return report(self, NULL, interrupt, failures, body);
+    return interrupt == NULL && failures == NULL ? 0 : report(self, NULL, interrupt, failures, body);
 }
 
 /* END of a window that nobody has any more; *subject* is named where an exception has nobody to go to. */
 static void end_dropped(Window *self, PyObject *subject) {
+    if (!self->using)
+        return;
     PyObject *pending = take_exception(), *interrupt = NULL, *failures = NULL;
     if (self->made_in != generation)
         disown(self);
@@ -509,12 +517,17 @@ static PyObject *window_end(Window *self, PyObject *Py_UNUSED(ignored)) {
     return none_or_error(end(self, NULL));
 }
 
-static void free_targets(Target *targets, Py_ssize_t count) {
+static void drop_targets(Window *self) {
+    Target only = self->only, *targets = self->targets == &self->only ? &only : self->targets;
+    Py_ssize_t count = self->count;
+    self->targets = NULL;
+    self->count = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         Py_DECREF(targets[i].file);
         Py_XDECREF(targets[i].ioctl);
     }
-    PyMem_Free(targets);
+    if (targets != &only)
+        PyMem_Free(targets);
 }
 
 /* NULL for *ioctl* is the file's own. */
@@ -533,63 +546,90 @@ static PyObject *window_prepare(Window *self, PyObject *args) {
     int timed, log_only;
     if (!PyArg_ParseTuple(args, "O!OOpp:_prepare", &PyTuple_Type, &pairs, &ioctl, &retry, &timed, &log_only))
         return NULL;
-    Py_ssize_t count = PyTuple_GET_SIZE(pairs), filled = 0;
-    Target *targets = PyMem_Calloc((size_t)count, sizeof(Target));
-    if (targets == NULL)
-        return PyErr_NoMemory();
-    for (; filled < count; filled++) {
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(pairs, filled), "O!I", file_type, &file, &access))
-            break;
-        set_target(&targets[filled], file, ioctl == Py_None ? NULL : ioctl, access);
-    }
-    int failed = filled < count || claim(self) < 0;
-    if (!failed && self->opened) {
+    Py_ssize_t count = PyTuple_GET_SIZE(pairs);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(pairs, i), "O!I", file_type, &file, &access))
+            return NULL;
+    if (claim(self) < 0)
+        return NULL;
+    if (self->opened) {
         self->busy = 0;
-        failed = refuse(self, "open");
+        return none_or_error(refuse(self, "open"));
     }
-    if (!failed) {
-        Target *old_targets = self->targets;
-        filled = self->count;
-        self->targets = targets;
-        self->count = count;
-        Py_XSETREF(self->retry, Py_NewRef(retry));
-        self->timed = (char)timed;
-        self->log_only = (char)log_only;
-        self->moved = 0;
-        self->busy = 0;
-        targets = old_targets;
+    drop_targets(self);
+    Target *targets = count == 1 ? &self->only : PyMem_New(Target, (size_t)count);
+    for (Py_ssize_t i = 0; targets != NULL && i < count; i++) {
+        PyArg_ParseTuple(PyTuple_GET_ITEM(pairs, i), "OI", &file, &access);
+        set_target(&targets[i], file, ioctl == Py_None ? NULL : ioctl, access);
     }
-    free_targets(targets, filled);
-    return none_or_error(failed ? -1 : 0);
+    self->targets = targets;
+    self->count = targets == NULL ? 0 : count;
+    Py_XSETREF(self->retry, Py_NewRef(retry));
+    self->timed = (char)timed;
+    self->log_only = (char)log_only;
+    self->moved = 0;
+    self->busy = 0;
+    return targets == NULL ? PyErr_NoMemory() : none_or_error(0);
 }
 
-/* DmaSyncer(buffer) and DmaSyncer(buffer, access) are set up here; whatever is less usual, or wrong, by the Python
- * method _set_up, which has the signature and says what is wrong. */
-static int window_init(Window *self, PyObject *args, PyObject *kwargs) {
-    Py_ssize_t given = PyTuple_GET_SIZE(args);
-    if (kwargs == NULL && self->targets == NULL && (given == 1 || given == 2)) {
-        PyObject *source = PyTuple_GET_ITEM(args, 0);
-        unsigned access = SYNC_RW;
-        while (given == 2 && access && accesses[access] != PyTuple_GET_ITEM(args, 1))
-            access--;
-        PyObject *file = access && !PyLong_Check(source) ? PyObject_GetAttr(source, file_name) : NULL;
-        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError))
+/* Sets up DmaSyncer(buffer) and DmaSyncer(buffer, access): 1; 0 for what is less usual, or wrong; -1 for an exception. */
+static inline int set_up_at_once(Window *self, PyObject *const *args, Py_ssize_t count) {
+    if ((count != 1 && count != 2) || self->targets != NULL || PyLong_Check(args[0]))
+        return 0;
+    unsigned access = SYNC_RW;
+    while (count == 2 && access && accesses[access] != args[1])
+        access--;
+    if (!access)
+        return 0;
+    PyObject *file = PyObject_GetAttr(args[0], file_name);
+    if (file == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
             return -1;
         PyErr_Clear();
-        if (file != NULL && Py_IS_TYPE(file, file_type) && !is_closed((File *)file) &&
-            (self->targets = PyMem_Malloc(sizeof(Target))) != NULL) {
-            set_target(self->targets, file, NULL, access);
-            self->count = 1;
-            self->made_in = generation;
-            Py_DECREF(file);
-            return 0;
-        }
-        Py_XDECREF(file);
+        return 0;
     }
-    PyObject *set_up = PyObject_GetAttrString((PyObject *)self, "_set_up");
-    int result = set_up == NULL ? -1 : done(PyObject_Call(set_up, args, kwargs));
-    Py_XDECREF(set_up);
-    return result;
+    int usable = Py_IS_TYPE(file, file_type) && !is_closed((File *)file);
+    if (usable) {
+        set_target(&self->only, file, NULL, access);
+        self->targets = &self->only;
+        self->count = 1;
+        self->made_in = generation;
+    }
+    Py_DECREF(file);
+    return usable;
+}
+
+/* Everything else is for the Python method _set_up, which has the signature and says what is wrong. */
+static int window_init(Window *self, PyObject *args, PyObject *kwargs) {
+    int result = kwargs == NULL ? set_up_at_once(self, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args)) : 0;
+    if (result == 0) {
+        PyObject *method = PyObject_GetAttrString((PyObject *)self, "_set_up");
+        result = method == NULL ? -1 : done(PyObject_Call(method, args, kwargs));
+        Py_XDECREF(method);
+    }
+    return result < 0 ? -1 : 0;
+}
+
+/* A window for each access is common: making one is a third cheaper without a tuple of its arguments. */
+static PyObject *window_vectorcall(PyObject *type, PyObject *const *args, size_t flags, PyObject *names) {
+    PyObject *self = ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0), *method = NULL;
+    int usual = names == NULL && ((PyTypeObject *)type)->tp_init == (initproc)window_init;
+    int result = self == NULL ? -1 : usual ? set_up_at_once((Window *)self, args, PyVectorcall_NARGS(flags)) : 0;
+    if (result > 0)
+        return self;
+    if (result == 0 && (method = PyObject_GetAttrString(self, "__init__")) != NULL)
+        result = done(PyObject_Vectorcall(method, args, flags & ~PY_VECTORCALL_ARGUMENTS_OFFSET, names)) + 1;
+    Py_XDECREF(method);
+    if (result <= 0)
+        Py_CLEAR(self);
+    return self;
+}
+
+/* CPython does not hand tp_vectorcall down; a subclass with a constructor of its own is called through that. */
+static PyObject *window_init_subclass(PyTypeObject *type, PyObject *Py_UNUSED(ignored)) {
+    if (type->tp_init == (initproc)window_init && type->tp_new == PyType_GenericNew)
+        type->tp_vectorcall = window_vectorcall;
+    return none_or_error(0);
 }
 
 /* _move(heir): everything but the bytes goes over to *heir*, a new window; exactly one of the two owes the END. */
@@ -601,7 +641,8 @@ static PyObject *window_move(Window *self, PyObject *argument) {
     if (claim(self) < 0)
         return NULL;
     Window *heir = (Window *)argument;
-    heir->targets = self->targets;
+    heir->only = self->only;
+    heir->targets = self->targets == &self->only ? &heir->only : self->targets;
     heir->count = self->count;
     heir->opened = self->opened;
     heir->using = self->using;
@@ -633,11 +674,7 @@ static int window_traverse(Window *self, visitproc visit, void *arg) {
 
 static int window_clear(Window *self) {
     end_dropped(self, NULL); /* a finalizer of the same cycle may have opened it again */
-    Target *targets = self->targets;
-    Py_ssize_t count = self->count;
-    self->targets = NULL;
-    self->count = 0;
-    free_targets(targets, count);
+    drop_targets(self);
     Py_CLEAR(self->retry);
     Py_CLEAR(self->bytes);
     Py_CLEAR(self->view);
@@ -649,7 +686,7 @@ static void window_finalize(Window *self) {
 }
 
 static void window_dealloc(Window *self) {
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+    if (self->using && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
@@ -713,6 +750,7 @@ static PyMethodDef window_methods[] = {
            "Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."),
     METHOD("end", window_end, METH_NOARGS,
            "Close the window; does nothing where none is open. Raises what leaving the with block would raise."),
+    METHOD("__init_subclass__", window_init_subclass, METH_NOARGS | METH_CLASS, NULL),
     METHOD("_prepare", window_prepare, METH_VARARGS, NULL),
     METHOD("_move", window_move, METH_O, NULL),
     {NULL, NULL, 0, NULL},

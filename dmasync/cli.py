@@ -1,20 +1,26 @@
 """The command ``dmasync``: finds the subcommand, calls it, turns its errors into one line and an exit status.
 
-Each subcommand is a module of :mod:`dmasync.harness` with ``configure(parser)`` and ``run(options) -> int``.
-Only the one that is called is imported, so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
+Each subcommand is a module in a package of :mod:`dmasync.harness` with ``configure(parser)`` and
+``run(options) -> int``. Only the one that is called is imported,
+so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 COMMANDS = {
-    "probe": "what this host offers, what is missing and the line that mends it",
+    "probe": "what this host offers, what is missing and the command that fixes it",
     "vm": "run a command on a real kernel in a virtual machine",
     "bench": "run the suites, write pytest-benchmark JSON",
     "gate": "judge two runs, two kernels or two kernel command lines",
@@ -25,6 +31,9 @@ COMMANDS = {
     "record": "run a Python program with the recorder under its default backend",
     "replay": "run a recorded journal against the fake",
 }
+
+MODULES = {"record": "trace.record", "replay": "trace.replay"}
+"""Where a command's module is not ``command`` in the package of its name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    with _unwinding_on_sigterm():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
     )
@@ -83,6 +97,23 @@ def _dispatch(arguments: list[str]) -> int:
     return status
 
 
+@contextlib.contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """End by an exception on SIGTERM, so that machines and processes that a command started are ended first."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
 def _let_go_of_standard_output() -> None:
     """Or the interpreter's own last flush would fail as well, and replace the exit status by 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -97,7 +128,7 @@ def _version() -> str:
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more
     try:
-        return importlib.import_module(f"dmasync.harness.{name}")
+        return importlib.import_module(f"dmasync.harness.{MODULES.get(name, name + '.command')}")
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("dmasync"):
             raise

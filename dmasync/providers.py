@@ -48,11 +48,7 @@ def advice(provider: Provider, code: int) -> str:
                 "refused although this is root: a device policy of the container, the cgroup or a security module; "
                 "allow it there"
             )
-        name = os.path.basename(provider.path)
-        return (
-            "join the group that owns the node, or let a udev rule give it one: "
-            f'KERNEL=="{name}", GROUP="video", MODE="0660"'
-        )
+        return "join the group that owns the node, or let a udev rule give it one: dmasync probe prints the command"
     if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return _MISSING[provider.flag]
     return "see what else the kernel log says"

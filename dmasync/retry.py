@@ -197,7 +197,7 @@ def attach(exception: BaseException, errors: Sequence[DmaSyncError]) -> None:
 
 
 def dropped(name: str, interrupt: BaseException | None, failures: Sequence[DmaSyncError] | None) -> None:
-    """An open window of the class *name* was dropped, and its END has run by now: log, and warn with ResourceWarning."""
+    """An open window of the class *name* was dropped; its END has run by now. Logs, and warns with ResourceWarning."""
     for failure in failures or ():
         logger.error("%s", failure)
     warnings.warn(

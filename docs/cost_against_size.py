@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dmasync.harness.rows_file import Run, load_run
+from dmasync.harness.runs.reading import Run, load_run
 
 STEPS = {"first-start": "first START", "start": "later START", "end": "END"}
 STYLES = {"READ": ("-", "o"), "WRITE": ("--", "s"), "READ_WRITE": (":", "^")}

@@ -9,14 +9,15 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dmasync.fakes.adversary import Adversary
 from dmasync.fakes.arguments import listed
-from dmasync.fakes.faults import Fault
-from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import Event
 from dmasync.fakes.kernel import FakeKernel
-from dmasync.fakes.kernel.memory import BufferMemory, Run
-from dmasync.fakes.recorder import Recorder
+from dmasync.fakes.layers.faults import Fault
+from dmasync.fakes.layers.injector import FaultInjector
+from dmasync.fakes.layers.recorder import Recorder
+from dmasync.fakes.memory.adversary import Adversary
+from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.pages import Run
 
 _KERNEL_OPTIONS = frozenset(inspect.signature(FakeKernel).parameters) - {"providers", "coherent", "profile"}
 
@@ -27,8 +28,8 @@ class FakeBackend(Recorder):
     *providers* are the nodes that exist (default: all), *faults* the plans that are in force from the start, *profile*
     the kernel release that is imitated; other *kernel_options* go to FakeKernel.
 
-    With *coherent* False, CPU and devices see each buffer through views of their own (dmasync.fakes.noncoherent), and
-    *seed* feeds the adversary that moves cache lines where a real cache may; None keeps it still. With *watch* the
+    With *coherent* False, CPU and devices see each buffer through views of their own (``memory/noncoherent.py``),
+    and *seed* feeds the adversary that moves cache lines where a real cache may; None keeps it still. With *watch* the
     memory tells the journal which bytes were touched where they should not be, and *stacks* are taken for each call, as
     a Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
     """
@@ -78,18 +79,16 @@ class FakeBackend(Recorder):
         now = time.monotonic_ns()
         journal = self.journal
         stack = self._take_stack() if self._stacks else 0
-        journal.events.append(
-            Event(kind, buffer, tuple(ranges), now, self._thread(), len(journal), stack, note, now)
-        )
+        journal.events.append(Event(kind, buffer, tuple(ranges), now, self._thread(), len(journal), stack, note, now))
 
     def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
         observer = self.observe if self._watch else None
         if self.kernel.coherent:
-            from dmasync.fakes.watched import WatchedMemory
+            from dmasync.fakes.memory.watched import WatchedMemory
 
             memory: BufferMemory = WatchedMemory(runs, observer)
         else:
-            from dmasync.fakes.noncoherent import NoncoherentMemory
+            from dmasync.fakes.memory.noncoherent import NoncoherentMemory
 
             memory = NoncoherentMemory(runs, observer, Adversary(self.seed, next(self._numbers)))
         self._memories.add(memory)

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from dmasync.fakes.arguments import number_of
 from dmasync.fakes.kernel import FakeFence
-from dmasync.fakes.layers import find
-from dmasync.fakes.watched import WatchedMemory
+from dmasync.fakes.layers.beneath import find
+from dmasync.fakes.memory.watched import WatchedMemory
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class FakeDevice:
         Its fence is put on the buffers that it *reads* and *writes*: START on those waits for it.
         """
         job = Job(work, FakeFence(self.name, "dma"))
-        from dmasync.fakes.kernel.reservation import Usage
+        from dmasync.fakes.kernel.dma_buf.dma_resv import Usage
 
         for buffers, usage in ((reads, Usage.READ), (writes, Usage.WRITE)):
             for buffer in buffers:

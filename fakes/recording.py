@@ -20,9 +20,10 @@ from typing import Any, Final
 
 from dmasync import backend as seam
 from dmasync.fakes.journal import ROW, Call
-from dmasync.fakes.layers import METHODS
-from dmasync.fakes.recorder import Recorder
-from dmasync.fakes.trace import Writer
+from dmasync.fakes.journal.json_lines import Writer
+from dmasync.fakes.layers.beneath import METHODS
+from dmasync.fakes.layers.recorder import Recorder
+from dmasync.fakes.uninterrupted import completed
 
 _BATCH: Final = 512
 """Attempts that may be in memory only."""
@@ -59,7 +60,7 @@ class TracingRecorder(Recorder):
             if len(rows) >= limit:
                 limit = len(rows) + _BATCH * ROW.size
                 self.flush()
-            for result in map(plain, (fd,), (request,), (arg,)):
+            for result in completed(plain, ((fd, request, arg),)):
                 return result
             raise AssertionError  # pragma: no cover - map of one call yields it
 

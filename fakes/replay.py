@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dmasync import uapi
-from dmasync.fakes import faults
 from dmasync.fakes.backend import FakeBackend
 from dmasync.fakes.journal import Call, Journal, Transition
+from dmasync.fakes.journal.words import call_text, errno_name
 from dmasync.fakes.kernel import UnmodelledCallError
-from dmasync.fakes.timeline import call_text, errno_name
+from dmasync.fakes.layers import faults
 
 _TRANSIENT: Final = (errno.EINTR, errno.EAGAIN)
 _MOST_FENCES: Final = 4096

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from dmasync.fakes.faults import Fault
     from dmasync.fakes.journal import Journal
+    from dmasync.fakes.layers.faults import Fault
     from dmasync.fakes.sanitizer import Finding
 
 

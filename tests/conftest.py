@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 
 import pytest
 
@@ -26,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if size < mmap.PAGESIZE or size % mmap.PAGESIZE or size & (size - 1):
         raise pytest.UsageError(f"--dmasync-page-size {size}: expected a power of two from {mmap.PAGESIZE} on")
     page_size.PAGE = size
+    # The programs that tests start are no workers of pytest-xdist: pytest-benchmark would measure nothing there.
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
+        del os.environ[name]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -261,7 +261,7 @@ class Suite:
     """Runs the tests in a copy of the tree, within limits that follow from what they take without any mutation."""
 
     # Only the plugins that the tests use: loading the others takes as long as many a module's tests.
-    PLUGINS = ("pytest_timeout", "pyfakefs.pytest_plugin", "dmasync.fakes.plugin")
+    PLUGINS = ("pytest_timeout", "pyfakefs.pytest_plugin", "dmasync.fakes.pytest_plugin")
     LIMITED = (
         "import resource, sys, pytest; resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}));"
         "resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds})); sys.exit(pytest.main(sys.argv[1:]))"

@@ -12,10 +12,11 @@ from typing import Any
 
 from dmasync import LinuxBackend, uapi
 from dmasync.fakes.foreign import caller
-from dmasync.fakes.kernel import FakeKernel, host
-from dmasync.fakes.kernel.descriptors import Descriptors
-from dmasync.fakes.kernel.memfd import Memfd
-from dmasync.fakes.kernel.memory import Run, Store
+from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.files.descriptors import Descriptors
+from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.memory import host
+from dmasync.fakes.memory.pages import Run, Store
 
 
 class _Adoption(threading.local):

@@ -6,11 +6,11 @@ import mmap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from dmasync.fakes.lines import Span
-from dmasync.fakes.touched import Touched
+from dmasync.fakes.memory.lines import Span
+from dmasync.fakes.memory.touched import Touched
 
 if TYPE_CHECKING:
-    from dmasync.fakes.watched import WatchedMemory
+    from dmasync.fakes.memory.watched import WatchedMemory
 
 _PAGE = mmap.PAGESIZE
 

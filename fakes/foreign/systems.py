@@ -12,18 +12,20 @@ from typing import Any, Final, Protocol
 
 from dmasync import Backend
 from dmasync.fakes.backend import FakeBackend
-from dmasync.fakes.faults import Fault
 from dmasync.fakes.foreign import caller
 from dmasync.fakes.foreign.memfds import ForeignKernel, ForeignLinux, adopt
 from dmasync.fakes.foreign.pages import ForeignTouched, Pages
-from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import Journal
-from dmasync.fakes.kernel.dmabuf import DmaBuf, UdmabufBuffer
-from dmasync.fakes.kernel.file import File
-from dmasync.fakes.kernel.memory import BufferMemory, Run
-from dmasync.fakes.kernel.sync_file import SyncFile
-from dmasync.fakes.recorder import Recorder
-from dmasync.fakes.watched import WatchedMemory
+from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
+from dmasync.fakes.kernel.dma_buf.sync_file import SyncFile
+from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufBuffer
+from dmasync.fakes.kernel.files.file import File
+from dmasync.fakes.layers.faults import Fault
+from dmasync.fakes.layers.injector import FaultInjector
+from dmasync.fakes.layers.recorder import Recorder
+from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.pages import Run
+from dmasync.fakes.memory.watched import WatchedMemory
 
 DEVICE: Final = "device"
 DMA_BUF: Final = "dmabuf"

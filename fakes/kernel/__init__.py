@@ -1,19 +1,23 @@
 """The fake kernel: answers as Linux does, errno by errno, on any machine.
 
-``FakeKernel`` is a ``dmasync.Backend``. ``FakeFence`` is work that a device has not finished yet. A call that
-Linux has and the fake lacks raises ``UnmodelledCallError``, which is no ``OSError``.
+================ ====================================================================
+``kernel.py``    the system calls: ``FakeKernel``, a ``dmasync.Backend``
+``nodes.py``     which device nodes there are, and who may open them
+``files/``       what Linux has in ``fs/`` and ``mm/``
+``dma_buf/``     what Linux has in ``drivers/dma-buf/``
+``profile.py``   where releases differ
+``parts.py``     what files and drivers may ask of the kernel
+``usermem.py``   copies to and from the program
+``waiting.py``   sleep, and who wakes whom
+``errors.py``    how it says no
+================ ====================================================================
+
+It imports ``memory`` and nothing above it; ``backend.py`` and devices build on it. ``FakeFence`` is work that a device
+has not finished yet. A call that Linux has and the fake lacks raises ``UnmodelledCallError``, which is no ``OSError``.
 """
 
+from dmasync.fakes.kernel.dma_buf.dma_fence import FakeFence
 from dmasync.fakes.kernel.errors import BadDescriptorError, UnmodelledCallError
-from dmasync.fakes.kernel.fence import FakeFence
 from dmasync.fakes.kernel.kernel import FakeKernel
-from dmasync.fakes.kernel.memory import BufferMemory, FakeMapping
 
-__all__ = [
-    "BadDescriptorError",
-    "BufferMemory",
-    "FakeFence",
-    "FakeKernel",
-    "FakeMapping",
-    "UnmodelledCallError",
-]
+__all__ = ["BadDescriptorError", "FakeFence", "FakeKernel", "UnmodelledCallError"]

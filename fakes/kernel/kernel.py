@@ -13,20 +13,21 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dmasync.fakes.kernel.descriptors import Descriptors
-from dmasync.fakes.kernel.dmabuf import DmaBuf
+from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
+from dmasync.fakes.kernel.dma_buf.dma_fence import Fence, signaled_stub
+from dmasync.fakes.kernel.dma_buf.dma_resv import Usage
 from dmasync.fakes.kernel.errors import bad_descriptor, os_error
-from dmasync.fakes.kernel.fence import Fence, signaled_stub
-from dmasync.fakes.kernel.file import File
-from dmasync.fakes.kernel.mapping import check_length_in_file, check_mmap, for_the_file, may_write
-from dmasync.fakes.kernel.memfd import Memfd, memfd_create
-from dmasync.fakes.kernel.memory import BufferMemory, FakeMapping, Run
+from dmasync.fakes.kernel.files.descriptors import Descriptors
+from dmasync.fakes.kernel.files.file import File
+from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
+from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
+from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
 from dmasync.fakes.kernel.nodes import Nodes
 from dmasync.fakes.kernel.profile import PROFILES, Profile
-from dmasync.fakes.kernel.reservation import Usage
 from dmasync.fakes.kernel.usermem import Argument
-from dmasync.fakes.kernel.vfs import do_vfs_ioctl
 from dmasync.fakes.kernel.waiting import Deadline, Waker
+from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.pages import FakeMapping, Run
 
 _O_CLOEXEC = os.O_CLOEXEC
 _REQUEST = 0xFFFF_FFFF
@@ -39,7 +40,7 @@ class FakeKernel:
     *providers* are the device nodes that exist: paths, or objects with ``path`` and ``flag`` as
     ``dmasync.Provider`` is; None means all that the allocator knows, or, under pyfakefs, those of the fake
     file system (whose permissions hold in any case, see :mod:`dmasync.fakes.kernel.nodes`). *profile* says which
-    release answers. *coherent* and *memory* choose what lies behind a buffer (:mod:`dmasync.fakes.kernel.memory`).
+    release answers. *coherent* and *memory* choose what lies behind a buffer (:mod:`dmasync.fakes.memory.coherent`).
     *list_limit* and *size_limit_mb* are udmabuf's module parameters, and attributes that may be changed at
     any time. *memory_mb* is what all heap buffers together may take, in MiB; beyond it is ENOMEM.
     *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
@@ -284,7 +285,7 @@ class FakeKernel:
 def _memory_class(coherent: bool) -> Callable[[Sequence[Run]], BufferMemory]:
     if coherent:
         return BufferMemory
-    # Imported when it is asked for: it belongs to another layer, which builds on this package.
-    from dmasync.fakes.noncoherent import NoncoherentMemory
+    # Imported when it is asked for: most kernels are coherent.
+    from dmasync.fakes.memory.noncoherent import NoncoherentMemory
 
     return NoncoherentMemory

@@ -16,15 +16,13 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dmasync.fakes.kernel.dma_buf.dma_heap import HeapDevice
+from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufDevice
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
-from dmasync.fakes.kernel.file import O_LARGEFILE, File, PathFile
-from dmasync.fakes.kernel.heaps import HeapDevice
-from dmasync.fakes.kernel.udmabuf import UdmabufDevice
-
-if TYPE_CHECKING:
-    from dmasync.fakes.kernel.kernel import FakeKernel
+from dmasync.fakes.kernel.files.file import O_LARGEFILE, File, PathFile
+from dmasync.fakes.kernel.parts import Kernel
 
 UDMABUF = "/dev/udmabuf"
 HEAPS = "/dev/dma_heap/"
@@ -45,7 +43,7 @@ _O_TMPFILE = 0o20000000  # without the O_DIRECTORY that os.O_TMPFILE has in it
 _PATH_MAX = 4096
 _NAME_MAX = 255
 
-Opener = Callable[["FakeKernel", int], File]
+Opener = Callable[[Kernel, int], File]
 
 
 def opener_for(node: str, *, udmabuf: bool | None = None) -> Opener:
@@ -91,7 +89,7 @@ class Nodes:
         if len(os.fsencode(path)) >= _PATH_MAX:
             raise os_error(errno.ENAMETOOLONG)
 
-    def open(self, kernel: FakeKernel, path: str, flags: int) -> File:
+    def open(self, kernel: Kernel, path: str, flags: int) -> File:
         """``do_filp_open()`` of a device node; flags are Linux's, and passed :meth:`check`."""
         if any(len(part) > _NAME_MAX for part in os.fsencode(path).split(b"/")):
             raise os_error(errno.ENAMETOOLONG)

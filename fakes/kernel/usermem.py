@@ -16,8 +16,8 @@ import ctypes
 import errno
 from typing import Any
 
-from dmasync.fakes.kernel import host
 from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.memory import host
 
 _POINTER_MASK = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1
 _CHUNK = 4096  # always fits into a pipe

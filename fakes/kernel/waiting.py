@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from dmasync.fakes.kernel import host
 from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.memory import host
 
 _ASK_EVERY_MS = 2
 _sleepers = threading.local()

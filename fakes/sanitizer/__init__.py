@@ -1,4 +1,13 @@
-"""Sanitizer: reads a journal and explains what in it would go wrong on a machine without coherent caches."""
+"""Sanitizer: reads a journal and explains what in it would go wrong on a machine without coherent caches.
+
+=============== =======================================================
+``check.py``    ``Sanitizer``: collects, analyses, complains
+``analysis.py`` one walk through a journal
+``finding.py``  a finding, its kind and what to do about it
+=============== =======================================================
+
+It imports ``journal``; tests, the pytest plugin and ``dmasync replay`` ask it.
+"""
 
 from dmasync.fakes.sanitizer.check import Sanitizer
 from dmasync.fakes.sanitizer.finding import KINDS, Finding, Trace

@@ -6,7 +6,9 @@ import errno
 from dataclasses import dataclass, field
 
 from dmasync import Step, SyncType
-from dmasync.fakes.journal import Call, Event, Journal, Transition, access_name
+from dmasync.fakes.journal import Call, Event, Journal, Transition
+from dmasync.fakes.journal.windows import ended_by
+from dmasync.fakes.journal.words import access_name
 from dmasync.fakes.sanitizer.finding import Finding, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
@@ -18,7 +20,7 @@ class _Buffer:
 
     windows: list[Transition] = field(default_factory=list)
     last: Transition | None = None
-    """The edge that was seen last."""
+    """The START or END that was seen last."""
     mapped: Call | None = None
     """The mmap that was seen last."""
     inherited: int = 0
@@ -66,7 +68,7 @@ class Analysis:
     def _trace(self, what: str, entry: Transition | Call | Event) -> Trace:
         return Trace(what, self._journal.stack(entry.stack))
 
-    def _edge(self, entry: Transition) -> Trace:
+    def _step(self, entry: Transition) -> Trace:
         return self._trace(_words(entry), entry)
 
     # -- START and END --------------------------------------------------------------------------------------------
@@ -95,29 +97,26 @@ class Analysis:
                         Step.START,
                         f"two threads have windows for {access_name(other.access)} and for"
                         f" {access_name(entry.access)} open over the same buffer at the same time",
-                        (self._edge(other), self._edge(entry)),
+                        (self._step(other), self._step(entry)),
                     )
                 )
                 return
 
     def _end(self, entry: Transition, buffer: _Buffer) -> None:
         windows = buffer.windows
-        if not windows:
-            before = () if buffer.last is None else (self._edge(buffer.last),)
+        place = ended_by(entry.access, entry.thread, windows)
+        if place is None:
+            before = () if buffer.last is None else (self._step(buffer.last),)
             self._found.append(
                 Finding(
                     "end-without-start",
                     entry.buffer,
                     Step.END,
                     f"END for {access_name(entry.access)} without a window that it could end",
-                    (self._edge(entry), *before),
+                    (self._step(entry), *before),
                 )
             )
             return
-        same = [place for place, start in enumerate(windows) if start.access == entry.access]
-        # Of equal ones, the one that this thread opened, or else the latest.
-        mine = [place for place in same if windows[place].thread == entry.thread]
-        place = (mine or same or [len(windows) - 1])[-1]
         start = windows.pop(place)
         if place < buffer.inherited:
             buffer.inherited -= 1
@@ -127,7 +126,7 @@ class Analysis:
                     entry.buffer,
                     Step.END,
                     "a process that was forked ended a window of its parent",
-                    (self._edge(start), self._edge(entry)),
+                    (self._step(start), self._step(entry)),
                 )
             )
         if start.access != entry.access:
@@ -137,19 +136,19 @@ class Analysis:
                     entry.buffer,
                     Step.END,
                     f"a window was started for {access_name(start.access)} and ended for {access_name(entry.access)}",
-                    (self._edge(start), self._edge(entry)),
+                    (self._step(start), self._step(entry)),
                 )
             )
 
     def _never_ended(self, start: Transition, last: Transition | None) -> None:
-        after = self._edge(last) if last is not None and last != start else None
+        after = self._step(last) if last is not None and last != start else None
         self._found.append(
             Finding(
                 "start-never-ended",
                 start.buffer,
                 Step.END,
                 f"a window for {access_name(start.access)} was started and never ended",
-                (self._edge(start), after or Trace("and no END came up to the end of the journal", ())),
+                (self._step(start), after or Trace("and no END came up to the end of the journal", ())),
             )
         )
 
@@ -163,7 +162,7 @@ class Analysis:
                 None if closed is None else closed.buffer,
                 entry.step,
                 f"{entry.step.name} on fd {entry.fd}, which is not open{never}",
-                (self._edge(entry), *where),
+                (self._step(entry), *where),
             )
         )
 
@@ -262,7 +261,7 @@ class Analysis:
                         event.buffer,
                         Step.END,
                         f"a device {doing} the buffer while a window for {access_name(window.access)} was open",
-                        (self._edge(window), self._trace(f"the device {doing} it", event)),
+                        (self._step(window), self._trace(f"the device {doing} it", event)),
                         event.ranges,
                     )
                 )
@@ -274,7 +273,7 @@ class Analysis:
         message = "the CPU wrote to the buffer" if wrote else "the CPU read from (or rewrote) pages of the buffer"
         stale = ", which a device had written since they were fetched" if event.note == "stale" else ""
         if buffer.last is not None:
-            last = self._edge(buffer.last)
+            last = self._step(buffer.last)
         elif buffer.mapped is not None:
             last = self._trace("mapped, and no window was opened", buffer.mapped)
         else:
@@ -306,14 +305,14 @@ class Analysis:
         start = next((window for window in reversed(windows) if window.access == wanted), None)
         traces: tuple[Trace, ...] = (self._trace("at its END", event),)
         if start is not None:
-            traces = (self._edge(start), *traces)
+            traces = (self._step(start), *traces)
         self._found.append(Finding(kind, event.buffer, Step.START, message, traces, event.ranges))
 
     def _clobbered(self, event: Event) -> None:
         last = self._of(event.buffer).last
         traces: tuple[Trace, ...] = (self._trace("the device read them", event),)
         if last is not None:
-            traces = (self._edge(last), *traces)
+            traces = (self._step(last), *traces)
         self._found.append(
             Finding(
                 "partial-write",
@@ -329,7 +328,7 @@ class Analysis:
         window = next((w for w in reversed(self._of(event.buffer).windows) if w.access & _WRITE), None)
         traces: tuple[Trace, ...] = (self._trace("START for READ", event),)
         if window is not None:
-            traces = (self._edge(window), *traces)
+            traces = (self._step(window), *traces)
         self._found.append(
             Finding(
                 "racing-windows",

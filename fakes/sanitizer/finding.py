@@ -11,10 +11,10 @@ from dmasync.fakes.journal import Frame
 
 
 class Kind(NamedTuple):
-    """One kind of finding: what would happen on a non-coherent machine, and how to mend it, a sentence each."""
+    """One kind of finding: what would happen on a non-coherent machine, and how to fix it, a sentence each."""
 
     consequence: str
-    mending: str
+    fix: str
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -104,18 +104,18 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: which buffer, at which edge, where, and which bytes."""
+    """One thing that is wrong: which buffer, at START or END, where, and which bytes."""
 
     kind: str
     """One of KINDS."""
     buffer: int | None
     """The dma-buf's identity in the journal; None where it is not about one."""
     step: Step | None
-    """The edge that is missing, extra or wrong."""
+    """The step that is missing, extra or wrong."""
     message: str
     """What happened, in one sentence."""
     traces: tuple[Trace, ...]
-    """Both places: of the two edges, or of the window and of the access."""
+    """Both places: of the two steps, or of the window and of the access."""
     ranges: tuple[tuple[int, int], ...] = ()
     """(offset, length) of the bytes concerned, where the memory was watched."""
     times: int = 1
@@ -127,9 +127,9 @@ class Finding:
         return KINDS[self.kind].consequence
 
     @property
-    def mending(self) -> str:
-        """How to mend it."""
-        return KINDS[self.kind].mending
+    def fix(self) -> str:
+        """How to fix it."""
+        return KINDS[self.kind].fix
 
     def __str__(self) -> str:
         buffer = "" if self.buffer is None else f" [buffer {self.buffer}]"
@@ -141,7 +141,7 @@ class Finding:
             lines.append(f"  bytes: {spans}{more}")
         lines += [str(trace) for trace in self.traces]
         lines.append(f"  on a non-coherent machine: {self.consequence}")
-        lines.append(f"  mend it: {self.mending}")
+        lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno as errnos
-import fcntl
 import mmap
 import os
 import platform
 import re
 import resource
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import pytest
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.harness.vgem import Vgem
 from tests.support.page_size import PAGE
 
 UDMABUF = "/dev/udmabuf"
@@ -41,7 +40,6 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _MAP_FIXED_NOREPLACE = 0x100000
 _FIOQSIZE = 0x5460
-_DRM_VERSION = 0xC0406400
 
 
 @contextlib.contextmanager
@@ -300,12 +298,12 @@ class RealSystem(System):
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
         self.backend = LINUX
-        self._vgem: int | None = None
+        self._vgem: Vgem | None = None
         self._before = _own_descriptors()
 
     def left_over(self) -> list[Any]:
         if self._vgem is not None:
-            os.close(self._vgem)
+            self._vgem.close()
             self._vgem = None
         return sorted(_own_descriptors() - self._before)
 
@@ -335,45 +333,20 @@ class RealSystem(System):
 
     def fence(self) -> Fence:
         if self._vgem is None:
-            self._vgem = _open_vgem()
+            self._vgem = Vgem.find()
         return _VgemFence(self, self._vgem)
 
 
 class _VgemFence(Fence):
-    """A fence of vgem's (include/uapi/drm/vgem_drm.h), which expires by itself after ten seconds."""
+    """A fence of vgem's, which expires by itself after ten seconds."""
 
-    _CREATE_DUMB, _PRIME_HANDLE_TO_FD = 0xC02064B2, 0xC00C642D
-    _FENCE_ATTACH, _FENCE_SIGNAL, _GEM_CLOSE = 0xC0106441, 0x40086442, 0x40086409
-
-    def __init__(self, system: RealSystem, vgem: int) -> None:
+    def __init__(self, system: RealSystem, vgem: Vgem) -> None:
         self._vgem = vgem
-        dumb = bytearray(struct.pack("=IIIIIIQ", 8, 8, 32, 0, 0, 0, 0))
-        fcntl.ioctl(vgem, self._CREATE_DUMB, dumb)
-        handle = struct.unpack("=IIIIIIQ", dumb)[4]
-        attach = bytearray(struct.pack("=IIII", handle, 1, 0, 0))
-        fcntl.ioctl(vgem, self._FENCE_ATTACH, attach)
-        self._fence = struct.unpack("=IIII", attach)[2]
-        prime = bytearray(struct.pack("=IIi", handle, os.O_CLOEXEC, -1))
-        fcntl.ioctl(vgem, self._PRIME_HANDLE_TO_FD, prime)
-        carrier = struct.unpack("=IIi", prime)[2]
-        self.sync_file = system.export(carrier)
-        os.close(carrier)
-        fcntl.ioctl(vgem, self._GEM_CLOSE, bytearray(struct.pack("=II", handle, 0)))
+        self._fence, sync_file = vgem.sync_file()
+        self.sync_file = system.owned(sync_file)
 
     def signal(self) -> None:
-        fcntl.ioctl(self._vgem, self._FENCE_SIGNAL, bytearray(struct.pack("=II", self._fence, 0)))
-
-
-def _open_vgem() -> int:
-    name = ctypes.create_string_buffer(16)
-    for card in sorted(Path("/dev/dri").glob("card*")):
-        fd = os.open(card, os.O_RDWR | os.O_CLOEXEC)
-        version = struct.pack("=iiixxxxQQQQQQ", 0, 0, 0, len(name), ctypes.addressof(name), 0, 0, 0, 0)
-        fcntl.ioctl(fd, _DRM_VERSION, bytearray(version))
-        if name.value == b"vgem":
-            return fd
-        os.close(fd)
-    pytest.fail("no vgem card: run 'modprobe vgem' first")
+        self._vgem.signal(self._fence)
 
 
 def _own_descriptors() -> set[str]:

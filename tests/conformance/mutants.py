@@ -68,7 +68,7 @@ def plant(mutant: Mutant, folder: Path) -> None:
             )
         else:
             shutil.copy(source, folder / name)
-    file = folder / "fakes" / "kernel" / mutant.file
+    file = folder / "fakes" / mutant.file
     text = file.read_text()
     if text.count(mutant.old) != 1:
         raise StaleMutantError(f"{mutant.name}: {mutant.file} has {text.count(mutant.old)} places like {mutant.old!r}")

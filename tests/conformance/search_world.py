@@ -24,8 +24,8 @@ from typing import Any
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.harness.vgem import Vgem
 from tests.conformance.search_memory import Arena
-from tests.support.vgem import Vgem
 
 Op = tuple[Any, ...]
 """A name and arguments, all of them plain values; ``search_program`` tells which."""
@@ -556,7 +556,7 @@ class RealMachine:
     """What all programs on the real kernel share."""
 
     def __init__(self) -> None:
-        self.vgem = Vgem()
+        self.vgem = Vgem.load()
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 2048 if hard == resource.RLIM_INFINITY else min(2048, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

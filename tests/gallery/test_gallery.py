@@ -26,13 +26,13 @@ def test_the_bug_is_found_under_the_default_seed_and_most_others(bug: Bug) -> No
 
 
 @every_bug
-def test_the_finding_names_buffer_traces_consequence_and_mending(bug: Bug) -> None:
+def test_the_finding_names_buffer_traces_consequence_and_fix(bug: Bug) -> None:
     _, findings = run(bug.buggy)
     finding = next(finding for finding in findings if finding.kind == bug.finding)
     text = str(finding)
     assert any("bugs.py" in frame[0] for trace in finding.traces for frame in trace.stack)
     assert finding.consequence in text
-    assert finding.mending in text
+    assert finding.fix in text
     if bug.finding not in ("double-close", "leaked-fd"):
         assert finding.buffer is not None
 

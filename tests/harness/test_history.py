@@ -15,9 +15,9 @@ from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.history.nightly import nightly
 from dmasync.harness.history.prune import prunable
-from dmasync.harness.history.storage import Kind, Standing, Storage
-from dmasync.harness.rows import RunFacts
-from dmasync.harness.rows_file import load_run
+from dmasync.harness.runs.facts import RunFacts
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.storage import Kind, Standing, Storage
 from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
 
 
@@ -54,7 +54,7 @@ def test_the_baseline_is_the_newest_good_run_of_the_same_kind(tmp_path: Path, st
     keep(storage, exact(tmp_path / "3.json", {PAIR: 3}, minutes=3), Standing.REGRESSED)
     keep(storage, exact(tmp_path / "4.json", {PAIR: 4}, minutes=4), Standing.UNJUDGED)
     keep(storage, exact(tmp_path / "5.json", {PAIR: 5}, minutes=5, machine={"node": "other"}))
-    row = benchmark(PAIR, [1e-6] * 5, facts(rung="hardware", unit="ns", exact=False))
+    row = benchmark(PAIR, [1e-6] * 5, facts(target="hardware", unit="ns", exact=False))
     keep(storage, write(tmp_path / "6.json", document([row], minutes=6)))
     baseline = storage.baseline(Kind.of(load_run(tmp_path / "1.json")))
     assert baseline is not None
@@ -62,7 +62,7 @@ def test_the_baseline_is_the_newest_good_run_of_the_same_kind(tmp_path: Path, st
 
 
 def test_another_kernel_is_the_same_kind(tmp_path: Path, storage: Storage) -> None:
-    older = exact(tmp_path / "1.json", {PAIR: 1}, run=RunFacts(kernel="6.12.90", rung="vm"))
+    older = exact(tmp_path / "1.json", {PAIR: 1}, run=RunFacts(kernel="6.12.90", target="vm"))
     keep(storage, older)
     assert storage.baseline(Kind.of(load_run(exact(tmp_path / "2.json", {PAIR: 1})))) is not None
 
@@ -163,7 +163,7 @@ def test_a_run_that_cannot_be_kept_leaves_nothing_behind(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dmasync.harness.history.storage.os.fsync", full)
+    monkeypatch.setattr("dmasync.harness.runs.storage.os.fsync", full)
     with pytest.raises(CommandError, match="No space left on device"):
         keep(storage, source)
     assert [path.name for path in first.parent.iterdir()] == [first.name]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dmasync import cli
-from dmasync.harness.model_fit import fit
-from dmasync.harness.rows_file import load_run
+from dmasync.harness.model.fit import fit
+from dmasync.harness.runs.reading import load_run
 from tests.support import run_files
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -157,7 +157,7 @@ def test_predictions_are_held_against_sizes_that_were_not_fitted(model: Any, run
     assert {one["size"] for one in predictions} == {3 * MIB, 24 * MIB}
     assert max(abs(one["error"]) for one in predictions) < 1e-4
     (end,) = (one for one in predictions if (one["step"], one["access"], one["size"]) == ("end", "READ", 3 * MIB))
-    assert end["foretold"] == pytest.approx(2_900 + 5.0 * 3 * MIB, rel=1e-6)
+    assert end["predicted"] == end["foretold"] == pytest.approx(2_900 + 5.0 * 3 * MIB, rel=1e-6)
     assert end["measured"] == pytest.approx(2_900 + 5.0 * 3 * MIB, rel=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_the_runs_machine_tells_its_page_size(model: Any, tmp_path: Path) -> Non
 
 def test_wall_rows_give_time_and_take_no_instruction_rate(model: Any, tmp_path: Path) -> None:
     run = run_files.write(
-        tmp_path / "run.json", run_files.document(rows(unit="ns", exact=False, rung="hardware"), not_measured={})
+        tmp_path / "run.json", run_files.document(rows(unit="ns", exact=False, target="hardware"), not_measured={})
     )
     frame = answer(model, run)
     assert frame["seconds_per_frame"] == pytest.approx(frame["frame"] / 1e9)

@@ -11,8 +11,10 @@ import sys
 
 import pytest
 
-from dmasync import cli
-from dmasync.harness import host_setup, nodes
+import dmasync
+from dmasync import DmaBufAllocatorFlag, cli
+from dmasync.harness.probe import nodes, remedies
+from dmasync.harness.vm import host
 from tests.support import fake_host
 
 UDMABUF = "/dev/udmabuf"
@@ -59,7 +61,7 @@ def test_the_remedy_for_an_absent_node_follows_the_kernels_configuration(root, c
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that is refused")
 @pytest.mark.parametrize(
     ("mode", "group", "remedy"),
-    [(0o660, 44, "usermod -aG"), (0o600, 0, 'KERNEL=="udmabuf", GROUP="video"')],
+    [(0o660, 44, "usermod -aG"), (0o600, 0, 'KERNEL=="udmabuf", GROUP="video"'), (0o600, 0, 'SUBSYSTEM=="dma_heap"')],
 )
 def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(root, mode, group, remedy):
     path = root / "dev/udmabuf"
@@ -70,7 +72,7 @@ def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(root, mo
         if folder.owner() == "root" and str(folder).startswith("/tmp/"):
             folder.chmod(0o755)
     program = (
-        "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness import nodes\n"
+        "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness.probe import nodes\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "print(json.dumps([asdict(n) for n in nodes.survey(None, pathlib.Path(sys.argv[1]))]))"
     )
@@ -108,7 +110,9 @@ def test_json_has_a_schema_and_agrees_with_the_exit_status(capsys):
     assert [entry["path"] for entry in facts["nodes"]] == [path for _, path in nodes.DEFAULT_PROVIDERS]
     usable = any(entry["opens"] for entry in facts["nodes"])
     assert status == (0 if usable else 4)
-    assert (facts["rung"] == "hardware") == usable
+    assert facts["target"] == facts["rung"]
+    assert (facts["target"] == "hardware") == usable
+    assert facts["compiled"] is dmasync.compiled
     assert facts["kernel"]["release"] == platform.release()
     for entry in facts["nodes"]:
         assert entry["opens"] == (entry["remedy"] is None)
@@ -118,8 +122,37 @@ def test_a_host_without_an_emulator_gets_the_line_that_installs_it(tmp_path, mon
     fake_host.install_virtual_machine(tmp_path)
     (tmp_path / "qemu-system-x86_64").unlink()
     (tmp_path / "qemu-system-aarch64").unlink()
-    monkeypatch.setattr(host_setup, "search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(host, "search_path", lambda: str(tmp_path))
     cli.main(["probe"])
     shown = capsys.readouterr().out
     assert "virtual machine: not possible yet" in shown
     assert "apt-get install -y --no-install-recommends qemu-system-" in shown
+
+
+def test_remedies_that_are_run_one_after_the_other_undo_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    access = remedies.Access(0o600, 0, "root")
+    heap, udmabuf = (
+        remedies.for_node(flag, path, "EACCES", "y", access, "me")
+        for flag, path in (
+            (DmaBufAllocatorFlag.SYSTEM_HEAP, "/dev/dma_heap/system"),
+            (DmaBufAllocatorFlag.UDMABUF, UDMABUF),
+        )
+    )
+    fake_host.install_program(tmp_path, "sudo", "import os, sys\nos.execvp(sys.argv[1], sys.argv[1:])")
+    fake_host.install_program(tmp_path, "udevadm")
+    rules = tmp_path / "rules"
+    for line in (heap, udmabuf, heap):
+        call = line.replace(remedies.UDEV_FILE, str(rules))
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        subprocess.run(["sh", "-c", call], check=True, capture_output=True, env={**os.environ, "PATH": path})
+        assert rules.read_text(encoding="utf-8").splitlines() == list(remedies.UDEV_RULES)
+    assert any('SUBSYSTEM=="dma_heap"' in rule for rule in remedies.UDEV_RULES)
+    assert any('KERNEL=="udmabuf"' in rule for rule in remedies.UDEV_RULES)
+
+
+@pytest.mark.parametrize(("in_use", "words"), [(True, "compiled core: in use"), (False, "compiled core: not in use")])
+def test_the_probe_says_whether_the_compiled_core_is_in_use(in_use, words, monkeypatch, capsys):
+    monkeypatch.setattr(dmasync, "compiled", in_use)
+    cli.main(["probe"])
+    assert words in capsys.readouterr().out

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from dmasync.cli import main
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.report.changes import change_points
-from dmasync.harness.rows import NotMeasured, RunFacts
-from dmasync.harness.rows_file import Row, load_run
+from dmasync.harness.runs.facts import NotMeasured, RunFacts
+from dmasync.harness.runs.reading import Row, load_run
 from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 PICTURES = (
     "Verdicts",
     "Cost against buffer size",
-    "Python&#39;s share and the kernel&#39;s share",
+    "Python&#39;s part and the kernel&#39;s part",
     "Distribution per row",
     "Timeline of the rounds",
     "History",
@@ -45,7 +45,7 @@ def suite(path: Path, *, copying: bool = False, added: int = 0, minutes: float =
         kernel="6.12.117+deb12-amd64",
         kernel_config_digest="c0ffee" * 8,
         kernel_command_line="nokaslr swiotlb=force" if copying else "nokaslr",
-        rung="vm",
+        target="vm",
         not_measured=lost if copying else (),
     )
     content = document(rows, minutes=minutes, run=run)
@@ -192,7 +192,7 @@ def wall_rows(medians: list[float]) -> list[Row]:
 
 
 def load_run_row(median: float) -> Row:
-    from dmasync.harness.rows import RowFacts
+    from dmasync.harness.runs.facts import RowFacts
 
     return Row("t", RowFacts(), (), median, median, median, 10, 1)
 

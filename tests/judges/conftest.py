@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import cache
-from dmasync.harness.apt import Apt, host_machine
+from dmasync.harness.vm import cache
+from dmasync.harness.vm.apt import Apt, host_machine
 
 PACKAGE = "linux-source-6.12"
 _TESTS = "tools/testing/selftests"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -32,7 +34,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    names = ["dmasync", "fakes", "pyproject.toml", "README.md", "LICENSE"]
+    names = ["dmasync", "fakes", "benchmarks", "pyproject.toml", "README.md", "LICENSE"]
     run("cp", "-r", *[ROOT / name for name in names if (ROOT / name).exists()], source)
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source, cwd=folder)
     (built,) = folder.glob("*.whl")
@@ -51,11 +53,38 @@ def python(wheel, tmp_path_factory):
 
 def test_the_wheel_has_one_package_its_types_and_templates_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("dmasync/py.typed", "dmasync/fakes/py.typed", "dmasync/syncer.py", "dmasync/fakes/kernel/kernel.py"):
+    for name in (
+        "dmasync/benchmarks/test_floor.py",
+        "dmasync/harness/bench/suites.ini",
+        "dmasync/py.typed",
+        "dmasync/fakes/py.typed",
+        "dmasync/syncer.py",
+        "dmasync/fakes/kernel/kernel.py",
+    ):
         assert name in names
-    assert any(name.startswith("dmasync/harness/templates/") for name in names)
+    assert any(name.startswith("dmasync/harness/report/templates/") for name in names)
     roots = {name.partition("/")[0] for name in names}
     assert {root for root in roots if not root.endswith(".dist-info")} == {"dmasync"}
+
+
+def test_the_suites_run_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
+    """The wheel's own environment, with what the extra ``harness`` needs lent by the one that runs this test."""
+    venv.create(tmp_path / "environment", with_pip=True)
+    interpreter = tmp_path / "environment" / "bin" / "python"
+    run(interpreter, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    own = run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
+    lent = sysconfig.get_path("purelib")  # a plain folder on the path: links to the checkout in it do nothing
+    (Path(own) / "lent.pth").write_text(f"{lent}\n", encoding="utf-8")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    command = interpreter.parent / "dmasync"
+    run(command, "bench", "--on", "fake", "--quick", "--only", "*null_ioctl", "--only", "*1MiB-READ*", cwd=folder)
+    document = json.loads((folder / "dmasync-bench.json").read_text(encoding="utf-8"))
+    names = [benchmark["fullname"] for benchmark in document["benchmarks"]]
+    assert "benchmarks/test_floor.py::test_null_ioctl" in names
+    assert "benchmarks/test_sync_steps.py::test_start[udmabuf-1MiB-READ]" in names
+    assert document["commit_info"]["id"].startswith("dmabuf-sync-")
+    assert [path.name for path in folder.iterdir()] == ["dmasync-bench.json"]
 
 
 def test_the_library_needs_nothing_else(wheel, python, tmp_path):
@@ -103,4 +132,4 @@ def test_the_pytest_plugin_is_registered(wheel):
     entry_points = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "[pytest11]" in text
-    assert "dmasync = dmasync.fakes.plugin" in text
+    assert "dmasync = dmasync.fakes.pytest_plugin" in text

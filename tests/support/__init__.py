@@ -1,1 +1,1 @@
-"""What several test modules use: page sizes, signal storms, run files, hosts in a folder, vgem."""
+"""What several test modules use: page sizes, signal storms, run files, hosts in a folder."""

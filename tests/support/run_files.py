@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from dmasync.harness.rows import INSTRUCTIONS, NotMeasured, RowFacts, RunFacts
+from dmasync.harness.runs.facts import INSTRUCTIONS, NotMeasured, RowFacts, RunFacts
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 PAIR = "benchmarks/test_sync.py::test_pair[udmabuf-READ-1MiB]"
@@ -22,7 +22,7 @@ def facts(**changes: Any) -> RowFacts:
     return RowFacts(
         **{
             "unit": INSTRUCTIONS,
-            "rung": "vm",
+            "target": "vm",
             "arch": "x86_64",
             "kernel": "6.12.117",
             "python": "3.11.7",
@@ -91,7 +91,7 @@ def document(
     }
     if not_measured is not None or run is not None:
         lost = tuple(NotMeasured(name, reason) for name, reason in (not_measured or {}).items())
-        content["dmasync"] = (run or RunFacts(kernel="6.12.117", rung="vm", not_measured=lost)).as_block()
+        content["dmasync"] = (run or RunFacts(kernel="6.12.117", target="vm", not_measured=lost)).as_block()
     return content
 
 

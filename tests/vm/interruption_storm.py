@@ -27,7 +27,7 @@ from dmasync import DmaSyncer, DmaSyncTimeout, RetryPolicy, Step, SyncType, uapi
 from dmasync.backend import LinuxBackend
 from dmasync.fakes import Recorder
 from dmasync.fakes.kernel import FakeFence, FakeKernel
-from tests.support.vgem import Vgem
+from dmasync.harness.vgem import Vgem
 
 TICK_SECONDS = 0.001
 INTERRUPTIONS_A_WINDOW = 100
@@ -56,11 +56,11 @@ class VgemDevice:
 
     def __init__(self) -> None:
         self.backend = LinuxBackend()
-        self._vgem = Vgem()
-        self._handle, self.fd = self._vgem.buffer()
+        self._vgem = Vgem.load()
+        self._handle, self.fd = self._vgem.new_buffer()
 
     def attach(self) -> int:
-        return self._vgem.attach(self._handle)
+        return self._vgem.attach_fence(self._handle)
 
     def signal(self, fence: int) -> None:
         try:

@@ -1,5 +1,5 @@
 """arm64: Debian's kernel answers the conformance suite, the library's and the fake's tests pass beside it, and what a
-sync costs there is the same in every boot and foretold by the cost model.
+sync costs there is the same in every boot and predicted by the cost model.
 
 That kernel has no dma-heaps, so nothing else may be left out of the suite. Minutes under emulation.
 """
@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import host_setup, kernels
-from dmasync.harness.bench import run_suite
-from dmasync.harness.model_check import predictions
-from dmasync.harness.model_fit import fit
-from dmasync.harness.rows_file import load_run
-from dmasync.harness.virtual_machine import VirtualMachine
+from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.exit_status import ExitStatus
+from dmasync.harness.model.check import predictions
+from dmasync.harness.model.fit import fit
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.vm import host_packages, kernels
+from dmasync.harness.vm.machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
 MACHINE = "aarch64"
@@ -51,7 +52,7 @@ pytestmark = [
     pytest.mark.vm,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
-        bool(host_setup.missing_parts(MACHINE)), reason="no arm64 machine here: dmasync vm --arch arm64 --setup"
+        bool(host_packages.missing_parts(MACHINE)), reason="no arm64 machine here: dmasync vm --arch arm64 --setup"
     ),
 ]
 
@@ -98,8 +99,9 @@ def test_single_calls_cost_the_same_in_every_boot() -> None:
     assert steady == [steady[0]] * BOOTS
 
 
-def test_the_model_foretells_what_was_not_measured(tmp_path: Path) -> None:
-    run = load_run(run_suite(exact=True, arch="arm64", output=tmp_path / "run.json"))
+def test_the_model_predicts_what_was_not_measured(tmp_path: Path) -> None:
+    assert run_suite(Request(exact=True, arch="arm64"), tmp_path / "run.json") == ExitStatus.GOOD
+    run = load_run(tmp_path / "run.json")
     lines, too_few = fit(run.rows.values())
     assert not too_few
     ends = [line for line in lines if line.subject.step == "end"]
@@ -108,7 +110,8 @@ def test_the_model_foretells_what_was_not_measured(tmp_path: Path) -> None:
         assert {64 * KIB, 64 * MIB} <= set(line.residuals)
         assert line.largest_residual < 0.01
         assert line.per_byte > 0
-    other = load_run(run_suite(exact=True, arch="arm64", sizes=NOT_FITTED, output=tmp_path / "other.json"))
-    foretold = predictions(lines, other.rows.values())
-    assert {one.size for one in foretold if one.subject.step == "end"} == set(NOT_FITTED)
-    assert [one for one in foretold if abs(one.error) > 0.01] == []
+    assert run_suite(Request(exact=True, arch="arm64", sizes=NOT_FITTED), tmp_path / "other.json") == ExitStatus.GOOD
+    other = load_run(tmp_path / "other.json")
+    predicted = predictions(lines, other.rows.values())
+    assert {one.size for one in predicted if one.subject.step == "end"} == set(NOT_FITTED)
+    assert [one for one in predicted if abs(one.error) > 0.01] == []

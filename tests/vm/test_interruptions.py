@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import kernels
-from dmasync.harness.virtual_machine import VirtualMachine
+from dmasync.harness.vm import kernels
+from dmasync.harness.vm.machine import VirtualMachine
 from tests.vm.interruption_storm import DEADLINES
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness import host_setup, kernels
-from dmasync.harness.apt import host_machine
-from dmasync.harness.virtual_machine import VirtualMachine
+from dmasync.harness.vm import host_packages, kernels
+from dmasync.harness.vm.host import host_machine
+from dmasync.harness.vm.machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
 AT_LEAST = 55
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 
 def test_what_the_library_promises_holds_on_a_real_kernel(tmp_path):
-    if lacking := host_setup.missing_parts(host_machine()):
-        pytest.skip(str(host_setup.MissingPartError(lacking)))
+    if lacking := host_packages.missing_parts(host_machine()):
+        pytest.skip(str(host_packages.MissingPartError(lacking)))
     output = tmp_path / "output"
     machine = VirtualMachine(kernel=kernels.resolve(), output=output, working_directory=ROOT, timeout=800)
     report = output / "report.xml"

@@ -1,5 +1,4 @@
-"""``dmasync gate``: judge two runs, two kernels or command lines, or one step of ``git bisect run``."""
+"""``dmasync gate``: gets two sides (files, kernels, commands, a step of a bisection), judges, writes the verdict.
 
-from dmasync.harness.gate.command import configure, run
-
-__all__ = ["configure", "run"]
+history may import it; it imports bench, judge, report, runs and vm.
+"""

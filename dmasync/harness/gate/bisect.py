@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.judge import judge
-from dmasync.harness.gate.kernels import Measure, Subject, arguments, measure_with_bench
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
-from dmasync.harness.host_setup import MissingPartError
-from dmasync.harness.rows_file import Run, load_run
-from dmasync.harness.virtual_machine import BootError, GuestDiedError, VirtualMachineError
+from dmasync.harness.gate.two_kernels import Measure, Subject, arguments, measure_with_bench
+from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.vm.host_packages import MissingPartError
+from dmasync.harness.vm.machine import BootError, GuestDiedError, VirtualMachineError
 
 
 class SkipCommitError(Exception):

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate import bisect, interleave, kernels
-from dmasync.harness.gate.judge import judge, self_check
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings, load_settings, number
-from dmasync.harness.gate.verdict import Judgement, Verdict
-from dmasync.harness.rows_file import Run, load_run, printable
+from dmasync.harness.gate import bisect, interleave, two_kernels
+from dmasync.harness.gate.finish import finish
+from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.judge.compare import self_check
+from dmasync.harness.judge.settings import GateSettings, load_settings, number
+from dmasync.harness.judge.verdict import Verdict
+from dmasync.harness.runs.reading import Run, files_of, load_run, printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs that are measured here in DIR")
-    kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
+    two_kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
     interleave.add_arguments(parser.add_argument_group("two measuring commands, taken A B B A"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
     Outputs.add_arguments(parser.add_argument_group("where the verdicts go, besides standard output"))
@@ -63,15 +64,15 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     settings = _settings(options)
     outputs = Outputs.of(options)
     files_given = options.base or options.candidate or options.more_base or options.more_candidate
-    ways = [files_given, kernels.is_asked_for(options), interleave.is_asked_for(options)]
+    ways = [files_given, two_kernels.is_asked_for(options), interleave.is_asked_for(options)]
     if sum(map(bool, ways)) > 1:
         raise CommandError("give one of: BASE and CANDIDATE, two kernels, two measuring commands")
     _refuse_idle(options, ("build", "measure", "panic_is_bad"), "for a step of a bisection: add --bisect")
     if not interleave.is_asked_for(options):
         _refuse_idle(options, ("blocks",), "for two measuring commands: add --measure-base and --measure-candidate")
-    if kernels.is_asked_for(options):
+    if two_kernels.is_asked_for(options):
         outputs.check([])
-        return kernels.run(options, settings, outputs)
+        return two_kernels.run(options, settings, outputs)
     _refuse_idle(options, ("arch", "quick"), "for kernels that are measured here: add --kernel or --append-candidate")
     if interleave.is_asked_for(options):
         outputs.check([])
@@ -97,56 +98,12 @@ def _refuse_idle(options: argparse.Namespace, names: Sequence[str], meaning: str
             raise CommandError(f"--{name.replace('_', '-')} is {meaning}")
 
 
-def finish(
-    base: Sequence[Run],
-    candidate: Sequence[Run],
-    again: Sequence[Run] | None,
-    check: bool,
-    settings: GateSettings,
-    outputs: Outputs,
-) -> ExitStatus:
-    """Judge two sides that were read or measured, and put the judgement out."""
-    checked = self_check(base, again, settings) if check else None
-    judgement = judge(base, candidate, settings)
-    if checked is not None:
-        judged = judgement.rows if checked == Verdict.SAME.value else ()
-        judgement = Judgement(**{**vars(judgement), "rows": judged, "self_check": checked})
-    outputs.put(judgement, base, candidate, settings)
-    return judgement.status
-
-
 def _only_self_check(options: argparse.Namespace, base: Sequence[Run], settings: GateSettings) -> ExitStatus:
     if not options.self_check:
         raise CommandError("CANDIDATE is missing: give the run that is to be judged")
     checked = self_check(base, None, settings)
     print(f"self-check: {printable(checked)}")  # noqa: T201
     return ExitStatus.GOOD if checked == Verdict.SAME.value else ExitStatus.CANNOT_JUDGE
-
-
-def files_of(given: Sequence[str | None]) -> list[Path]:
-    """The run files that were named; a folder stands for the ``.json`` files in it. No file counts twice."""
-    files: list[Path] = []
-    for name in given:
-        if name is None:
-            continue
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(path.glob("*.json"))
-            if not inside:
-                raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
-            files += inside
-        else:
-            files.append(path)
-    known: dict[Path, Path] = {}
-    for path in files:
-        try:
-            resolved = path.resolve()
-        except (OSError, ValueError, RuntimeError):  # a NUL in it, a loop of links: reading will say so
-            continue
-        if resolved in known:
-            raise CommandError(f"{printable(path)} was given twice: one run is one observation")
-        known[resolved] = path
-    return files
 
 
 def _settings(options: argparse.Namespace) -> GateSettings:

@@ -1,6 +1,6 @@
 """Take the runs of two sides in turn, A B B A and again, so that the machine's drift falls on both alike.
 
-Each side is a line for the shell that writes one run to ``$DMASYNC_RUN``: on a board, with two builds of a driver,
+Each side is a shell command line that writes one run to ``$DMASYNC_RUN``: on a board, with two builds of a driver,
 whatever sets the one or the other up and calls ``dmasync bench``.
 """
 
@@ -12,11 +12,12 @@ import tempfile
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings
+from dmasync.harness.gate.finish import finish
+from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
-from dmasync.harness.rows_file import Run, load_run
-from dmasync.harness.rows_write import made_folder
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.writing import made_folder
 
 DEFAULT_BLOCKS = 6
 """A B B A that often: 12 runs a side found a true +10 % in 99.9 % of simulated comparisons."""
@@ -25,7 +26,7 @@ DEFAULT_BLOCKS = 6
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     for side in ("base", "candidate"):
         group.add_argument(
-            f"--measure-{side}", metavar="CMD", help=f"a line for the shell that writes a run to ${OUTPUT_VARIABLE}"
+            f"--measure-{side}", metavar="CMD", help=f"a shell command line that writes a run to ${OUTPUT_VARIABLE}"
         )
     group.add_argument(
         "--blocks",
@@ -41,8 +42,6 @@ def is_asked_for(options: argparse.Namespace) -> bool:
 
 def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -> ExitStatus:
     """Measure both sides in turn and judge them; CommandError (3) if a measurement fails."""
-    from dmasync.harness.gate.command import finish
-
     if not (options.measure_base and options.measure_candidate):
         raise CommandError("give both --measure-base and --measure-candidate")
     blocks = DEFAULT_BLOCKS if options.blocks is None else options.blocks

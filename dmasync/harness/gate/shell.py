@@ -1,4 +1,4 @@
-"""Lines for the shell that the caller gave: build commands, measuring commands."""
+"""Shell command lines that the caller gave: build commands, measuring commands."""
 
 from __future__ import annotations
 

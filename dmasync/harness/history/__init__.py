@@ -1,5 +1,4 @@
-"""``dmasync history``: the runs that were kept, by host, kernel and date."""
+"""``dmasync history``: lists, prunes and keeps runs, and takes the run of a night.
 
-from dmasync.harness.history.command import configure, run
-
-__all__ = ["configure", "run"]
+Nothing imports it but the command; it imports bench, gate, judge, report and runs.
+"""

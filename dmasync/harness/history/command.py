@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dmasync.harness import old_names
+from dmasync.harness.bench import command as bench
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
-from dmasync.harness.history.storage import KeptRun, Standing, Storage, default_folder
-from dmasync.harness.rows_file import Run, load_run, printable
-from dmasync.harness.rows_write import made_folder
+from dmasync.harness.runs.reading import Run, load_run, printable
+from dmasync.harness.runs.storage import KeptRun, Standing, Storage, default_folder
+from dmasync.harness.runs.writing import made_folder
 
 SCHEMA_VERSION = 1
 _WIDTH_OF_A_FILE = 160
@@ -75,7 +77,8 @@ def run(options: argparse.Namespace) -> int:
         print(kept)  # noqa: T201
         return ExitStatus.GOOD
     if options.action == "nightly":
-        measure = functools.partial(measure_host, arguments=options.bench)
+        asked = bench.parse(options.bench)
+        measure = functools.partial(measure_host, request=bench.request_of(asked), quiet=asked.quiet)
         report = options.report or made_folder(storage.folder) / "report.html"
         return nightly(storage, report, measure=measure)
     return _list(storage.kept(), options.json)
@@ -97,11 +100,11 @@ def _list(kept: Sequence[KeptRun], as_json: bool) -> int:
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
     console = Console(highlight=False, width=width)
     table = Table(header_style="bold")
-    for column in ("date", "host", "kernel", "rung", "clock", "rows", "standing", "file"):
+    for column in ("date", "host", "kernel", "target", "clock", "rows", "standing", "file"):
         table.add_column(column, overflow="fold")
     for one in whole:
         told = _described(one)
-        keys = ("date", "host", "kernel", "rung", "clock", "rows", "standing", "file")
+        keys = ("date", "host", "kernel", "target", "clock", "rows", "standing", "file")
         table.add_row(*(Text(printable(told[key] if told[key] is not None else "")) for key in keys))
     if whole:
         console.print(table)
@@ -122,7 +125,8 @@ def _described(one: KeptRun) -> dict[str, object]:
             "host": kind.host,
             "kernel": one.run.kernel,
             "arch": kind.arch,
-            "rung": kind.rung,
+            "target": kind.target,
+            old_names.TARGET: kind.target,
             "clock": kind.clock,
             "python": kind.python,
             "rows": len(one.run.rows),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.judge import judge
-from dmasync.harness.gate.outputs import Outputs
-from dmasync.harness.gate.settings import GateSettings, load_settings
-from dmasync.harness.history.storage import Kind, Standing, Storage
+from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.settings import GateSettings, load_settings
+from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
-from dmasync.harness.rows_file import load_run
-from dmasync.harness.rows_write import refuse_unwritable, write_atomically
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.storage import Kind, Standing, Storage
+from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 _RUNS_IN_REPORT = 30
 _STANDINGS = {
@@ -73,16 +72,13 @@ def nightly(
     return status
 
 
-def measure_host(output: Path, arguments: Sequence[str] = ()) -> None:
-    """As ``dmasync bench --rung auto``: hardware first, else a virtual machine."""
-    module = importlib.import_module("dmasync.harness.bench")
-    parser = argparse.ArgumentParser(prog="dmasync bench")
-    module.configure(parser)
-    options = parser.parse_args(["--rung", "auto", "-o", str(output), *arguments])
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is the verdict's
-        status = int(module.run(options))
+def measure_host(output: Path, request: Request | None = None, *, quiet: bool = False) -> None:
+    """As ``dmasync bench`` does without arguments: hardware first, else a virtual machine."""
+    with ConsoleProgress("dmasync bench") as console:
+        status = run_suite(request or Request(), output, SilentProgress() if quiet else console)
+    print_summary(load_run(output), sys.stderr)  # standard output is the verdict's
     if status != ExitStatus.GOOD:
-        raise CommandError(f"the suites ended with status {status}: nothing was kept", status)
+        raise CommandError(f"the suites ended with status {int(status)}: nothing was kept", status)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,4 @@
-"""``dmasync report``: one self-contained HTML page out of runs."""
+"""``dmasync report``: one HTML page of runs with pictures.
 
-from dmasync.harness.report.command import configure, run
-
-__all__ = ["configure", "run"]
+gate and history may import it; it imports judge and runs.
+"""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from scipy import stats  # type: ignore[import-untyped]
-
-from dmasync.harness.gate.exact import judge_exact
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.verdict import Verdict
-from dmasync.harness.rows_file import Row
+from dmasync.harness.judge.exact import judge_exact
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import Verdict
+from dmasync.harness.runs.reading import Row
 
 _FEWEST = 3
 """Runs on either side of a change by the wall clock."""
@@ -52,6 +50,8 @@ def _splits(medians: Sequence[float], offset: int, growth: float) -> list[int]:
 
 
 def _chance(before: Sequence[float], after: Sequence[float]) -> float:
+    from scipy import stats  # type: ignore[import-untyped]  # slow to load, and a run of the exact clock needs none
+
     return float(stats.mannwhitneyu(before, after).pvalue)
 
 

@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.gate.command import files_of
-from dmasync.harness.gate.judge import judge
-from dmasync.harness.gate.settings import load_settings
+from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.settings import load_settings
 from dmasync.harness.report.page import page
-from dmasync.harness.rows_file import load_run
-from dmasync.harness.rows_write import refuse_unwritable, write_atomically
+from dmasync.harness.runs.reading import files_of, load_run
+from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

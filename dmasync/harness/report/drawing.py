@@ -1,4 +1,4 @@
-"""What every picture shares: inline SVG, no colour that carries meaning alone, names taken as plain text."""
+"""What all pictures have in common: inline SVG, no colour that carries meaning alone, names taken as plain text."""
 
 from __future__ import annotations
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmasync.harness.gate.groups import command_lines
-from dmasync.harness.gate.judge import side_of
-from dmasync.harness.gate.match import comparable_facts
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.share import cost
-from dmasync.harness.gate.words import amount, described
+from dmasync.harness.judge.compare import side_of
+from dmasync.harness.judge.groups import command_lines
+from dmasync.harness.judge.kernel_part import cost
+from dmasync.harness.judge.match import comparable_facts
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.words import amount, described
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, label, ratio_axis, svg
-from dmasync.harness.rows_file import Row, Run
+from dmasync.harness.runs.reading import Row, Run
 
 _MOST_LINES = 8
 _MOST_TOLD = 3
@@ -42,7 +42,7 @@ def in_time(runs: Sequence[Run]) -> list[Run]:
 
 
 def series(runs: Sequence[Run], settings: GateSettings) -> list[Series]:
-    """Each row that two or more *runs* (in their order) share, with comparable facts."""
+    """Each row that two or more *runs* (in their order) have, with comparable facts."""
     found: dict[tuple[object, ...], list[tuple[int, Row]]] = {}
     for place, run in enumerate(runs):
         for row in run.rows.values():
@@ -91,7 +91,7 @@ def run_name(run: Run) -> str:
 
 
 def history_figure(all_series: Sequence[Series], runs: Sequence[Run]) -> str | None:
-    """The rows that moved most over *runs*; None when fewer than two runs share a row."""
+    """The rows that moved most over *runs*; None when fewer than two runs have a row in common."""
     chosen = sorted(all_series, key=lambda one: (-len(one.changes), -one.reach))[:_MOST_LINES]
     chosen = [one for one in chosen if cost(one.rows[0]) > 0]
     if not chosen:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dmasync.harness.gate import groups, words
-from dmasync.harness.gate.judge import side_of
-from dmasync.harness.gate.match import by_reason
-from dmasync.harness.gate.settings import GateSettings
-from dmasync.harness.gate.verdict import JudgedRow, Judgement, Side, Verdict
+from dmasync.harness.judge import groups, words
+from dmasync.harness.judge.compare import side_of
+from dmasync.harness.judge.match import by_reason
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
-from dmasync.harness.report.row_figures import share_figure, spread_figure, timeline_figure
+from dmasync.harness.report.row_figures import part_figure, spread_figure, timeline_figure
 from dmasync.harness.report.size_figure import size_figure
 from dmasync.harness.report.verdict_figure import MOST_VERDICTS, verdict_figure
-from dmasync.harness.rows_file import Run, printable
+from dmasync.harness.runs.reading import Run, printable
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Origin:
 
     number: int
     side: Side
-    rung: str
+    target: str
     rows: int
     not_measured: list[str]
 
@@ -47,7 +47,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
     ordered = in_time(runs)
     all_series = series(ordered, settings)
     environment = Environment(
-        loader=PackageLoader("dmasync.harness", "templates"),
+        loader=PackageLoader("dmasync.harness.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -155,9 +155,9 @@ def _pictures(
             "no row tells the size of its buffer",
         ),
         (
-            "Python's share and the kernel's share",
+            "Python's part and the kernel's part",
             "The kernel's part is the row's cost less that of as many null system calls.",
-            share_figure(last),
+            part_figure(last),
             "the run has no null row to tell them apart",
         ),
         (
@@ -177,7 +177,7 @@ def _pictures(
             "History",
             "Cost relative to the first run, for the rows that moved most.",
             history_figure(all_series, ordered),
-            "fewer than two runs share a row",
+            "fewer than two runs have a row in common",
         ),
     ]
     return [
@@ -187,5 +187,7 @@ def _pictures(
 
 
 def _origin(number: int, run: Run) -> Origin:
-    rungs = sorted({row.facts.rung for row in run.rows.values() if row.facts.rung} | {run.facts.rung or ""} - {""})
-    return Origin(number, side_of([run]), ", ".join(rungs), len(run.rows), by_reason(run.facts.not_measured))
+    targets = sorted(
+        {row.facts.target for row in run.rows.values() if row.facts.target} | {run.facts.target or ""} - {""}
+    )
+    return Origin(number, side_of([run]), ", ".join(targets), len(run.rows), by_reason(run.facts.not_measured))

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import numpy
 
-from dmasync.harness.gate.share import cost, kernel_shares
-from dmasync.harness.gate.words import amount, described
+from dmasync.harness.judge.kernel_part import cost, kernel_parts
+from dmasync.harness.judge.words import amount, described
 from dmasync.harness.report.drawing import drawing, label, svg
-from dmasync.harness.rows import INSTRUCTIONS
-from dmasync.harness.rows_file import Row, Run
+from dmasync.harness.runs.facts import INSTRUCTIONS
+from dmasync.harness.runs.reading import Row, Run
 
 _MOST_ROWS = 40
 _MOST_TIMELINES = 6
 _MOST_ALIKE = 12  # rows that are one line each: a few stand for all
 
 
-def share_figure(run: Run) -> str | None:
+def part_figure(run: Run) -> str | None:
     """The kernel's and Python's part of each row; None when no null row tells them apart."""
-    shares = kernel_shares(run)
-    rows = [run.rows[name] for name in shares if cost(run.rows[name]) > 0][:_MOST_ROWS]
+    parts = kernel_parts(run)
+    rows = [run.rows[name] for name in parts if cost(run.rows[name]) > 0][:_MOST_ROWS]
     if not rows:
         return None
-    percent = [100 * shares[row.fullname] / cost(row) for row in rows]
+    percent = [100 * parts[row.fullname] / cost(row) for row in rows]
     with drawing(10, 1.0 + 0.27 * len(rows)) as (figure, (axes,)):
         places = range(len(rows))
         axes.barh(places, percent, color="#7d9dbd", edgecolor="#1d1d1d", hatch="///", label="kernel: the sync")
@@ -35,7 +35,7 @@ def share_figure(run: Run) -> str | None:
             label="Python and the system call entry",
         )
         for index, row in enumerate(rows):
-            text = f"{amount(shares[row.fullname], _unit(row))} of {amount(cost(row), _unit(row))}"
+            text = f"{amount(parts[row.fullname], _unit(row))} of {amount(cost(row), _unit(row))}"
             axes.annotate(text, (100, index), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_yticks(places, [label(described(row)) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -43,7 +43,7 @@ def share_figure(run: Run) -> str | None:
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("percent of the row's cost (right: the kernel's part of the whole, in the row's unit)")
         figure.legend(loc="outside upper center", ncols=2, frameon=False)
-        return svg(figure, "shares")
+        return svg(figure, "parts")
 
 
 def spread_figure(run: Run) -> str | None:
@@ -72,7 +72,7 @@ def spread_figure(run: Run) -> str | None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         widest = max(float(numpy.percentile(numpy.abs(deviation), 98)) for deviation in deviations)
         axes.set_xlim(-1.2 * max(widest, 0.5), 1.2 * max(widest, 0.5))
-        axes.set_xlabel("rounds about the row's median, in percent (box: quartiles; outliers beyond the edge cut)")
+        axes.set_xlabel("rounds about the row's median, in percent (box: quartiles; outliers beyond the frame cut)")
         return svg(figure, "spread")
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from dmasync.harness.gate.share import cost
-from dmasync.harness.gate.words import bytes_in_words
+from dmasync.harness.judge.kernel_part import cost
+from dmasync.harness.judge.words import bytes_in_words
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, svg
-from dmasync.harness.rows import INSTRUCTIONS, NULL_STEP, RowFacts
-from dmasync.harness.rows_file import Run
+from dmasync.harness.runs.facts import INSTRUCTIONS, NULL_STEP, RowFacts
+from dmasync.harness.runs.reading import Run
 
 _MOST_PANELS = 12
 Panel = tuple[str, ...]
@@ -63,7 +63,7 @@ def _panels(run: Run) -> Mapping[Panel, dict[Line, Points]]:
 def _panel(facts: RowFacts) -> Panel:
     mapped = None if facts.provider == "udmabuf" else facts.attached
     attached = {True: "attached", False: "not attached", None: ""}[mapped]
-    told = (facts.provider, attached, facts.step, facts.arch, facts.rung)
+    told = (facts.provider, attached, facts.step, facts.arch, facts.target)
     return (_unit(facts), *(part for part in told if part))
 
 

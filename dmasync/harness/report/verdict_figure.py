@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from dmasync.harness.gate.verdict import JudgedRow, Judgement, Verdict
-from dmasync.harness.gate.words import described, factor
+from dmasync.harness.judge.verdict import JudgedRow, Judgement, Verdict
+from dmasync.harness.judge.words import described, factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg
 
 MOST_VERDICTS = 30
@@ -56,7 +56,7 @@ def verdict_figure(judgement: Judgement) -> str | None:
         ratios = [1.0, *(row.ratio for row in rows)]
         ratio_axis(axes.xaxis, min(ratios), max(ratios))
         axes.margins(x=0.15)
-        axes.set_xlabel("candidate / base (1 is no change; to the right is dearer)")
+        axes.set_xlabel("candidate / base (1 is no change; to the right costs more)")
         figure.legend(loc="outside upper center", ncols=4, frameon=False)
         return svg(figure, "verdicts")
 

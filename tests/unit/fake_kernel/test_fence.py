@@ -12,8 +12,8 @@ import pytest
 
 from dmasync import uapi
 from dmasync.fakes.kernel import FakeFence, FakeKernel
-from dmasync.fakes.kernel.fence import FenceArray, merged, signaled_stub
-from dmasync.fakes.kernel.reservation import Reservation, Usage
+from dmasync.fakes.kernel.dma_buf.dma_fence import FenceArray, merged, signaled_stub
+from dmasync.fakes.kernel.dma_buf.dma_resv import Reservation, Usage
 from tests.support.paged import fake_kernel
 
 START_READ, START_RW = uapi.dma_buf_sync.pack(1), uapi.dma_buf_sync.pack(3)

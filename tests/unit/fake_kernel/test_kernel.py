@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from dmasync import uapi
-from dmasync.fakes.kernel import BadDescriptorError, BufferMemory, FakeKernel, UnmodelledCallError, host
+from dmasync.fakes.kernel import BadDescriptorError, FakeKernel, UnmodelledCallError
+from dmasync.fakes.memory import BufferMemory, host
 from tests.support.page_size import PAGE
 from tests.support.paged import fake_kernel
 

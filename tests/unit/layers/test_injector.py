@@ -209,7 +209,7 @@ class Numbered:
 
 def test_buffers_are_named_by_the_backend_by_the_file_or_by_the_descriptor(tmp_path):
     from dmasync import LinuxBackend
-    from dmasync.fakes.layers import buffer_of
+    from dmasync.fakes.layers.beneath import buffer_of
 
     own = buffer_of(FaultInjector(Numbered()))
     assert (own(11), own(12), own(21), own(101)) == (1, 1, 2, None)

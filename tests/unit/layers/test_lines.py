@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmasync.fakes.lines import Bytes, Spans, differing_bytes
+from dmasync.fakes.memory.lines import Bytes, Spans, differing_bytes
 
 
 def test_nothing_added_is_nothing():

@@ -140,7 +140,7 @@ def test_non_coherent_memory_by_marker_and_by_fixture(run):
     result = run(NONCOHERENT)
     assert result.ret == 1
     result.assert_outcomes(passed=2, errors=2)
-    result.stdout.fnmatch_lines(["*access-outside-window*", "*mend it:*"])
+    result.stdout.fnmatch_lines(["*access-outside-window*", "*fix:*"])
 
 
 def test_seeds_multiply_the_tests_with_non_coherent_memory(run):
@@ -227,7 +227,7 @@ import sys
 
 def test_it():
     ours = sorted(name for name in sys.modules if name.startswith(("dmasync.fakes", "dmasync.harness", "fakes")))
-    assert ours == ["dmasync.fakes", "dmasync.fakes.plugin"]
+    assert ours == ["dmasync.fakes", "dmasync.fakes.pytest_plugin"]
 """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync").assert_outcomes(passed=1)

@@ -207,7 +207,7 @@ def test_findings_come_from_any_recorded_backend():
     assert kinds(recorder) == ["end-without-start", "start-never-ended", "leaked-fd"]
     assert kinds(recorder.journal, leaks=False) == ["end-without-start", "start-never-ended"]
     assert kinds(recorder, allow=["leaked-fd", "end-without-start"]) == ["start-never-ended"]
-    with pytest.raises(AssertionError, match=r"(?s)3 findings:.*mend it.*the last entries"):
+    with pytest.raises(AssertionError, match=r"(?s)3 findings:.*fix: .*the last entries"):
         Sanitizer(recorder).check()
 
 

@@ -16,9 +16,10 @@ import pytest
 
 from dmasync import DmaSyncer, Step, SyncType, uapi
 from dmasync.fakes import FakeBackend, Sanitizer, faults
-from dmasync.fakes.injector import FaultInjector
 from dmasync.fakes.journal import INTERRUPTED
-from dmasync.fakes.recorder import Recorder
+from dmasync.fakes.layers.injector import FaultInjector
+from dmasync.fakes.layers.recorder import Recorder
+from tests.support.real_memfds import RecordingBackend
 from tests.unit.layers.test_injector import heap_buffer
 
 SYNC = uapi.DMA_BUF_IOCTL_SYNC
@@ -101,6 +102,15 @@ def test_every_success_is_recorded_and_returned_under_a_storm_of_signals(backend
     recorded = len(recorder.journal.transitions())
     assert backend.succeeded == recorded == returned
     assert returned > 0
+
+
+def test_every_success_of_a_compiled_function_is_recorded_under_a_storm_of_signals(pipe, storm_of_ticks):
+    beneath = RecordingBackend()
+    recorder = Recorder(beneath)
+    storm_of_ticks(200, lambda: recorder.ioctl(pipe[0], SYNC, START))
+    recorded = [(entry.fd, entry.step.name) for entry in recorder.journal.transitions()]
+    assert recorded == beneath.succeeded()
+    assert len(recorded) > 0
 
 
 def test_signals_inside_the_layer_beneath_are_recorded_as_interrupted(backend, pipe, storm_of_ticks):

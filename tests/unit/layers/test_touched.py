@@ -7,9 +7,8 @@ import os
 
 import pytest
 
-from dmasync.fakes import touched
-from dmasync.fakes.kernel import host
-from dmasync.fakes.touched import Touched, _PageMap
+from dmasync.fakes.memory import host, touched
+from dmasync.fakes.memory.touched import Touched, _PageMap
 
 PAGE = mmap.PAGESIZE
 

@@ -1,0 +1,90 @@
+"""``dmasync bench``: run the suites, write pytest-benchmark JSON, print the sync's overhead."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmasync.harness import old_names
+from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.bench.table import print_summary
+from dmasync.harness.bench.targets import AUTO, FAKE, GUEST_TIMEOUT_SECONDS, HARDWARE, VM
+from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
+from dmasync.harness.runs.reading import load_run
+from dmasync.harness.sizes import parse_sizes
+from dmasync.harness.vm.kernels import ARCHITECTURES
+
+DEFAULT_OUTPUT = Path("dmasync-bench.json")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync bench``."""
+    on = parser.add_argument(
+        "--on",
+        choices=(AUTO, HARDWARE, VM, FAKE),
+        default=AUTO,
+        help="where to measure: hardware if a provider's node opens, else a virtual machine, else the fake (default)",
+    )
+    parser.add_argument(f"--{old_names.TARGET}", action=old_names.OldName, now=on)
+    parser.add_argument("--exact", action="store_true", help="count instructions, in a virtual machine")
+    parser.add_argument("--quick", action="store_true", help="the short suite")
+    parser.add_argument(
+        "--sizes",
+        type=parse_sizes,
+        default=(),
+        metavar="LIST",
+        help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB",
+    )
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", default=[], help="rows of such a name; may be repeated"
+    )
+    parser.add_argument("--kernel", metavar="K", help="a bzImage, a build tree, or debian:VERSION; see dmasync vm")
+    parser.add_argument(
+        "--append", metavar="ARG", action="append", default=[], help="an argument for the kernel; may be repeated"
+    )
+    parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64")
+    parser.add_argument("--setup", action="store_true", help="install what a virtual machine lacks here, with apt")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, default=DEFAULT_OUTPUT, help="the run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=GUEST_TIMEOUT_SECONDS,
+        metavar="S",
+        help="seconds for a virtual machine's boot and suites (default: %(default)g)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print the table, say where the file is."""
+    with ConsoleProgress("dmasync bench") as console:
+        progress: Progress = SilentProgress() if options.quiet else console
+        status = run_suite(request_of(options), options.output, progress)
+    print_summary(load_run(options.output))
+    return status
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of ``dmasync bench`` as another command's users gave them."""
+    parser = argparse.ArgumentParser(prog="dmasync bench")
+    configure(parser)
+    return parser.parse_args(arguments)
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """What the options of ``dmasync bench`` ask for."""
+    return Request(
+        on=options.on,
+        exact=options.exact,
+        quick=options.quick,
+        sizes=options.sizes,
+        only=tuple(options.only),
+        kernel=options.kernel,
+        append=tuple(options.append),
+        arch=options.arch,
+        setup=options.setup,
+        timeout=options.timeout,
+    )

@@ -1,0 +1,39 @@
+"""The door to the suites: :func:`run_suite` measures what a :class:`Request` says and writes one run file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dmasync.harness.bench.runner import run_on
+from dmasync.harness.bench.targets import FAKE, VM, Request, choose
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.progress import Progress, SilentProgress
+from dmasync.harness.runs.writing import refuse_unwritable
+
+__all__ = ["Request", "run_suite"]
+
+
+def run_suite(request: Request, output: Path, progress: Progress | None = None) -> ExitStatus:
+    """Measure and write *output*, whole or not at all.
+
+    GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: 2 for what
+    cannot be asked for, 3 where nothing was measured, 4 where the target is not here, and what the virtual machine
+    raises.
+    """
+    progress = progress or SilentProgress()
+    request.check()
+    refuse_unwritable([output], [])
+    chosen = choose(request)
+    progress.note(f"target {chosen.target}: {chosen.reason}")
+    if chosen.asked_for or chosen.target != VM:
+        return run_on(chosen.target, request, output, progress)
+    # Nobody asked for wall time, and in an emulator it says nothing.
+    try:
+        return run_on(VM, replace(request, exact=True), output, progress)
+    except CommandError as error:
+        if error.status != ExitStatus.SKIPPED:
+            raise
+        progress.done()
+        progress.note(f"target {FAKE}: no virtual machine here: {error}")
+        return run_on(FAKE, request, output, progress)

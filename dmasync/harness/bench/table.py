@@ -1,0 +1,118 @@
+"""What a run says about the sync's overhead, as a table for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmasync.harness.runs.facts import FIRST_START, INSTRUCTIONS, NULL_STEP, PAIR
+from dmasync.harness.runs.reading import Row, Run, printable
+
+TABLE_SIZE = 1 << 20
+"""The table's buffers; the file has the other sizes."""
+_STEPS = ("start", "end", PAIR, FIRST_START)
+_PROVIDERS = ("udmabuf", "system", "cma")
+_WIDTH_OF_A_FILE = 120
+
+Key = tuple[str, bool, str]
+
+
+def print_summary(run: Run, stream: TextIO | None = None) -> None:
+    """Print the table, rows that are not exact, what could not be measured and why, and where the file is."""
+    stream = stream or sys.stdout
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
+    rows = list(run.rows.values())
+    unit = "instructions" if rows and rows[0].is_exact_clock else "ns"
+    console.print(Text(_headline(run, unit)), soft_wrap=True)
+    console.print(_overhead(rows))
+    console.print(Text(_reading(rows, unit)), soft_wrap=True)
+    for line in _inexact(rows):
+        console.print(Text(line), soft_wrap=True)
+    for line in _missing(run):
+        console.print(Text(line), soft_wrap=True)
+    console.print(Text(f"{len(rows)} rows in {run.path}"), soft_wrap=True)
+
+
+def _headline(run: Run, unit: str) -> str:
+    facts = next(iter(run.rows.values())).facts
+    where = {"vm": "virtual machine", "hardware": "this machine", "fake": "the fake kernel"}
+    kernel = "" if facts.target == "fake" else f", kernel {facts.kernel}"
+    return printable(
+        f"sync overhead on {where.get(facts.target or '', 'unknown')}{kernel}, {facts.arch}, Python {facts.python}, "
+        f"in {unit} per call, 1 MiB buffers"
+    )
+
+
+def _overhead(rows: Iterable[Row]) -> Table:
+    table = Table(header_style="bold")
+    for column in ("provider", "importer", "access"):
+        table.add_column(column, no_wrap=True)
+    for column in ("START", "END", "pair", "first START", "kernel's part of a pair", "DmaSyncer pair"):
+        table.add_column(column, justify="right")
+    rows = list(rows)
+    null = next((row for row in rows if row.facts.step == NULL_STEP), None)
+    for (provider, attached, access), cells in sorted(_by_buffer(rows).items(), key=lambda item: _order(item[0])):
+        if not any(step in cells for step in _STEPS):
+            continue
+        pair = cells.get(PAIR)
+        kernel = None if pair is None or null is None else max(0.0, pair.median - 2 * null.median)
+        table.add_row(
+            provider,
+            "vgem" if attached else "none",
+            access,
+            *(_shown(cells[step].median) if step in cells else "" for step in _STEPS),
+            "" if kernel is None else _shown(kernel),
+            _shown(cells["DmaSyncer"].median) if "DmaSyncer" in cells else "",
+        )
+    return table
+
+
+def _order(key: Key) -> tuple[object, ...]:
+    provider, attached, access = key
+    return (_PROVIDERS.index(provider) if provider in _PROVIDERS else len(_PROVIDERS), provider, attached, len(access))
+
+
+def _by_buffer(rows: Iterable[Row]) -> Mapping[Key, dict[str, Row]]:
+    found: dict[Key, dict[str, Row]] = {}
+    for row in rows:
+        facts = row.facts
+        if facts.provider is None or facts.size != TABLE_SIZE or facts.access is None:
+            continue
+        cells = found.setdefault((facts.provider, bool(facts.attached), facts.access), {})
+        if facts.api == "fcntl" and facts.step in _STEPS:
+            cells[facts.step] = row
+        elif facts.api == "DmaSyncer-reused" and facts.step == PAIR:
+            cells["DmaSyncer"] = row
+    return found
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1e9:,.0f}"
+
+
+def _reading(rows: Iterable[Row], unit: str) -> str:
+    null = next((row for row in rows if row.facts.step == NULL_STEP), None)
+    floor = "" if null is None else f"; a null ioctl costs {_shown(null.median)}"
+    what = "what an emulated CPU executed, not board time" if unit == INSTRUCTIONS else "medians of wall time"
+    return f"through fcntl.ioctl from Python, net of the loop; {unit}: {what}{floor}"
+
+
+def _inexact(rows: Iterable[Row]) -> list[str]:
+    return [
+        f"not exact: {printable(row.fullname)}: {_shown(row.median)}, quartiles {_shown(row.q1)} to {_shown(row.q3)}"
+        + (f", from boot to boot up to {row.facts.resolution:g} %" if row.facts.resolution else "")
+        for row in rows
+        if row.is_exact_clock and not row.facts.exact
+    ]
+
+
+def _missing(run: Run) -> list[str]:
+    reasons: dict[str, int] = {}
+    for row in run.facts.not_measured:
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    return [f"not measured: {count} rows: {printable(reason)}" for reason, count in reasons.items()]

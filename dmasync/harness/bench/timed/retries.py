@@ -1,0 +1,48 @@
+"""Pairs whose START is interrupted again and again."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+
+from dmasync import DmaSyncer, Step, SyncType
+from dmasync.fakes import FaultInjector
+from dmasync.fakes.layers.faults import Fault, Place, Verdict
+from dmasync.harness.bench.measure import Operation
+from dmasync.harness.bench.timed.surroundings import Bench
+
+
+@dataclass(frozen=True)
+class _EveryWindow(Fault):
+    """EINTR *times* at each START, again and again: arming a plan for each pair would be most of its cost."""
+
+    times: int
+
+    def verdicts(self) -> Iterator[Verdict]:
+        return cycle((errno.EINTR,) * self.times + (0,))
+
+    @property
+    def on(self) -> Place:
+        return Step.START
+
+    @property
+    def buffer(self) -> int | None:
+        return None
+
+
+def interrupted_pair(bench: Bench, *, provider: str, size: int, access: str, times: int) -> Operation:
+    """A pair whose START meets *times* EINTR."""
+    buffer = bench.buffer(provider, size)
+    injector = bench.backend.injector if bench.is_fake else FaultInjector(bench.backend)
+    outer = bench.backend if bench.is_fake else injector
+    syncer = DmaSyncer(buffer, SyncType[access], backend=outer)
+    injector.inject(_EveryWindow(times))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            with syncer:
+                pass
+
+    return Operation(run)

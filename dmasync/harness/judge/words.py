@@ -1,0 +1,84 @@
+"""Numbers and names in words, the same in every output."""
+
+from __future__ import annotations
+
+import math
+
+from dmasync.harness.judge.verdict import JudgedRow
+from dmasync.harness.runs.reading import Row, printable
+
+_WALL_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
+
+
+def amount(value: float | None, unit: str) -> str:
+    """*value* instructions or nanoseconds as a person reads it: ``5,649``, ``31.7 µs``; empty for None."""
+    if value is None:
+        return ""
+    if unit == "instructions":
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    scale, name = next(((s, n) for s, n in _WALL_UNITS if abs(value) >= s), _WALL_UNITS[-1])
+    return f"{value / scale:,.4g} {name}"
+
+
+def difference(row: JudgedRow) -> str:
+    """How much was added, signed, with its unit on the exact clock: ``+38 instructions``."""
+    text = amount(abs(row.difference), row.unit)
+    sign = "+" if row.difference > 0 else "-" if row.difference < 0 else "±"
+    return f"{sign}{text}{' instructions' if row.unit == 'instructions' else ''}"
+
+
+def factor(row: JudgedRow) -> str:
+    """The ratio as a factor from 1.5 on, else as a signed percentage."""
+    if not math.isfinite(row.ratio):
+        return "?"
+    if row.ratio >= 1.5:
+        return f"x{row.ratio:,.3g}" if row.ratio < 1000 else f"x{row.ratio:,.0f}"
+    percent = (row.ratio - 1) * 100
+    return f"{percent:+.{2 if abs(percent) < 1 else 1}f} %"
+
+
+def interval(row: JudgedRow) -> str:
+    """The confidence interval of a wall row's ratio; empty on the exact clock, where there is none."""
+    if row.unit == "instructions" and row.low == row.high:
+        return ""
+    if not math.isfinite(row.high) or row.high > 1e6:
+        return f"{row.low:.3f} … ?"
+    return f"{row.low:.3f} … {row.high:.3f}"
+
+
+def kernel_amounts(before: float | None, after: float | None, unit: str) -> str:
+    """The kernel's part on both sides: ``174 → 212``."""
+    return "" if before is None or after is None else f"{amount(before, unit)} → {amount(after, unit)}"
+
+
+def short(fullname: str) -> str:
+    """A row's name without the folder of its file, on one line."""
+    return printable(fullname.rsplit("/", 1)[-1] if "[" not in fullname else _without_folder(fullname))
+
+
+def described(row: JudgedRow | Row) -> str:
+    """A row in the words of its facts, ``pair READ on 1 MiB of udmabuf (fcntl)``; else its name."""
+    facts = row.facts
+    if facts.step is None or facts.provider is None:
+        return short(row.fullname)
+    size = "" if facts.size is None else f"{bytes_in_words(facts.size)} of "
+    # A udmabuf needs no importer: its own device has mapped it.
+    told = None if facts.provider == "udmabuf" else facts.attached
+    attached = {True: ", attached", False: ", not attached", None: ""}[told]
+    access = f" {facts.access}" if facts.access else ""
+    interface = f" ({facts.api})" if facts.api else ""
+    return printable(f"{facts.step}{access} on {size}{facts.provider}{attached}{interface}")
+
+
+def bytes_in_words(size: float) -> str:
+    """4096 as ``4 KiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:g} {unit}"
+        size /= 1024
+    return f"{size:g} GiB"
+
+
+def _without_folder(fullname: str) -> str:
+    head, bracket, parameters = fullname.partition("[")
+    return head.rsplit("/", 1)[-1] + bracket + parameters

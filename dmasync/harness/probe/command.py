@@ -1,0 +1,132 @@
+"""``dmasync probe``: what this host offers, what is missing, and the command that fixes it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import dmasync
+from dmasync.harness.exit_status import ExitStatus
+from dmasync.harness.old_names import with_old_target
+from dmasync.harness.probe import nodes, remedies
+from dmasync.harness.vm import cache, host_packages, kernels
+from dmasync.harness.vm.host import host_machine, search_path
+
+SCHEMA = 1
+PIPE_WIDTH = 240
+"""Columns where no terminal says how many it has: nothing is cut off."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync probe``."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found; 0 if a provider can be opened, 4 if none can."""
+    facts = gather()
+    if options.json:
+        print(json.dumps(facts, indent=1))  # noqa: T201
+    else:
+        _print_for_people(facts)
+    return ExitStatus.GOOD if facts["target"] == "hardware" else ExitStatus.SKIPPED
+
+
+def gather() -> dict[str, Any]:
+    """Return the facts as ``--json`` writes them; plain values only."""
+    place, configuration = nodes.running_configuration()
+    found = nodes.survey(configuration)
+    machine = virtual_machine_facts()
+    usable = any(node.opens for node in found)
+    facts = {
+        "schema": SCHEMA,
+        # What `dmasync bench --on auto` would take.
+        "target": "hardware" if usable else "vm" if machine["possible"] else "fake",
+        "kernel": {
+            "release": platform.release(),
+            "machine": host_machine(),
+            "config_source": place,
+            "config": {name: None if configuration is None else configuration.get(name, "n") for name in nodes.OPTIONS},
+        },
+        "nodes": [asdict(node) for node in found],
+        "udmabuf_limits": nodes.limits(),
+        "compiled": compiled(),
+        "virtual_machine": machine,
+    }
+    return with_old_target(facts)
+
+
+def compiled() -> bool:
+    """Whether dmasync's C extension is in use."""
+    return dmasync.compiled
+
+
+def virtual_machine_facts() -> dict[str, Any]:
+    """Return whether ``dmasync vm`` can work here, with what, and the command that installs what is missing."""
+    missing = host_packages.missing_parts()
+    # The package lists are not asked: they take seconds, and the fetch says what it lacks.
+    cached = kernels.cached(host_machine())
+    can_fetch = all(shutil.which(program, path=search_path()) for program in ("apt-get", "dpkg"))
+    version = None
+    if importlib.util.find_spec("virtme_ng") is not None:
+        version = importlib.metadata.version("virtme-ng")
+    udevd = host_packages.udev_daemon()
+    return {
+        "possible": version is not None and not missing and (bool(cached) or can_fetch),
+        "virtme_ng": version,
+        "programs": {
+            part.program: shutil.which(part.program, path=search_path())
+            for part in host_packages.needed_parts(host_machine())
+        },
+        "udev": udevd,
+        "kernels_cached": cached,
+        "kernels_can_be_fetched": can_fetch,
+        "cache": str(cache.cache_directory()),
+        "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        "missing": [part.program for part in missing],
+        "remedies": remedies.for_virtual_machine(
+            has_virtme=version is not None, missing=missing, has_kernel=bool(cached) or can_fetch
+        ),
+    }
+
+
+def _print_for_people(facts: dict[str, Any]) -> None:
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    kernel, machine = facts["kernel"], facts["virtual_machine"]
+    console.print(f"kernel {kernel['release']} ({kernel['machine']})")
+    settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
+    console.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
+    console.print(f"compiled core: {'in use' if facts['compiled'] else 'not in use, plain Python does its work'}")
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("node", "provider", "opens", "permissions", "what fixes it"):
+        table.add_column(column, overflow="fold")
+    listed = facts["nodes"]
+    for node in listed:
+        permissions = f"{node['mode']} {node['owner']}:{node['group']}" if node["present"] else "-"
+        opens = "yes" if node["opens"] else node["error"]
+        table.add_row(node["path"], node["flag"], opens, permissions, node["remedy"] or "")
+    console.print(table)
+    bounds = facts["udmabuf_limits"]
+    console.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
+    console.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
+    console.print(
+        f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm {'yes' if machine['kvm'] else 'no'} (not needed)"
+    )
+    for program, path in machine["programs"].items():
+        console.print(f"  {program}: {path or 'missing'}")
+    console.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
+    for remedy in machine["remedies"]:
+        console.print(f"  fix with: {remedy}", soft_wrap=True)
+    console.print(f"dmasync bench would measure on: {facts['target']}")

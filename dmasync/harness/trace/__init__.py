@@ -1,0 +1,4 @@
+"""``dmasync record`` and ``dmasync replay``: write a trace of a program, and judge one on the fake kernel.
+
+Nothing imports it but the command; it imports :mod:`dmasync.fakes` when it runs, and nothing else of the harness.
+"""

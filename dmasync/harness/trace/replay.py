@@ -1,0 +1,120 @@
+"""``dmasync replay``: run a recorded journal against the fake kernel, and check it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+
+if TYPE_CHECKING:
+    from dmasync.fakes.journal import Journal
+    from dmasync.fakes.replay import Difference, Replay
+    from dmasync.fakes.sanitizer import Finding
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync replay``."""
+    parser.add_argument("trace", metavar="TRACE", help="what dmasync record wrote")
+    parser.add_argument("--json", action="store_true", help="print differences and findings as JSON")
+    parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
+    parser.add_argument("--timeline", metavar="LINES", type=int, default=0, help="print so much of the timeline")
+    parser.add_argument("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
+    parser.add_argument("--svg", metavar="FILE", help="write a chart: buffers, windows, attempts, devices")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
+    journal = _load(options.trace)
+    from dmasync.fakes.replay import Replay
+    from dmasync.fakes.sanitizer import Sanitizer
+
+    try:
+        sanitizer = Sanitizer(journal, allow=options.allow)
+    except ValueError as problem:
+        raise CommandError(str(problem)) from None
+    replay = Replay(journal)
+    differences = replay.run()
+    findings = sanitizer.findings()
+    _pictures(journal, options)
+    if options.json:
+        _out(json.dumps(_facts(journal, replay, differences, findings), indent=2))
+    else:
+        _say(journal, replay, differences, findings, options.timeline)
+    if not replay.played:
+        sys.stderr.write("dmasync replay: the trace holds no call: nothing was judged" + "\n")
+        return ExitStatus.CANNOT_JUDGE
+    return ExitStatus.REGRESSION if differences or findings else ExitStatus.GOOD
+
+
+def _load(path: str) -> Journal:
+    from dmasync.fakes.journal import Journal
+
+    try:
+        return Journal.load(path)
+    except OSError as error:
+        raise CommandError(f"TRACE {path!r} cannot be read: {error.strerror}") from None
+    except ValueError as problem:
+        raise CommandError(f"TRACE {path!r} is unusable: {problem}") from None
+
+
+def _pictures(journal: Journal, options: argparse.Namespace) -> None:
+    try:
+        if options.perfetto:
+            Path(options.perfetto).write_text(json.dumps(journal.to_trace()), encoding="utf-8")
+        if options.svg:
+            Path(options.svg).write_text(journal.to_svg(), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{error.filename!r} cannot be written: {error.strerror}") from None
+
+
+def _say(
+    journal: Journal, replay: Replay, differences: list[Difference], findings: list[Finding], timeline: int
+) -> None:
+    kernel = journal.facts.get("kernel", "an unnamed kernel")
+    cut = "" if journal.facts.get("complete") else ", cut off: read up to the last whole line"
+    skipped = f", {replay.skipped} more on descriptors from elsewhere not played" if replay.skipped else ""
+    _out(f"{replay.played} calls recorded on {kernel}{cut}{skipped}")
+    for difference in differences:
+        _out(f"difference: {difference}")
+    _out(f"differences: {len(differences)}")
+    for finding in findings:
+        _out(f"\n{finding}")
+    _out(f"findings: {len(findings)}")
+    if timeline:
+        _out(journal.timeline(timeline))
+
+
+def _facts(journal: Journal, replay: Replay, differences: list[Difference], findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "facts": journal.facts,
+        "calls": replay.played,
+        "skipped": replay.skipped,
+        "differences": [
+            {"position": d.position, "what": d.what, "recorded": d.recorded, "fake": d.fake} for d in differences
+        ],
+        "findings": [
+            {
+                "kind": finding.kind,
+                "buffer": finding.buffer,
+                "step": finding.step.name if finding.step else None,
+                "message": finding.message,
+                "consequence": finding.consequence,
+                "fix": finding.fix,
+                "mending": finding.fix,  # its name until version 0.2
+                "bytes": [list(span) for span in finding.ranges],
+                "times": finding.times,
+                "traces": [
+                    {"what": trace.what, "stack": [list(frame) for frame in trace.stack]} for trace in finding.traces
+                ],
+            }
+            for finding in findings
+        ],
+    }
+
+
+def _out(value: object) -> None:
+    sys.stdout.write(f"{value}\n")

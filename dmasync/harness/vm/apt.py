@@ -1,0 +1,171 @@
+"""Debian's package manager, as far as fetching needs it: what is offered, and one package's files. No root rights.
+
+The host's own package lists are used where they have what is asked for. Where they are empty (a fresh container image)
+or of another architecture, lists of our own are kept in the cache folder: the system's stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.progress import Progress, SilentProgress
+from dmasync.harness.vm import cache, host
+
+DEBIAN_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
+LISTS_MAX_AGE_SECONDS = 24 * 3600
+
+
+class AptError(CommandError):
+    """apt or dpkg is missing, or could not do what was asked; the message has its own last words."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitStatus.SKIPPED)
+
+
+def run_apt(
+    command: Sequence[str],
+    *,
+    elevation: Sequence[str] = (),
+    cwd: Path | None = None,
+    check: bool = True,
+    stdin: IO[bytes] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the package manager's programs; *elevation* goes before it to make it root's.
+
+    AptError where it is not on this host, and, with *check*, where it fails.
+    """
+    if shutil.which(command[0], path=host.search_path()) is None:
+        raise AptError(
+            f"{command[0]} is not on this host: packaged kernels need Debian's package manager; give --kernel PATH"
+        )
+    settings = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    line = list(command)
+    if elevation:  # sudo keeps nothing of the environment: say it on the command's own line
+        line = [*elevation, "env", *(f"{name}={value}" for name, value in settings.items()), *command]
+    result = subprocess.run(
+        line,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": host.search_path(), **settings},
+    )
+    if check and result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
+        words = lines[-1].removeprefix("E:").strip() if lines else f"exit status {result.returncode}"
+        raise AptError(f"{command[0]} failed: {words}")
+    return result
+
+
+class Apt:
+    """The packages of one architecture (the kernel's name for it: ``x86_64``, ``aarch64``)."""
+
+    def __init__(self, machine: str, progress: Progress | None = None, *, own_lists: bool = False) -> None:
+        """*own_lists*: use lists of our own even where the host's would do. Then no package counts as installed."""
+        if machine not in DEBIAN_ARCHITECTURE:
+            raise CommandError(f"no packaged kernels are known for {machine}; give --kernel PATH", ExitStatus.SKIPPED)
+        self.machine = machine
+        self.architecture = DEBIAN_ARCHITECTURE[machine]
+        self._progress = progress or SilentProgress()
+        self._private = own_lists or machine != host.host_machine()
+
+    @property
+    def _options(self) -> list[str]:
+        if not self._private:
+            return []
+        state = cache.cache_directory() / "apt" / self.architecture
+        return [
+            "-o", f"APT::Architecture={self.architecture}",
+            "-o", f"APT::Architectures={self.architecture}",
+            "-o", f"Dir::State={state}/state",
+            "-o", f"Dir::State::status={state}/status",
+            "-o", f"Dir::Cache={state}/cache",
+            # What is fetched goes to folders of this user's, which apt's own user may not enter.
+            "-o", "APT::Sandbox::User=",
+        ]  # fmt: skip
+
+    def names(self, pattern: str) -> list[str]:
+        """Return the names of the packages on offer that match the regular expression *pattern*."""
+        found = self._search(pattern)
+        if not found and not self._private:
+            # Empty lists, as in a fresh container image, are not ours to fill: keep some beside them.
+            self._private = True
+            found = self._search(pattern)
+        return found
+
+    def version(self, package: str) -> str:
+        """Return the version of *package* that :meth:`download` would fetch, or ``""`` if it is not offered."""
+        self._refresh()
+        shown = run_apt(["apt-cache", *self._options, "show", "--no-all-versions", package], check=False)
+        for line in shown.stdout.splitlines():
+            if line.startswith("Version: "):
+                return line.removeprefix("Version: ").strip()
+        return ""
+
+    def download(self, packages: Sequence[str], into: Path) -> list[Path]:
+        """Fetch *packages* into the folder *into* (apt checks each against the signed lists); return the files."""
+        self._refresh()
+        wanted = [f"{package}:{self.architecture}" if self._private else package for package in packages]
+        run_apt(["apt-get", *self._options, "-q", "download", *wanted], cwd=into)
+        return sorted(into.glob("*.deb"))
+
+    def unpack(self, package_file: Path, into: Path) -> None:
+        """Unpack the files of a package; none of its scripts runs. A folder in *into* that is a link stays one."""
+        # `dpkg -x` would replace a link from /bin to /usr/bin by a folder.
+        with subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(package_file)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ) as archive:
+            run_apt(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(into)], stdin=archive.stdout)
+        if archive.returncode != 0:
+            raise AptError(f"dpkg-deb could not read {package_file.name}")
+
+    def simulate_install(self, packages: Sequence[str], *, extra_options: Sequence[str] = ()) -> list[str]:
+        """Return the names of *packages* and of everything that they need, as installing them on nothing would."""
+        self._refresh()
+        output = run_apt(
+            [
+                "apt-get",
+                *self._options,
+                *extra_options,
+                "-s",
+                "-q",
+                "--no-install-recommends",
+                "install",
+                *packages,
+            ]
+        ).stdout
+        return sorted({line.split()[1] for line in output.splitlines() if line.startswith("Inst ")})
+
+    def _search(self, pattern: str) -> list[str]:
+        self._refresh()
+        output = run_apt(["apt-cache", *self._options, "search", "--names-only", pattern]).stdout
+        return [line.split(" - ", 1)[0].strip() for line in output.splitlines() if line.strip()]
+
+    def _refresh(self) -> None:
+        """Fetch private lists if they are missing or a day old; the system's are never touched here."""
+        if not self._private:
+            return
+        state = cache.cache_directory() / "apt" / self.architecture
+        stamp = state / "stamp"
+        with cache.locked(state):
+            if stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_MAX_AGE_SECONDS:
+                return
+            for folder in ("state/lists/partial", "cache/archives/partial"):
+                (state / folder).mkdir(parents=True, exist_ok=True)
+            (state / "status").touch()
+            self._progress.phase(f"fetching Debian's package lists for {self.architecture} into the cache")
+            try:
+                run_apt(["apt-get", *self._options, "-q", "update"])
+            except AptError:
+                if stamp.exists():  # old lists are better than none: the archive may be out of reach
+                    return
+                raise
+            stamp.touch()

@@ -1,0 +1,82 @@
+"""Words that every format uses: names of errnos, accesses and calls, and runs of equal refusals."""
+
+from __future__ import annotations
+
+import errno as _errno
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from dmasync import SyncType
+from dmasync.fakes.ioctls import IOCTLS
+from dmasync.fakes.journal.entries import INTERRUPTED, Call, Entry, Event, Transition
+from dmasync.fakes.journal.log import Log
+
+_IOCTL_NAMES: Final = {number: name for name, number in reversed(IOCTLS.items())}
+
+
+def access_name(access: SyncType) -> str:
+    """``READ``, ``WRITE``, ``READ_WRITE`` or ``none``: a Flag's own name differs between Python versions."""
+    return {1: "READ", 2: "WRITE", 3: "READ_WRITE"}.get(access.value, "none")
+
+
+def errno_name(code: int | None) -> str:
+    """``EINTR`` for its number; what stands for an exception that was no OSError is ``interrupted``."""
+    if code is None or code == INTERRUPTED:
+        return "interrupted"
+    return _errno.errorcode.get(code, f"errno {code}")
+
+
+def call_text(call: Call) -> str:
+    """The call as a person would write it."""
+    arguments = list(call.arguments)
+    if call.method == "ioctl":
+        request = arguments[1]
+        parts = [str(arguments[0]), _IOCTL_NAMES.get(request, f"{request:#x}")]
+    else:
+        parts = [repr(argument) if isinstance(argument, str) else str(argument) for argument in arguments]
+    answer = "" if call.result is None else f" = {call.result}"
+    if not call.succeeded:
+        answer = f" = {errno_name(call.errno)}"
+    elif call.method == "ioctl" and call.new_fd is not None:
+        answer = f" = fd {call.new_fd}"
+    return f"{call.method}({', '.join(parts)}){answer}"
+
+
+class Line(NamedTuple):
+    """An entry, and how often it came in a row."""
+
+    first: Entry
+    times: int
+
+
+def folded(entries: Iterator[Entry]) -> Iterator[Line]:
+    """Runs of equal refusals as one line: a storm of a million must not be a million lines."""
+    run: Transition | None = None
+    count = 0
+    for entry in entries:
+        if (
+            run is not None
+            and isinstance(entry, Transition)
+            and entry.errno
+            and (entry.errno, entry.flags, entry.fd, entry.thread) == (run.errno, run.flags, run.fd, run.thread)
+        ):
+            count += 1
+            continue
+        if run is not None:
+            yield Line(run, count)
+            run = None
+        if isinstance(entry, Transition) and entry.errno:
+            run, count = entry, 1
+        else:
+            yield Line(entry, 1)
+    if run is not None:
+        yield Line(run, count)
+
+
+def of_buffers(log: Log) -> list[Event]:
+    return [event for event in log.events if event.kind != "forked"]
+
+
+def moments(log: Log) -> tuple[int, int]:
+    times = [moment for entry in log.entries() for moment in (entry.time_ns, entry.end_ns) if moment]
+    return (min(times), max(times)) if times else (0, 0)

@@ -1,0 +1,102 @@
+"""``/dev/dma_heap/*`` (``drivers/dma-buf/dma-heap.c``, ``heaps/system_heap.c``, ``heaps/cma_heap.c``)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import weakref
+
+from dmasync import uapi
+from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
+from dmasync.fakes.kernel.errors import os_error
+from dmasync.fakes.kernel.files.file import File, is_shared
+from dmasync.fakes.kernel.parts import Kernel
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
+from dmasync.fakes.memory.pages import zeroed
+
+_VALID_FD_FLAGS = os.O_CLOEXEC | os.O_ACCMODE
+_ULONG = (1 << 64) - 1
+_DIRECTIONS = uapi.DMA_HEAP_IOCTL_ALLOC >> 30
+
+
+class _HeapBuffer(DmaBuf):
+    def __init__(self, kernel: Kernel, flags: int, heap: str, size: int) -> None:
+        kernel.take_heap_memory(size)
+        # Given back when the buffer is dropped, whether it ever got a descriptor or not.
+        self._give_back = weakref.finalize(self, kernel.take_heap_memory, -size)
+        super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
+
+    def release(self) -> None:
+        self._give_back()
+        super().release()
+
+
+class SystemHeapBuffer(_HeapBuffer):
+    """A dma-buf of the system heap, which syncs importers only: with none attached, START and END do
+    nothing.
+    """
+
+    def may_map(self, length: int, flags: int) -> None:
+        # remap_pfn_range() maps page by page here, and refuses a copy-on-write mapping that it does not fill.
+        if not is_shared(flags) and length > self.kernel.page_size:
+            raise os_error(errno.EINVAL)
+
+
+class CmaHeapBuffer(_HeapBuffer):
+    """A dma-buf of a CMA heap."""
+
+    def may_map(self, length: int, flags: int) -> None:
+        if not is_shared(flags):
+            raise os_error(errno.EINVAL)
+
+
+class HeapDevice(File):
+    """An open heap node; *name* is the heap's."""
+
+    kind = "heap device"
+
+    def __init__(self, kernel: Kernel, flags: int, name: str) -> None:
+        super().__init__(kernel, flags)
+        self.name = name
+
+    def driver_ioctl(self, request: int, arg: Argument) -> int:
+        # Only the request's number is looked at. Its size and directions say how much of the structure the
+        # caller has: less than the kernel's is filled up with zeros, more is carried along.
+        if request & 0xFF:
+            raise os_error(errno.EINVAL)
+        size = request >> 16 & 0x3FFF
+        directions = request >> 30 & _DIRECTIONS
+        in_size = size if directions & 1 else 0
+        out_size = size if directions & 2 else 0
+        data = bytearray(copy_from(arg, in_size).ljust(uapi.dma_heap_allocation_data.size, b"\0"))
+        buffer, fd_flags = self._allocate(data)
+        try:
+            fd = self.kernel.descriptors.reserve()
+            offset = uapi.dma_heap_allocation_data.offsets["fd"]
+            data[offset : offset + 4] = fd.to_bytes(4, sys.byteorder)
+            if out_size:
+                copy_to(arg, bytes(data[:out_size]))
+        except BaseException:
+            buffer.release()
+            raise
+        self.kernel.descriptors.install(fd, buffer, close_on_exec=bool(fd_flags & os.O_CLOEXEC))
+        return 0
+
+    def _allocate(self, data: bytearray) -> tuple[DmaBuf, int]:
+        length, fd, fd_flags, heap_flags = uapi.dma_heap_allocation_data.unpack(data)
+        assert isinstance(length, int)  # noqa: S101 - the layout says so
+        assert isinstance(fd_flags, int)  # noqa: S101 - the layout says so
+        assert isinstance(heap_flags, int)  # noqa: S101 - the layout says so
+        if fd:
+            raise os_error(errno.EINVAL)
+        if fd_flags & ~_VALID_FD_FLAGS:
+            raise os_error(errno.EINVAL)
+        if heap_flags & ~uapi.DMA_HEAP_VALID_HEAP_FLAGS:
+            raise os_error(errno.EINVAL)
+        page = self.kernel.page_size
+        length = (length + page - 1 & _ULONG) // page * page
+        if not length:
+            raise os_error(errno.EINVAL)
+        buffer_class = SystemHeapBuffer if self.name.startswith("system") else CmaHeapBuffer
+        return buffer_class(self.kernel, fd_flags, self.name, length), fd_flags

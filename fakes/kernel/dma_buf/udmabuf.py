@@ -1,0 +1,125 @@
+"""``/dev/udmabuf`` (``drivers/dma-buf/udmabuf.c``): dma-bufs out of memfds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Sequence
+
+from dmasync import uapi
+from dmasync.access import SyncType
+from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.files.file import File, is_shared
+from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.parts import Kernel
+from dmasync.fakes.kernel.usermem import Argument, copy_from
+from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.pages import Run
+
+_ITEM = struct.Struct("=IIQQ")
+_KMALLOC_MAX = 4 << 20  # KMALLOC_MAX_SIZE; memdup_user() of more is ENOMEM before anything is read
+_POINTER = 8
+_SEALS_WANTED = uapi.F_SEAL_SHRINK
+_SEALS_DENIED = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
+
+Item = tuple[int, int, int]
+"""(memfd, offset, size), offset and size in bytes."""
+
+
+class UdmabufBuffer(DmaBuf):
+    """A dma-buf of ``/dev/udmabuf``: END before the first START is EINVAL, its page table is made by that
+    START.
+    """
+
+    def __init__(self, kernel: Kernel, memory: BufferMemory, memfds: Sequence[Memfd]) -> None:
+        super().__init__(kernel, os.O_RDWR, "udmabuf", memory)
+        self._has_page_table = False
+        self._memfds = tuple(memfds)
+        for memfd in self._memfds:
+            memfd.pinned_by.add(self)
+
+    def release(self) -> None:
+        for memfd in self._memfds:
+            memfd.pinned_by.discard(self)
+        super().release()
+
+    def begin_cpu_access(self, access: SyncType) -> None:
+        self._has_page_table = True
+
+    def end_cpu_access(self, access: SyncType) -> None:
+        if not self._has_page_table:
+            raise os_error(errno.EINVAL)
+
+    def may_map(self, length: int, flags: int) -> None:
+        if not is_shared(flags):
+            raise os_error(errno.EINVAL)
+
+
+class UdmabufDevice(File):
+    """An open ``/dev/udmabuf``."""
+
+    kind = "udmabuf device"
+
+    def driver_ioctl(self, request: int, arg: Argument) -> int:
+        if request == uapi.UDMABUF_CREATE:
+            data = copy_from(arg, uapi.udmabuf_create.size)
+            memfd, flags, offset, size = _ITEM.unpack(data)
+            return self._create(flags, [(memfd, offset, size)])
+        if request == uapi.UDMABUF_CREATE_LIST:
+            head = copy_from(arg, uapi.udmabuf_create_list.size)
+            count = uapi.udmabuf_create_list.get(head, "count")
+            if count > self.kernel.list_limit & 0xFFFF_FFFF:
+                raise os_error(errno.EINVAL)
+            length = _ITEM.size * count & 0xFFFF_FFFF
+            if length > _KMALLOC_MAX:
+                raise os_error(errno.ENOMEM)
+            if length < _ITEM.size * count:
+                raise UnmodelledCallError(f"a list of {count} items: Linux reads beyond what it allocated for it")
+            data = copy_from(arg, length, uapi.udmabuf_create_list.size)
+            items = [(memfd, offset, size) for memfd, _, offset, size in _ITEM.iter_unpack(data)]
+            return self._create(uapi.udmabuf_create_list.get(head, "flags"), items)
+        raise os_error(errno.ENOTTY)
+
+    def _create(self, flags: int, items: list[Item]) -> int:
+        page = self.kernel.page_size
+        limit = self.kernel.profile.page_limit(self.kernel.size_limit_mb, page)
+        pages = 0
+        for _, offset, size in items:
+            if offset % page or size % page:
+                raise os_error(errno.EINVAL)
+            pages += size // page
+            if pages > limit:
+                raise os_error(errno.EINVAL)
+        if not pages:
+            raise os_error(errno.EINVAL)
+        if pages * _POINTER > self.kernel.profile.largest_page_array:
+            raise os_error(errno.ENOMEM)
+        with self.kernel.lock:
+            pinned: list[Memfd] = []
+            runs: list[Run] = []
+            for fd, offset, size in items:
+                memfd = self._sealed_memfd(fd)
+                run = memfd.pin(offset, size)
+                if run is not None:
+                    runs.append(run)
+                    pinned.append(memfd)
+            buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs), pinned)
+        # Not under the lock: nothing may come between the descriptor and the return.
+        try:
+            new_fd = self.kernel.descriptors.reserve()
+        except BaseException:
+            buffer.release()
+            raise
+        return self.kernel.descriptors.install(new_fd, buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
+
+    def _sealed_memfd(self, fd: int) -> Memfd:
+        memfd = self.kernel.descriptors.find(fd)
+        if memfd is None:
+            raise os_error(errno.EBADFD)  # not EBADF, although it is one
+        if not isinstance(memfd, Memfd):
+            raise os_error(errno.EBADFD)
+        if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & _SEALS_DENIED:
+            raise os_error(errno.EINVAL)
+        return memfd

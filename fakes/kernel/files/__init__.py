@@ -1,0 +1,10 @@
+"""Files: what Linux has in ``fs/`` and ``mm/``. It imports the kernel's ``parts`` and no driver.
+
+=================== ===============================================
+``file.py``         an open file, and what the VFS says for it
+``descriptors.py``  the table of descriptors (``fs/file.c``)
+``ioctl.py``        requests that every file answers (``fs/ioctl.c``)
+``memfd.py``        memfds and seals (``mm/memfd.c``, ``mm/shmem.c``)
+``mmap.py``         mmap up to the driver (``mm/mmap.c``)
+=================== ===============================================
+"""

@@ -1,0 +1,226 @@
+"""memfds and their seals (``mm/memfd.c``, ``mm/shmem.c``)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import weakref
+
+from dmasync import uapi
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
+from dmasync.fakes.kernel.files.file import O_LARGEFILE, File
+from dmasync.fakes.kernel.parts import Kernel
+from dmasync.fakes.memory import host
+from dmasync.fakes.memory.pages import FakeMapping, Run, Store
+
+_MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
+_ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
+_HUGE_SHIFT = 26
+_HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
+_HUGE_PAGE = 2 << 20
+_GIGABYTE = 30
+_WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
+_ALL_SEALS = (
+    uapi.F_SEAL_SEAL
+    | uapi.F_SEAL_EXEC
+    | uapi.F_SEAL_SHRINK
+    | uapi.F_SEAL_GROW
+    | uapi.F_SEAL_WRITE
+    | uapi.F_SEAL_FUTURE_WRITE
+)
+
+
+def memfd_create(kernel: Kernel, name: str | bytes | os.PathLike[str], flags: int) -> int:
+    """``memfd_create(2)``; the checks are those of the system call, in its order."""
+    flags &= 0xFFFF_FFFF
+    allowed = _ALL_FLAGS & kernel.profile.memfd_flags
+    if flags & ~(allowed | (_HUGE_SIZE_BITS if flags & uapi.MFD_HUGETLB else 0)):
+        raise os_error(errno.EINVAL)
+    if flags & uapi.MFD_EXEC and flags & uapi.MFD_NOEXEC_SEAL:
+        raise os_error(errno.EINVAL)
+    encoded = os.fsencode(name)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte in the name of a memfd")  # as os.memfd_create says
+    if len(encoded) > uapi.MFD_NAME_MAX_LEN:
+        raise os_error(errno.EINVAL)
+    fd = kernel.descriptors.reserve()
+    file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, encoded, flags)
+    return kernel.descriptors.install(fd, file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
+
+
+class Memfd(File):
+    """An anonymous file in memory."""
+
+    kind = "memfd"
+    regular = True
+    can_map = True
+
+    def __init__(self, kernel: Kernel, name: bytes, flags: int) -> None:
+        super().__init__(kernel, os.O_RDWR | O_LARGEFILE)
+        self.name = name
+        self.size = 0
+        self.store = Store("memfd")
+        self.seals = 0 if flags & uapi.MFD_ALLOW_SEALING else uapi.F_SEAL_SEAL
+        self.executable = True
+        if flags & uapi.MFD_NOEXEC_SEAL:
+            self.executable = False
+            self.seals = uapi.F_SEAL_EXEC
+        self.pinned_by: weakref.WeakSet[File] = weakref.WeakSet()  # udmabufs that hold pages of it
+        self._writable_mappings = 0
+        self._pinned: list[tuple[int, int]] = []
+
+    def truncate(self, length: int) -> None:
+        if (length < self.size and self.seals & uapi.F_SEAL_SHRINK) or (
+            length > self.size and self.seals & uapi.F_SEAL_GROW
+        ):
+            raise os_error(errno.EPERM)
+        if length != self.size:
+            self.store.resize(length)
+            self.size = length
+
+    def add_seals(self, seals: int) -> None:
+        if seals & ~(_ALL_SEALS & self.kernel.profile.seals):
+            raise os_error(errno.EINVAL)
+        with self.kernel.lock:
+            if self.seals & uapi.F_SEAL_SEAL:
+                raise os_error(errno.EPERM)
+            if seals & uapi.F_SEAL_EXEC and self.executable:
+                seals |= uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
+            if seals & ~self.seals & uapi.F_SEAL_WRITE:
+                if self._writable_mappings:  # mapping_deny_writable()
+                    raise os_error(errno.EBUSY)
+                if self.pinned_by:  # memfd_wait_for_pins()
+                    raise os_error(errno.EBUSY)
+            self.seals |= seals
+
+    def get_seals(self) -> int:
+        return self.seals
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self.position + offset
+        elif whence == os.SEEK_END:
+            position = self.size + offset
+        else:
+            self._fill_pinned()
+            position = self._seek_pages(offset, whence)
+        if not 0 <= position <= _MAX_SIZE:
+            raise os_error(errno.EINVAL)
+        self.position = position
+        return position
+
+    def _seek_pages(self, offset: int, whence: int) -> int:
+        """SEEK_DATA, SEEK_HOLE: the host's pages know. One of this kernel's is there if any host page of it is."""
+        if not 0 <= offset < self.size:
+            raise os_error(errno.ENXIO)
+        page, fd = self.kernel.page_size, self.store.fd
+        place = offset // page * page
+        if whence == os.SEEK_DATA:
+            return max(offset, host.lseek(fd, place, os.SEEK_DATA) // page * page)
+        with contextlib.suppress(OSError):  # ENXIO: no data up to the end
+            while place < self.size and (data := host.lseek(fd, place, os.SEEK_DATA)) < place + page:
+                place = -(-host.lseek(fd, data, os.SEEK_HOLE) // page) * page
+        return max(offset, min(place, self.size))
+
+    def check_map(self, prot: int, shared: bool) -> None:
+        if not shared or not self.seals & _WRITE_SEALS:
+            return
+        if prot & mmap.PROT_WRITE:
+            raise os_error(errno.EPERM)
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        pages = -(-length // self.kernel.page_size) * self.kernel.page_size
+        return FakeMapping.of((Run(self.store, 0, offset + pages),), length, prot, flags, offset)
+
+    def mapped(self, delta: int) -> None:
+        """Count a mapping through which the file may be written, now or after mprotect(); -1 when it goes."""
+        with self.kernel.lock:
+            self._writable_mappings += delta
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        """The pages of a range, which must lie within the file; None for no pages."""
+        if self.kernel.profile.udmabuf_pins_folios:
+            self.check_pin(offset, size)
+        elif not size:
+            return None
+        elif offset >= 1 << 63:
+            raise os_error(errno.EFBIG)
+        elif offset + size - self.kernel.page_size >= self.size:
+            if offset < self.size:
+                self._pinned.append((offset, self.size - offset))  # page by page: those are there from now on
+            raise os_error(errno.EINVAL)
+        self._pinned.append((offset, size))
+        return Run(self.store, offset, size)
+
+    def check_pin(self, offset: int, size: int) -> None:
+        """What ``memfd_pin_folios()`` asks before it takes any page."""
+        if offset >= 1 << 63 or offset + size > self.size or not size:
+            raise os_error(errno.EINVAL)
+
+    def bytes_in_pages(self) -> int:
+        """``inode_get_bytes()``: what the file's pages take, its holes left out."""
+        self._fill_pinned()
+        total = begin = 0
+        while begin < self.size:
+            try:
+                begin = self._seek_pages(begin, os.SEEK_DATA)
+            except OSError:
+                break  # ENXIO: a hole up to the end
+            end = self._seek_pages(begin, os.SEEK_HOLE)
+            total += -(-(end - begin) // self.kernel.page_size) * self.kernel.page_size
+            begin = end
+        return total
+
+    def _fill_pinned(self) -> None:
+        # Pinning allocates the pages of a hole; here they come when somebody could tell the difference.
+        pinned, self._pinned = self._pinned, []
+        for offset, size in pinned:
+            host.populate(self.store.fd, offset, size)
+
+
+class HugeMemfd(Memfd):
+    """A memfd of huge pages (``fs/hugetlbfs/inode.c``) on a system that has reserved none, as by default.
+
+    It can be made, sized and sealed; whatever needs a page of it is ENOMEM.
+    """
+
+    kind = "huge memfd"
+
+    def __init__(self, kernel: Kernel, name: bytes, flags: int) -> None:
+        size_log = flags >> _HUGE_SHIFT & 0x3F
+        if size_log == _GIGABYTE:
+            raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
+        if size_log not in (0, _HUGE_PAGE.bit_length() - 1):
+            raise os_error(errno.ENODEV)
+        super().__init__(kernel, name, flags)
+        self.flags = os.O_RDWR | O_LARGEFILE
+
+    def block_size(self) -> int:
+        return _HUGE_PAGE
+
+    def truncate(self, length: int) -> None:
+        if length % _HUGE_PAGE:
+            raise os_error(errno.EINVAL)
+        super().truncate(length)
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE):  # default_llseek(): all of it is data
+            if offset >= self.size:
+                raise os_error(errno.ENXIO)
+            offset, whence = (offset if whence == os.SEEK_DATA else self.size), os.SEEK_SET
+        return super().seek(offset, whence)
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        raise os_error(errno.EINVAL if offset % _HUGE_PAGE else errno.ENOMEM)
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        if not self.kernel.profile.udmabuf_pins_folios:
+            if not size:
+                return None
+            raise os_error(errno.EINVAL)  # it was looked for, never made
+        self.check_pin(offset, size)
+        raise os_error(errno.ENOMEM)

@@ -1,0 +1,53 @@
+"""What the kernel's parts ask of the kernel: files and drivers know it by this, and no part imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from dmasync.fakes.kernel.profile import Profile
+from dmasync.fakes.kernel.usermem import Argument
+from dmasync.fakes.memory.coherent import BufferMemory
+from dmasync.fakes.memory.pages import Run
+
+
+class DescriptorTable(Protocol):
+    """The numbers of open files: see :class:`dmasync.fakes.kernel.files.descriptors.Descriptors`."""
+
+    close_on_exec: set[int]
+
+    def reserve(self) -> int:
+        """A number that nobody else gets; EMFILE at the limit."""
+
+    def install(self, fd: int, file: Any, *, close_on_exec: bool) -> int:
+        """Let *fd*, which was reserved, be a descriptor of *file*."""
+
+    def find(self, fd: int) -> Any:
+        """The file behind *fd*, None where there is none."""
+
+
+class Kernel(Protocol):
+    """The kernel as its files and drivers see it."""
+
+    profile: Profile
+    page_size: int
+    list_limit: int
+    size_limit_mb: int
+    memory: Callable[[Sequence[Run]], BufferMemory]
+    stub_fence: Any
+    """A fence that has been signalled already."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]: ...
+    @property
+    def descriptors(self) -> DescriptorTable: ...
+
+    def next_inode(self) -> int:
+        """A number that no dma-buf of this kernel has had."""
+
+    def take_heap_memory(self, size: int) -> None:
+        """Count *size* bytes of a heap buffer (negative: given back); ENOMEM when there are no more."""
+
+    def vfs_ioctl(self, fd: int, file: Any, request: int, arg: Argument) -> int | None:
+        """The VFS's own answer to a request, None where it leaves it to the driver."""

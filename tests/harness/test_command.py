@@ -1,0 +1,56 @@
+"""What the command itself sees to: signals, and what it loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dmasync import cli
+from dmasync.harness.probe import command as probe
+
+OLD = Path(__file__).parent / "gate" / "run_of_the_first_version.json"
+
+
+def test_the_handler_of_sigterm_is_the_commands_and_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(options: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    def own(number: int, frame: object) -> None:
+        raise AssertionError("the caller's handler was asked")
+
+    monkeypatch.setattr(probe, "run", ended)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with pytest.raises(SystemExit) as unwound:
+            cli.main(["probe"])
+        assert unwound.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_command_works_in_a_thread_that_may_set_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "run", lambda options: 4)
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(cli.main(["probe"])))
+    thread.start()
+    thread.join()
+    assert found == [4]
+
+
+def test_a_gate_that_has_no_wall_rows_does_not_wait_for_the_statistics() -> None:
+    program = (
+        "import sys\n"
+        "from dmasync import cli\n"
+        f"assert cli.main(['gate', {str(OLD)!r}, {str(OLD)!r}]) == 0\n"
+        "print(sorted(name for name in sys.modules if name.partition('.')[0] in ('scipy', 'matplotlib')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
