@@ -72,7 +72,7 @@ def test_a_real_kernel_prints_the_same_lines(selftest, tmp_path, name):
     result = tmp_path / "real"
     command = f"{program} > {result} 2>&1; true"
     subprocess.run(
-        [sys.executable, "-m", "dmasync", "vm", "--quiet", "--output", tmp_path, "--share", program.parent,
+        [sys.executable, "-m", "dmasync", "vm", "--quiet", "--output", tmp_path, "--mount", program.parent,
          "--", "sh", "-c", f"'{command}'"],
         check=True, timeout=600,
     )  # fmt: skip

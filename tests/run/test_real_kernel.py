@@ -41,7 +41,7 @@ def results(compiled, tmp_path_factory) -> Path:
     script.write_text("\n".join(lines))
     subprocess.run(
         [sys.executable, "-m", "dmasync", "vm", "--quiet", "--timeout", "600", "--output", folder,
-         "--share", calls.parent, "--", "sh", script],
+         "--mount", calls.parent, "--", "sh", script],
         check=True,
     )  # fmt: skip
     return folder
