@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dmasync.fakes.run_fixture import dmasync_run as dmasync_run
-
 if TYPE_CHECKING:
     from dmasync.fakes.backend import FakeBackend
     from dmasync.fakes.device_tree import DeviceTree
+    from dmasync.fakes.run_fixture import ProgramRunner
 
 _FIXTURES = ("fake_dmabuf", "noncoherent_dmabuf")
 
@@ -105,6 +105,14 @@ def fake_dev(request: pytest.FixtureRequest, fake_dmabuf: FakeBackend) -> Iterat
 
     with DeviceTree(fs, fake_dmabuf) as tree:
         yield tree
+
+
+@pytest.fixture
+def dmasync_run(tmp_path: Path) -> ProgramRunner:
+    """Runs a program on the fake kernel: ``dmasync_run("./capture", "--frames=3", faults=["storm(EINTR, 3)"])``."""
+    from dmasync.fakes.run_fixture import ProgramRunner
+
+    return ProgramRunner(tmp_path)
 
 
 def _backend(request: pytest.FixtureRequest, coherent: bool, memory: dict[str, Any]) -> Iterator[FakeBackend]:

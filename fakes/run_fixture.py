@@ -1,4 +1,4 @@
-"""The fixture ``dmasync_run``: a test runs a program, in whatever language, on the fake kernel."""
+"""What the fixture ``dmasync_run`` gives: a test runs a program, in whatever language, on the fake kernel."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 if TYPE_CHECKING:
     from dmasync.fakes.journal import Journal
@@ -77,9 +75,3 @@ class ProgramRunner:
             command, check=False, capture_output=True, text=True, env=environment, timeout=timeout + 60, **how
         )
         return RunResult(done.returncode, done.stdout, done.stderr, trace)
-
-
-@pytest.fixture
-def dmasync_run(tmp_path: Path) -> ProgramRunner:
-    """Runs a program on the fake kernel: ``dmasync_run("./capture", "--frames=3", faults=["storm(EINTR, 3)"])``."""
-    return ProgramRunner(tmp_path)
