@@ -1,4 +1,4 @@
-"""Draws the README's picture: python docs/cost_against_size.py X86_64.json ARM64.json docs/cost-against-size.svg.
+"""Draws cost against size: python docs/pictures/cost_against_size.py X86_64.json ARM64.json cost-against-size.svg.
 
 The runs are those of ``dmasync bench --exact`` and ``dmasync bench --exact --arch arm64``.
 """
@@ -47,7 +47,8 @@ def draw(run: Run, step: str, axes: object) -> None:
         axes.plot(*zip(*points, strict=True), dashes, marker=marker, label=access, markersize=4)  # type: ignore[attr-defined]
     axes.set(xscale="log", yscale="log", title=f"{arch}: {STEPS[step]}")  # type: ignore[attr-defined]
     sizes = sorted({size for points in lines.values() for size, _ in points})
-    axes.set_xticks(sizes, [f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB" for size in sizes])  # type: ignore[attr-defined]
+    names = [f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB" for size in sizes]
+    axes.set_xticks(sizes, names, rotation=60, ha="right", rotation_mode="anchor")  # type: ignore[attr-defined]
     axes.minorticks_off()  # type: ignore[attr-defined]
     axes.grid(color="#cccccc", linewidth=0.5)  # type: ignore[attr-defined]
 
