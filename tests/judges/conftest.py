@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dmasync.harness.vm import cache
-from dmasync.harness.vm.apt import Apt, host_machine
+from dmasync.harness.vm.apt import Apt
+from dmasync.harness.vm.host import host_machine
 
 PACKAGE = "linux-source-6.12"
 _TESTS = "tools/testing/selftests"
