@@ -3,7 +3,7 @@
 Fixtures: ``fake_dmabuf``, a FakeBackend; ``noncoherent_dmabuf``, one whose devices do not see the CPU's caches;
 ``fake_dev``, a device tree on pyfakefs. When a test that used them is over, it fails on leaked descriptors and
 mappings, on windows that do not balance, and on everything else that a Sanitizer finds, with the timeline in the
-report.
+report. ``dmasync_run`` runs programs in any language on the fake kernel.
 
 Only what a test asks for is imported.
 """
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from dmasync.fakes.run_fixture import dmasync_run as dmasync_run
 
 if TYPE_CHECKING:
     from dmasync.fakes.backend import FakeBackend
