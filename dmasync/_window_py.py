@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from itertools import islice, repeat, starmap
+from itertools import repeat, starmap
 from typing import Any
 
 from dmasync import retry as outcome
@@ -30,25 +30,12 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 class File:
-    __slots__ = (
-        "__weakref__",
-        "_argument",
-        "_made",
-        "_offset",
-        "backend",
-        "closed",
-        "ioctl",
-        "keeps",
-        "owned",
-        "users",
-    )
-
     def __init__(self, fd: int | None, backend: Any, owned: bool = False, keeps: object = None, /) -> None:
         self._made: list[int] = [] if fd is None else [fd]
-        self._offset, self._argument = None, b""
-        self.closed, self.owned, self.keeps = False, owned, keeps
+        self._offset: int | None = None
+        self._argument: Any = b""
+        self.closed, self.windows, self.owned, self.keeps = False, 0, owned, keeps
         self.backend, self.ioctl = backend, backend.ioctl
-        self.users: set[object] = set()  # last: see __del__
 
     @staticmethod
     def opened(backend: Any, offset: Any, call: Any, /, *arguments: Any) -> File:
@@ -64,10 +51,6 @@ class File:
             return self._made[0]
         return int(memoryview(self._argument)[self._offset : self._offset + 4].cast("i")[0])
 
-    @property
-    def windows(self) -> int:
-        return len(self.users)
-
     def close(self) -> None:
         self.closed = True
         self._close_if_unused()
@@ -77,40 +60,40 @@ class File:
         return self.fd
 
     def _close_if_unused(self) -> None:
-        if self.closed and self.owned and not self.users and self._made:
+        if self.closed and self.owned and not self.windows and self._made:
             fd, close = self.fd, self.backend.close
             self.owned = False  # forgotten first, closed second: the number may be another file's afterwards
             close(fd)
 
     def __del__(self) -> None:
-        if hasattr(self, "users"):  # else it never got through __init__
+        if hasattr(self, "ioctl"):  # else it never got through __init__
             self.close()
 
 
 class Window:
-    __slots__ = (
-        "__weakref__", "_busy", "_bytes_", "_ended", "_ends", "_log_only", "_made_in", "_moved", "_only", "_retry",
-        "_started", "_starts", "_targets", "_timed", "_user", "_using", "_view",
-    )  # fmt: skip
+    """Whatever is done in C, or in one statement without a call, no signal handler comes between.
+
+    So ``for _ in calls: self._opened = 1`` is one step: *calls* is an endless iterator that makes a system call, in C,
+    each time that it is asked for the next answer.
+    """
+
+    _opened: int
+    """So many of the targets are owed an END."""
+    _used: int
+    """So many of their files have been told that a window uses them."""
+    _made_in: int
+    _bytes_: Any
+    _view: Any
     _set_up: Any
     _refuse: Any
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         self: Any = super().__new__(cls)
-        self._targets, self._starts, self._ends = (), [], []
+        self._targets, self._starts, self._ends, self._only = (), (), (), None
         self._retry, self._timed, self._log_only, self._moved = None, False, False, False
-        # What the kernel answered to each START, and to each END: the difference in length is how many are owed.
-        self._started, self._ended, self._using, self._made_in = [], [], False, _generation
-        self._busy, self._bytes_, self._view, self._only = False, None, None, None
+        self._opened, self._used, self._made_in = 0, 0, _generation
+        self._busy, self._bytes_, self._view = False, None, None
         return self
-
-    @property
-    def _bytes(self) -> Any:
-        return self._bytes_
-
-    @_bytes.setter
-    def _bytes(self, view: Any) -> None:
-        self._bytes_, self._only = view, None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._set_up(*arguments, **options)
@@ -118,29 +101,31 @@ class Window:
     def _prepare(self, targets: Any, ioctl: Any, retry: Any, timed: bool, log_only: bool, /) -> None:
         self._claim()
         self._busy = False
-        if self._started:
+        if self._opened:
             self._refuse("open")
         self._targets, self._retry, self._timed, self._log_only, self._moved = targets, retry, timed, log_only, False
         self._starts, self._ends = (
             [starmap(ioctl or f.ioctl, repeat((f.fd, _SYNC, uapi.dma_buf_sync.pack(a | step)))) for f, a in targets]
             for step in (_START, _END)
         )
-        self._user = object()
         self._only = targets[0][0] if len(targets) == 1 and not timed and self._bytes_ is None else None
 
     def _move(self, heir: Any, /) -> None:
         self._claim()
         heir._retry, heir._timed, heir._log_only, heir._moved = self._retry, self._timed, self._log_only, self._moved
-        heir._targets, heir._starts, heir._ends = self._targets, self._starts, self._ends
-        heir._only, heir._user = self._only, self._user
-        # No call in between: whatever a signal handler raises, exactly one of the two owes the END.
-        heir._using, heir._made_in, heir._started = self._using, self._made_in, self._started
-        self._targets, self._using, self._started, self._moved, self._busy = (), False, [], True, False
-        self._only = None
+        heir._targets, heir._starts, heir._ends, heir._only = self._targets, self._starts, self._ends, self._only
+        # No call in between: exactly one of the two owes the END.
+        heir._used, heir._made_in, heir._opened = self._used, self._made_in, self._opened
+        self._targets, self._only, self._used, self._opened, self._moved, self._busy = (), None, 0, 0, True, False
+
+    def _set_bytes(self, view: Any) -> None:
+        self._bytes_, self._only = view, None
+
+    _bytes = property(lambda self: self._bytes_, _set_bytes)
 
     @property
     def active(self) -> bool:
-        return bool(self._started) and self._made_in == _generation
+        return self._opened > 0 and self._made_in == _generation
 
     def start(self) -> None:
         """Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."""
@@ -153,111 +138,117 @@ class Window:
     def __enter__(self) -> Any:
         file = self._only
         # Written out for a window over one buffer: a method call more costs as much as the system call.
-        if file is None or file.closed or self._busy or self._started or self._made_in != _generation:
+        if file is None or file.closed or self._busy or self._opened or self._made_in != _generation:
             return self._enter_slowly()
-        self._busy = self._using = True
+        self._busy = True
+        self._used = 1
+        file.windows += 1
         try:
-            file.users.add(self._user)
-            self._started.extend(islice(self._starts[0], 1))
+            for _ in self._starts[0]:
+                self._opened = 1
+                break
         except BaseException as said:
             self._start_rest(said)
         else:
-            if not self._started:
-                self._start_rest(StopIteration())
+            if not self._opened:
+                self._start_rest(StopIteration())  # the backend's: to the loop it was the end of what there is
         self._busy = False
         return self
 
     def __exit__(self, exc_type: Any, exc: Any, traceback: Any, /) -> None:
         file = self._only
-        if file is None or not self._started or self._busy or self._made_in != _generation:
+        if file is None or not self._opened or self._busy or self._made_in != _generation:
+            self._claim()
             return self._exit_slowly(exc, None)
         self._busy = True
         try:
-            self._ended.extend(islice(self._ends[0], 1))
+            for _ in self._ends[0]:
+                self._opened = 0
+                break
         except BaseException as said:
             return self._exit_slowly(exc, said)
-        if not self._ended:
+        if self._opened:
             return self._exit_slowly(exc, StopIteration())
-        self._started, self._ended = [], []
-        file.users.discard(self._user)
+        file.windows -= 1
+        self._used = 0
         if file.closed:
             file._close_if_unused()
-        self._using = self._busy = False
+        self._busy = False
         return None
 
     def _enter_slowly(self) -> Any:
         self._claim()
         targets = self._targets
-        if self._started or not targets or any(file.closed for file, _ in targets):
+        if self._opened or not targets or any(file.closed for file, _ in targets):
             self._busy = False
-            self._refuse("open" if self._started else "closed" if targets else "moved" if self._moved else "unset")
+            self._refuse("open" if self._opened else "closed" if targets else "moved" if self._moved else "unset")
             return self
-        self._using = True
         for file, _ in targets:
-            file.users.add(self._user)
+            file.windows += 1
+            self._used += 1
         self._start_rest(None)
         self._busy = False
         return self if self._view is None else self._view
 
     def _exit_slowly(self, body: Any, said: Any) -> None:
-        if said is None:
-            self._claim()
         interrupt, failures = self._make_ends(said)
         self._release_view()
         self._conclude(None, body, interrupt, failures)
 
     def _start_rest(self, said: Any) -> None:
-        """START every target that has not had it; *said* came in place of the first success."""
+        """START every target that has not had it; *said* came in place of the first success, or behind the last."""
         refusal = interrupt = None
         try:
-            if self._bytes is not None:
-                self._view = memoryview(self._bytes)
-            while refusal is None and len(self._started) < len(self._targets):
-                refusal = self._make_step(len(self._started), _START, self._starts, self._started, [], said)
-                said = None
-            if refusal is None and said is None:
-                return
+            if self._bytes_ is not None:
+                self._view = memoryview(self._bytes_)
+            while refusal is None and self._opened < len(self._targets):
+                number = self._opened
+                refusal, said = self._make_step(number, _START, self._starts[number], number + 1, [], said), None
         except BaseException as surprise:
-            interrupt = surprise
+            said = surprise
+        interrupt = said
+        if refusal is None and interrupt is None:
+            return
         try:
-            self._conclude(refusal, interrupt or said, *self._make_ends(None))
+            self._conclude(refusal, interrupt, *self._make_ends(None))
             if interrupt is not None:
                 raise interrupt
-            if refusal is None:
-                raise said
         except BaseException:
             self._release_view()
             raise
 
     def _make_ends(self, said: Any) -> tuple[BaseException | None, list[Any]]:
-        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, all errors."""
-        interrupt, failures, attempts, interrupts = None, [], [], 0
+        """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, all errors.
+
+        *said* came in place of the first END, or behind it.
+        """
+        failures: list[Any] = []
+        attempts: list[Any] = []
+        interrupt, interrupts = (None, 0) if self._opened else (said, 1)
         while True:
             try:
-                while (owed := len(self._started) - len(self._ended)) > 0:
-                    said, answer = None, said
-                    failure = self._make_step(owed - 1, _END, self._ends, self._ended, attempts, answer)
+                while self._opened:
+                    number, answer, said = self._opened - 1, said, None
+                    failure = self._make_step(number, _END, self._ends[number], number, attempts, answer)
                     if failure is not None:
                         failures.append(failure)
-                        self._ended.append(failure)
+                        self._opened = number
                     attempts = []
-                self._started, self._ended = [], []
                 self._stop_using_files()
                 self._busy = False
-                return interrupt or said, failures
+                return interrupt, failures
             except BaseException as surprise:
                 interrupt, interrupts = interrupt or surprise, interrupts + 1
-                if interrupts > _MOST_INTERRUPTS and owed > 0:
-                    file, access = self._targets[owed - 1]
+                if interrupts > _MOST_INTERRUPTS and self._opened:
+                    file, access = self._targets[self._opened - 1]
                     failures.append(outcome.hopeless(file.fd, access | _END, surprise, interrupts))
-                    self._ended.append(surprise)
+                    self._opened -= 1
 
-    def _make_step(self, number: int, step: int, calls: Any, made: Any, attempts: Any, said: Any) -> Any:
+    def _make_step(self, number: int, step: int, calls: Any, opened: int, attempts: Any, said: Any) -> Any:
         """One START or END, tried as often as the policy says: None, or the error to give up with; raises interrupts.
 
-        *said* came in place of the success of a first try.
+        *opened*: how many targets are owed an END after it. *said* came in place of the success of a first try.
         """
-        wanted = len(made) + 1
         while True:
             if not attempts and (said is not None or self._timed):
                 attempts.append(outcome.Attempts(self._retry))
@@ -267,24 +258,24 @@ class Window:
                 if failure is not None:
                     return failure
             try:
-                made.extend(islice(calls[number], 1))
-                if len(made) < wanted:
-                    raise StopIteration  # by the backend: to extend() it is the end of what there is
-                return None
+                for _ in calls:
+                    self._opened = opened
+                    return None
+                raise StopIteration  # the backend's, as above
             except OSError as answer:
-                if len(made) == wanted:
+                if self._opened == opened:
                     raise
                 said = answer
 
     def _conclude(self, refusal: Any, body: Any, interrupt: Any, failures: Any) -> None:
         if refusal is not None or interrupt is not None or failures:
-            outcome.conclude(refusal, interrupt, failures, body, self._log_only)
+            outcome.conclude(refusal, interrupt if interrupt is not body else None, failures, body, self._log_only)
 
     def _claim(self) -> None:
         if self._made_in != _generation:
             # After a fork, what was open here is the parent's, who makes the END.
-            self._made_in, self._busy, self._started, self._ended = _generation, False, [], []
-            if self._using:
+            self._made_in, self._busy, self._opened = _generation, False, 0
+            if self._used:
                 outcome.inherited()
             self._stop_using_files()
         if self._busy:
@@ -292,11 +283,11 @@ class Window:
         self._busy = True
 
     def _stop_using_files(self) -> None:
-        if self._using:
-            for file, _ in self._targets:
-                file.users.discard(self._user)
-                file._close_if_unused()
-            self._using = False  # last: where a signal came before, the finalizer does it again
+        while self._used:
+            file, _ = self._targets[self._used - 1]
+            file.windows -= 1
+            self._used -= 1
+            file._close_if_unused()
 
     def _release_view(self) -> None:
         view, self._view = self._view, None
@@ -305,8 +296,8 @@ class Window:
                 view.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_using", False) and self._made_in == _generation:
-            open_ = bool(self._started)
+        if getattr(self, "_used", 0) and self._made_in == _generation:
+            was_open = self.active
             interrupt, failures = self._make_ends(None)
-            if open_:
+            if was_open:
                 outcome.dropped(type(self).__name__, interrupt, failures)
