@@ -296,8 +296,10 @@ class Window:
                 view.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_used", 0) and self._made_in == _generation:
+        if getattr(self, "_used", 0):
             was_open = self.active
+            if self._made_in != _generation:
+                self._claim()
             interrupt, failures = self._make_ends(None)
             if was_open:
-                outcome.dropped(type(self).__name__, interrupt, failures)
+                outcome.dropped(type(self).__name__, interrupt, failures, 1)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "history": "list and prune the runs that were kept",
     "report": "pictures: cost against size, history, timelines",
     "model": "fit cost = a + b * bytes and answer what a frame costs",
+    "run": "run any program on the fake kernel, or on the real one behind the same layers",
     "record": "run a Python program with the recorder under its default backend",
     "replay": "run a recorded journal against the fake",
 }
@@ -57,18 +58,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
-    )
-    parser.add_argument("--version", action="version", version=f"dmasync {_version()}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    wanted = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name == wanted:
-            module = _load(name)
-            module.configure(subparser)
-            subparser.set_defaults(run=module.run)
+    parser = build_parser(arguments[:1])
     options = parser.parse_args(arguments)
     from dmasync.harness.exit_status import CommandError
 
@@ -94,6 +84,43 @@ def _run(arguments: list[str]) -> int:
         print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
         raise SystemExit(status or 2) from None
     return status
+
+
+def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of ``dmasync``, with the arguments of *commands*; the other commands are named and have none.
+
+    The reference pages, the manual page and the shell completions are made from it.
+    """
+    parser = argparse.ArgumentParser(
+        prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"dmasync {_version()}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh", "fish"),
+        help="print a completion script for this shell",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name in commands:
+            module = _load(name)
+            module.configure(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Writes the script from all commands' parsers, which only then are imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: object, *rest: object) -> None:
+        try:
+            shtab = importlib.import_module("shtab")
+        except ModuleNotFoundError:
+            parser.exit(4, "dmasync: completion needs the package 'shtab': python3 -m pip install shtab\n")
+        print(shtab.complete(build_parser(), shell=values))
+        parser.exit(0)
 
 
 @contextlib.contextmanager

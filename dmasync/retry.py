@@ -208,15 +208,20 @@ def attach(exception: BaseException, errors: Sequence[DmaSyncError]) -> None:
         BaseException.__setattr__(last, "__context__", error)
 
 
-def dropped(name: str, interrupt: BaseException | None, failures: Sequence[DmaSyncError] | None) -> None:
-    """An open window of the class *name* was dropped; its END has run by now. Logs, and warns with ResourceWarning."""
+def dropped(
+    name: str, interrupt: BaseException | None, failures: Sequence[DmaSyncError] | None, frames: int = 0
+) -> None:
+    """An open window of the class *name* was dropped; its END has run by now. Logs, and warns with ResourceWarning.
+
+    *frames*: how many Python frames lie between this and whoever dropped it.
+    """
     for failure in failures or ():
         logger.error("%s", failure)
     warnings.warn(
         f"a {name.rpartition('.')[2]} was dropped while its window was open; END has run now: use it in a with block, "
         "or call end()",
         ResourceWarning,
-        stacklevel=2,
+        stacklevel=2 + frames,
     )
     if interrupt is not None:
         raise interrupt

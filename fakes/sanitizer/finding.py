@@ -21,10 +21,10 @@ KINDS: Final[dict[str, Kind]] = {
     "end-without-start": Kind(
         "Nothing was handed to the CPU, so what it read before this END may be stale, and an END that belongs to"
         " another window writes back or gives up bytes that are still in use.",
-        "Send END exactly once for every START that succeeded, and none for a START that failed.",
+        "Send END exactly once forevery START that succeeded, and none for a START that failed.",
     ),
     "start-never-ended": Kind(
-        "What the CPU wrote may stay in its cache for ever, so the device works on old bytes, and later cache"
+        "What the CPU wrote may stay in its cache forever, so the device works on old bytes, and later cache"
         " evictions overwrite what the device writes.",
         "End the window on every path, errors too: a with block does; and repeat an END that was answered EINTR or"
         " EAGAIN.",

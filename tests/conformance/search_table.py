@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command: its results go to standard output
-"""Join the search's logs with the table in docs/fidelity.md: how often the search walked each errno path.
+"""Join the search's logs with the table in docs/explanation/fidelity.md: how often the search walked each errno path.
 
     python -m tests.conformance.search_table LOG… [--least 100] [--merged FILE]
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tests.conformance.search_table_rows import ROWS, Row, WhyNot
 
-TABLE = Path(__file__).parents[2] / "docs" / "fidelity.md"
+TABLE = Path(__file__).parents[2] / "docs" / "explanation" / "fidelity.md"
 
 
 class Walked(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where in the fake each row of the table in docs/fidelity.md is answered, as the search's log names the places."""
+"""Where in the fake each row of the table in docs/explanation/fidelity.md is answered, as the search's log has it."""
 
 from __future__ import annotations
 

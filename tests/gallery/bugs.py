@@ -1,7 +1,7 @@
 """Bugs as they are written in real programs, each with its mended form.
 
-A program gets a Lab and returns what came out and what should have. ``docs/gallery.md`` shows these functions as they
-stand here, so they read as the real thing does: short, plain, a little careless.
+A program gets a Lab and returns what came out and what should have. ``docs/explanation/gallery.md`` shows these
+functions as they stand here, so they read as the real thing does: short, plain, a little careless.
 """
 
 from __future__ import annotations

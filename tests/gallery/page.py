@@ -1,4 +1,4 @@
-"""Writes docs/gallery.md: the programs as they stand in bugs.py, the findings as the sanitizer words them.
+"""Writes docs/explanation/gallery.md: the programs as they stand in bugs.py, the findings as the sanitizer words them.
 
 ``python -m tests.gallery.page`` writes it; a test compares.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 from tests.gallery.bugs import BUGS, Bug, NaiveSyncer
 from tests.gallery.lab import Lab, Outcome, run
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "gallery.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "gallery.md"
 
 _HEAD = """# A gallery of sync bugs
 
 Bugs as they are written in real programs. Each runs on any machine, over `FakeBackend(coherent=False)`: the CPU and a
-device see a buffer through views of their own, and cache lines move between them as START and END say, and as a seeded
-adversary pleases. The sanitizer names what is wrong; the mended program beside it gets no finding.
+device see a buffer through two views, and cache lines move between them as START and END say, and whenever a seeded
+adversary likes. The sanitizer names what is wrong; the fixed program below it gets no finding.
 
 On a coherent machine, such as a PC, the bytes of those marked *cache only* come out right: no test there can see them.
 
@@ -38,7 +38,7 @@ def _picture(number: int, bug: Bug) -> str:
     return (
         f"## {number}. {bug.title}\n\n{bug.story} Finding: `{bug.finding}`{mark}.\n\n"
         f"```python\n{_source(bug.buggy)}```\n\n```text\n{_finding(bug)}\n```\n\n"
-        f"Mended:\n\n```python\n{_source(bug.mended)}```\n"
+        f"Fixed:\n\n```python\n{_source(bug.mended)}```\n"
     )
 
 

@@ -1,0 +1,35 @@
+"""Puts a section for each command where a page says ``@COMMANDS@``: sphinx-argparse makes it from the parser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from dmasync.cli import COMMANDS
+
+DIRECTIVE = """\
+```{{eval-rst}}
+.. argparse::
+   :module: dmasync.cli
+   :func: build_parser
+   :prog: dmasync
+   :nodefault:
+   :nodefaultconst:
+{options}
+```
+"""
+
+
+def insert_commands(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The command itself, without its subcommands, then each of them."""
+    if "@COMMANDS@" in source[0]:
+        sections = [DIRECTIVE.format(options="   :nosubcommands:\n   :nodescription:")]
+        sections += [f"## `dmasync {name}`\n\n{DIRECTIVE.format(options=f'   :path: {name}')}" for name in COMMANDS]
+        source[0] = source[0].replace("@COMMANDS@", "\n".join(sections))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the hook."""
+    app.connect("source-read", insert_commands)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,1 @@
+"""The documentation does what it says: its Python runs, its commands parse, its files are there."""
