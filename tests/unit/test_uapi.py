@@ -164,6 +164,7 @@ def test_a_read_only_request_tells_the_families_apart():
 def test_old_encodings_have_a_direction_for_requests_without_argument():
     assert uapi.ioctl_encoding("mips").request(uapi.ioctl_encoding("mips").none, "b", 0, 0) == 0x20006200
     assert uapi.GENERIC_ENCODING.request(uapi.GENERIC_ENCODING.none, "b", 0, 0) == 0x6200
+    assert uapi.ioctl_encoding("parisc64").request(uapi.ioctl_encoding("parisc64").none, "b", 0, 0) == 0x6200
 
 
 def test_a_structure_packs_into_a_writable_argument_and_back():
