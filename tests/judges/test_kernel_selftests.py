@@ -73,7 +73,7 @@ def test_a_real_kernel_prints_the_same_lines(selftest, tmp_path, name):
     command = f"{program} > {result} 2>&1; true"
     subprocess.run(
         [sys.executable, "-m", "dmasync", "vm", "--quiet", "--output", tmp_path, "--mount", program.parent,
-         "--", "sh", "-c", f"'{command}'"],
+         "--", command],
         check=True, timeout=600,
     )  # fmt: skip
     assert run(program).stdout.splitlines() == result.read_text().splitlines()

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
-from dmasync.harness.run.calls.epolls import Twins
 from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
@@ -27,6 +26,7 @@ from dmasync.harness.run.seccomp import filter as seccomp_filter
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.launch import Launched, launch
 from dmasync.harness.run.supervisor import Supervisor
+from dmasync.harness.run.twins import Twins
 
 if TYPE_CHECKING:
     from dmasync.fakes import Fault, Finding

@@ -25,7 +25,7 @@ from dmasync.harness.run.watcher import Watcher
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import System
-    from dmasync.harness.run.calls.epolls import Twins
+    from dmasync.harness.run.twins import Twins
 
 Handler = Callable[["Supervisor", Notification], Answer]
 _MOST_THREADS: Final = 1024

@@ -1,7 +1,7 @@
 """The answers, a module for each kind of call; :data:`HANDLERS` is the whole of it.
 
 A handler takes the supervisor and the call, and returns the result, raises the errno, or says that the kernel shall do
-the call itself. Imported by :mod:`dmasync.harness.run` alone.
+the call itself. Only :mod:`dmasync.harness.run` may import it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.run.seccomp import bpf, guard, numbers
+from dmasync.harness.run.seccomp import bpf, guard_process, numbers
 from dmasync.harness.run.seccomp.listener import Listener
 
 _REFUSED = {
@@ -34,7 +34,7 @@ class Launched:
 
     def __init__(self, guard: int, reader: int, listener: Listener, talk: socket.socket) -> None:
         self.guard = guard
-        """The process between; see :mod:`dmasync.harness.run.seccomp.guard`."""
+        """The process between; see :mod:`dmasync.harness.run.seccomp.guard_process`."""
         self.listener = listener
         self._reader = reader
         self._talk = talk
@@ -51,7 +51,7 @@ class Launched:
 
     def status(self) -> int | None:
         """Wait until it and all that it started have ended: its wait status, None where somebody killed the guard."""
-        state = guard.status(self._reader)
+        state = guard_process.status(self._reader)
         os.waitpid(self.guard, 0)
         return state
 
@@ -62,13 +62,13 @@ def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) 
     if path is None:
         raise CommandError(f"PROGRAM {command[0]!r} is no executable file and not on the PATH")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid, reader = guard.start(lambda parent: _become(path, list(command), instructions, parent, theirs))
+    pid, reader = guard_process.start(lambda parent: _become(path, list(command), instructions, parent, theirs))
     theirs.close()
     message, fds, _, _ = socket.recv_fds(ours, 64, 1)
     if fds:
         return Launched(pid, reader, Listener(fds[0]), ours)
     ours.close()
-    guard.status(reader)
+    guard_process.status(reader)
     os.waitpid(pid, 0)
     code = int(message.decode() or errno.EIO)
     raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
