@@ -175,8 +175,9 @@ static PyObject *file_opened(PyObject *Py_UNUSED(type), PyObject *const *args, P
         return NULL;
     PyObject *number = PyObject_Vectorcall(args[2], args + 3, (size_t)count - 3, NULL);
     if (number != NULL && offset >= 0) {
-        int fd;
-        memcpy(&fd, PyByteArray_AS_STRING(last) + offset, sizeof fd);
+        int fd = -1; /* a backend that made the bytearray shorter has written none */
+        if (PyByteArray_GET_SIZE(last) - offset >= (Py_ssize_t)sizeof fd)
+            memcpy(&fd, PyByteArray_AS_STRING(last) + offset, sizeof fd);
         Py_SETREF(number, PyLong_FromLong(fd));
     }
     if (number == NULL || set_number(self, number, 1) < 0)
