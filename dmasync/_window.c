@@ -370,7 +370,7 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
             if (*interrupt == NULL)
                 *interrupt = Py_XNewRef(said);
             if (++interrupts <= MOST_INTERRUPTS) {
-                Py_DECREF(said);
+                Py_XDECREF(said);
                 continue;
             }
             Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
