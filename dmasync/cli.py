@@ -27,6 +27,7 @@ COMMANDS = {
     "history": "list and prune the runs that were kept",
     "report": "pictures: cost against size, history, timelines",
     "model": "fit cost = a + b * bytes and answer what a frame costs",
+    "run": "run any program on the fake kernel, or on the real one behind the same layers",
     "record": "run a Python program with the recorder under its default backend",
     "replay": "run a recorded journal against the fake",
 }

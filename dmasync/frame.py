@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dmasync.access import SyncType
 from dmasync.arguments import listed
-from dmasync.buffer import DmaBuf
+from dmasync.core import File
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.syncer import DmaSyncerGroup
+
+if TYPE_CHECKING:
+    from dmasync.buffer import DmaBuf
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,7 @@ class Plane:
     length: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.buffer, DmaBuf):
+        if not isinstance(getattr(self.buffer, "_file", None), File) or not hasattr(self.buffer, "cpu_access"):
             raise TypeError(f"buffer must be a DmaBuf, not {self.buffer!r}")
         for name in ("offset", "length"):
             value = getattr(self, name)

@@ -9,7 +9,9 @@
 ``backend.py``        FakeBackend: kernel, injector and recorder in one
 ``device.py``         a device that does DMA
 ``device_tree.py``    device nodes on pyfakefs
+``foreign/``          what programs outside this process need, to be its callers
 ``pytest_plugin.py``  fixtures
+``run_fixture.py``    one of them: runs a program in any language
 ``recording.py``      runs a program and records it
 ``replay.py``         plays a trace to the fake kernel
 ``arguments.py``      what arguments are refused with

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
@@ -35,6 +34,8 @@ class FakeBackend(Recorder):
     a Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
     """
 
+    _kernel_class: type[FakeKernel] = FakeKernel
+
     def __init__(
         self,
         *,
@@ -60,7 +61,7 @@ class FakeBackend(Recorder):
         self._numbers = itertools.count(1)
         if self._watch or not coherent:
             kernel_options["memory"] = self._make_memory
-        self.kernel = FakeKernel(providers=providers, coherent=coherent, profile=profile, **kernel_options)
+        self.kernel = self._kernel_class(providers=providers, coherent=coherent, profile=profile, **kernel_options)
         self.injector = FaultInjector(self.kernel, plans)
         super().__init__(self.injector, stacks=self._watch if stacks is None else stacks)
 
@@ -78,9 +79,7 @@ class FakeBackend(Recorder):
         now = time.monotonic_ns()
         journal = self.journal
         stack = self._take_stack() if self._stacks else 0
-        journal.events.append(
-            Event(kind, buffer, tuple(ranges), now, threading.get_ident(), len(journal), stack, note, now)
-        )
+        journal.events.append(Event(kind, buffer, tuple(ranges), now, self._thread(), len(journal), stack, note, now))
 
     def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
         observer = self.observe if self._watch else None

@@ -3,7 +3,7 @@
 Fixtures: ``fake_dmabuf``, a FakeBackend; ``noncoherent_dmabuf``, one whose devices do not see the CPU's caches;
 ``fake_dev``, a device tree on pyfakefs. When a test that used them is over, it fails on leaked descriptors and
 mappings, on windows that do not balance, and on everything else that a Sanitizer finds, with the timeline in the
-report.
+report. ``dmasync_run`` runs programs in any language on the fake kernel.
 
 Only what a test asks for is imported.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from dmasync.fakes.backend import FakeBackend
     from dmasync.fakes.device_tree import DeviceTree
+    from dmasync.fakes.run_fixture import ProgramRunner
 
 _FIXTURES = ("fake_dmabuf", "noncoherent_dmabuf")
 
@@ -103,6 +105,14 @@ def fake_dev(request: pytest.FixtureRequest, fake_dmabuf: FakeBackend) -> Iterat
 
     with DeviceTree(fs, fake_dmabuf) as tree:
         yield tree
+
+
+@pytest.fixture
+def dmasync_run(tmp_path: Path) -> ProgramRunner:
+    """Runs a program on the fake kernel: ``dmasync_run("./capture", "--frames=3", faults=["storm(EINTR, 3)"])``."""
+    from dmasync.fakes.run_fixture import ProgramRunner
+
+    return ProgramRunner(tmp_path)
 
 
 def _backend(request: pytest.FixtureRequest, coherent: bool, memory: dict[str, Any]) -> Iterator[FakeBackend]:

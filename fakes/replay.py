@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import sys
@@ -16,6 +17,7 @@ from dmasync.fakes.kernel import UnmodelledCallError
 from dmasync.fakes.layers import faults
 
 _TRANSIENT: Final = (errno.EINTR, errno.EAGAIN)
+_MOST_FENCES: Final = 4096
 _NO_FD: Final = -9
 """Stands for a descriptor that was not open: neither is it in the fake."""
 
@@ -52,6 +54,7 @@ class Replay:
             descriptor_limit=1 << 16,
         )
         self._fds: dict[int, int] = {}
+        self._room = bytearray()
         self.played = 0
         self.skipped = 0
         """Calls that were not played: their descriptors came from elsewhere."""
@@ -147,9 +150,19 @@ class Replay:
         if not isinstance(arg, bytes):
             return 0
         data = bytearray(arg)
+        if request == uapi.SYNC_IOC_FILE_INFO and call.succeeded:
+            self._point_to_room(data)
         for place in _places_of_descriptors(request, data):
             data[place : place + 4] = self._fd(_number_at(data, place)).to_bytes(4, sys.byteorder, signed=True)
         return data
+
+    def _point_to_room(self, data: bytearray) -> None:
+        """Fences are written to an address: the recorded one was another process's."""
+        layout, item = uapi.sync_file_info, uapi.sync_fence_info
+        self._room = bytearray(min(layout.get(data, "num_fences"), _MOST_FENCES) * item.size + 1)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._room))
+        offset = layout.offsets["sync_fence_info"]
+        data[offset : offset + 8] = address.to_bytes(8, sys.byteorder)
 
     def _compare(self, call: Call, result: Any, argument: Any) -> None:
         made = call.new_fd

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import select
 import threading
 import time
+from collections.abc import Callable
 
+from dmasync.fakes.kernel.errors import os_error
 from dmasync.fakes.memory import host
+
+_ASK_EVERY_MS = 2
+_sleepers = threading.local()
+
+
+def ask_for_interruptions(interrupted: Callable[[], bool] | None) -> None:
+    """Whether a signal has arrived is from now on asked of *interrupted* in this thread, which sleeps for somebody
+    else; None: it sleeps for itself again.
+    """
+    _sleepers.interrupted = interrupted
 
 
 class Waker:
@@ -47,6 +60,13 @@ class Waker:
         A pipe's read() sleeps as ``dma_fence_default_wait()`` does: a signal whose handler was installed
         without SA_RESTART (all of Python's are) ends it with EINTR, any other one resumes it.
         """
+        interrupted = getattr(_sleepers, "interrupted", None)
+        if interrupted is not None:
+            poller = select.poll()
+            poller.register(self._reader, select.POLLIN)
+            while not poller.poll(_ASK_EVERY_MS):
+                if interrupted():
+                    raise os_error(errno.EINTR)
         self._drain()
 
     def sleep(self, timeout_ms: float | None) -> bool:

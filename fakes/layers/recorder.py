@@ -37,6 +37,9 @@ class Recorder:
     stack is taken as well, which a sanitizer's findings quote and which costs some microseconds a call.
     """
 
+    _thread: Callable[[], int] = staticmethod(get_ident)
+    """Who calls. Another's where this thread makes calls for other processes."""
+
     def __init__(self, inner: Backend, *, journal: Journal | None = None, stacks: bool = False) -> None:
         check_layer(inner, "inner")
         self.inner = inner
@@ -67,6 +70,7 @@ class Recorder:
         clock = time.monotonic_ns
         other = self._other_ioctl
         take_stack = self._take_stack if self._stacks else None
+        thread = self._thread
         pack_head = HEAD.pack
         unpack_flags = _FLAGS.unpack_from
         success = _TAILS[0]
@@ -92,7 +96,7 @@ class Recorder:
                     except (KeyError, AttributeError):
                         buffer = NO_BUFFER
                 stack = 0 if take_stack is None else take_stack()
-                head = pack_head(clock(), buffer, flags, get_ident(), fd, stack)
+                head = pack_head(clock(), buffer, flags, thread(), fd, stack)
             except Exception:
                 if hasattr(fd, "fileno"):
                     for result in completed(ioctl, ((fd.fileno(), request, arg),)):  # pragma: no branch - one call
@@ -154,7 +158,7 @@ class Recorder:
             method,
             arguments,
             time.monotonic_ns(),
-            get_ident(),
+            self._thread(),
             len(self.journal.rows) // ROW.size,
             None if fd is None else self._buffer_of(fd),
             self._take_stack() if self._stacks else 0,

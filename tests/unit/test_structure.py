@@ -72,6 +72,36 @@ def test_the_library_imports_nothing_of_the_harness(path):
     assert not {name for name in imported(path) if name.startswith(("dmasync.harness", "dmasync.cli"))}
 
 
+def imported_at_run_time(path: Path) -> set[str]:
+    """The modules of the library that *path* imports when it is imported itself."""
+    found: set[str] = set()
+    statements = list(ast.parse(path.read_text()).body)
+    while statements:
+        node = statements.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            statements += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        for block in ("body", "orelse", "handlers", "finalbody"):
+            statements += getattr(node, block, [])
+    names = {name.removeprefix("dmasync.") for name in found if name.startswith("dmasync.")}
+    if path.name == "core.py":
+        names.add("_window_py")  # by import_module, where the compiled core is not
+    return names & {other.stem for other in LIBRARY} - {"__init__"}
+
+
+def test_the_library_has_few_levels_and_no_circle():
+    imports = {path.stem: imported_at_run_time(path) for path in LIBRARY if path.stem != "__init__"}
+    levels: list[set[str]] = []
+    while imports:
+        level = {name for name, wanted in imports.items() if not wanted & imports.keys()}
+        assert level, f"these import each other: {sorted(imports)}"
+        levels.append(level)
+        imports = {name: wanted for name, wanted in imports.items() if name not in level}
+    assert len(levels) <= 8, levels
+
+
 def test_one_module_alone_makes_system_calls_on_descriptors():
     importing = {path.name for path in LIBRARY if imported(path) & {"fcntl", "ctypes", "termios"}}
     assert importing == {"backend.py"}

@@ -1,0 +1,20 @@
+"""The answers, a module for each kind of call; :data:`HANDLERS` is the whole of it.
+
+A handler takes the supervisor and the call, and returns the result, raises the errno, or says that the kernel shall do
+the call itself. Imported by :mod:`dmasync.harness.run` alone.
+"""
+
+from __future__ import annotations
+
+from dmasync.harness.run.calls import descriptors, epolls, ioctls, mapping, metadata, paths, waiting
+from dmasync.harness.run.supervisor import Handler
+
+HANDLERS: dict[str, Handler] = {
+    **paths.HANDLERS,
+    **metadata.HANDLERS,
+    **ioctls.HANDLERS,
+    **descriptors.HANDLERS,
+    **mapping.HANDLERS,
+    **waiting.HANDLERS,
+    **epolls.HANDLERS,
+}

@@ -1,0 +1,165 @@
+"""Calls on a descriptor: close, dup, fcntl, lseek, ftruncate."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.calls.paths import changed_flags
+from dmasync.harness.run.opened import Descriptor
+from dmasync.harness.run.program import processes
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import FakeSystem
+
+_CLOSE_RANGE_CLOEXEC: Final = 4
+_LAST: Final = (1 << 31) - 1
+
+
+def _number(value: int) -> int:
+    return ctypes.c_int(value & 0xFFFF_FFFF).value
+
+
+def _close(run: Supervisor, call: Notification) -> Answer:
+    number = _number(call.arguments[0])
+    known = run.find(call, number)
+    if known is None:
+        gone = run.files.closed(call.process, number)
+        if gone is not None and not processes.is_open(call.process, number):
+            run.system.backend.close(gone)  # EBADF, and written down as what it is
+        return Said.CARRY_ON
+    run.files.close(call.process, number)
+    try:
+        run.system.backend.close(known.fd)
+    except OSError:
+        # A plan's error: the number is free all the same, as close(2) has it, so something else comes in its place.
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            run.listener.give(call, nothing, number, close_on_exec=True, answer=False)
+        finally:
+            os.close(nothing)
+        raise
+    return Said.CARRY_ON
+
+
+def _close_range(run: Supervisor, call: Notification) -> Answer:
+    first, last, flags = (value & 0xFFFF_FFFF for value in call.arguments[:3])
+    if not flags & _CLOSE_RANGE_CLOEXEC:
+        _forget(run, call, run.files.numbers_of(call.process, first, min(last, _LAST)))
+    return Said.CARRY_ON
+
+
+def _forget(run: Supervisor, call: Notification, numbers: list[int]) -> None:
+    """The kernel closes these."""
+    for number in numbers:
+        known = run.files.close(call.process, number)
+        if known is not None:
+            with contextlib.suppress(OSError):
+                run.system.backend.close(known.fd)
+
+
+def _dup(run: Supervisor, call: Notification) -> Answer:
+    return _duplicate(run, call, close_on_exec=False)
+
+
+def _duplicate(run: Supervisor, call: Notification, *, close_on_exec: bool) -> Answer:
+    number = _number(call.arguments[0])
+    known = run.find(call, number)
+    if known is None:
+        return Said.CARRY_ON
+    host = run.processes.take(call.process, number)
+    if host is None:
+        return Said.CARRY_ON  # a low number then: ioctl and mmap find it there as well
+    try:
+        fd = int(run.system.backend.dup(known.fd))
+        try:
+            new = run.give(call, host, Descriptor(fd, known.file), close_on_exec=close_on_exec)
+        except BaseException:
+            run.system.drop(fd)
+            raise
+    finally:
+        os.close(host)
+    return new
+
+
+def _dup2(run: Supervisor, call: Notification) -> Answer:
+    old, new = _number(call.arguments[0]), _number(call.arguments[1])
+    if old == new or not processes.is_open(call.process, old) or new < 0:
+        return Said.CARRY_ON
+    known = run.find(call, old)
+    _forget(run, call, [new])
+    if known is not None:
+        fd = int(run.system.backend.dup(known.fd))
+        run.files.put(call.process, new, Descriptor(fd, known.file))
+    return Said.CARRY_ON
+
+
+def _fcntl(run: Supervisor, call: Notification) -> Answer:
+    command, argument = _number(call.arguments[1]), call.arguments[2]
+    if command == fcntl.F_ADD_SEALS:
+        return _add_seals(run, call, argument)
+    known = run.find(call, call.arguments[0])
+    if known is None:
+        return Said.CARRY_ON
+    if command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC):
+        if _number(argument) > run.files.base:
+            return Said.CARRY_ON
+        return _duplicate(run, call, close_on_exec=command == fcntl.F_DUPFD_CLOEXEC)
+    if not run.system.is_fake:
+        return Said.CARRY_ON
+    if command == fcntl.F_GETFL:
+        system: FakeSystem = run.system  # type: ignore[assignment]
+        flags = int(system.kernel.fdinfo(known.fd)["flags"]) & ~os.O_CLOEXEC
+        return changed_flags(flags, processes.flags_of(call.thread, _number(call.arguments[0])))
+    if command == fcntl.F_GET_SEALS:
+        return int(run.system.backend.get_seals(known.fd))
+    return Said.CARRY_ON
+
+
+def _add_seals(run: Supervisor, call: Notification, seals: int) -> Answer:
+    known = run.find(call, call.arguments[0])
+    if known is not None:
+        run.system.backend.add_seals(known.fd, seals & 0xFFFF_FFFF)
+        return 0
+    is_pinned = getattr(run.system, "is_pinned", None)
+    key = processes.file_of(call.thread, _number(call.arguments[0]))
+    if key is not None:
+        run.files.sweep(key)  # one that has just gone holds no page any more
+    if is_pinned is not None and key is not None and seals & fcntl.F_SEAL_WRITE and is_pinned(key):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))  # a udmabuf holds its pages
+    return Said.CARRY_ON
+
+
+def _lseek(run: Supervisor, call: Notification) -> Answer:
+    known = run.find(call, call.arguments[0])
+    if known is None:
+        return Said.CARRY_ON
+    offset = ctypes.c_int64(call.arguments[1]).value
+    return int(run.system.backend.lseek(known.fd, offset, call.arguments[2] & 0xFFFF_FFFF))
+
+
+def _ftruncate(run: Supervisor, call: Notification) -> Answer:
+    known = run.find(call, call.arguments[0])
+    if known is None:
+        return Said.CARRY_ON
+    run.system.backend.ftruncate(known.fd, ctypes.c_int64(call.arguments[1]).value)
+    return 0
+
+
+HANDLERS: Final = {
+    "close": _close,
+    "close_range": _close_range,
+    "dup": _dup,
+    "dup2": _dup2,
+    "dup3": _dup2,
+    "fcntl": _fcntl,
+    "lseek": _lseek,
+    "ftruncate": _ftruncate,
+}

@@ -1,0 +1,174 @@
+"""Calls that ask what a file is: stat, access, and fstat of what was opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import stat
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.places import HEAPS
+from dmasync.harness.run.program import memory
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import FakeSystem
+
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_MISC_MAJOR: Final = 10
+_HEAP_MAJOR: Final = 251
+_MASKED: Final = 0x7FF  # STATX_BASIC_STATS
+
+
+@dataclass
+class _State:
+    """What the several layouts of stat hold."""
+
+    mode: int
+    inode: int
+    size: int = 0
+    node: int = 0
+    """Device number, of a device node."""
+    device: int = 5
+    links: int = 1
+
+    def as_stat(self) -> bytes:
+        """As struct stat of this machine."""
+        if platform.machine() == "aarch64":
+            head = struct.pack(
+                "=QQIIIIQQqiiq",
+                self.device,
+                self.inode,
+                self.mode,
+                self.links,
+                0,
+                0,
+                self.node,
+                0,
+                self.size,
+                4096,
+                0,
+                0,
+            )
+            return head.ljust(128, b"\0")
+        head = struct.pack(
+            "=QQQIIIIQqqq", self.device, self.inode, self.links, self.mode, 0, 0, 0, self.node, self.size, 4096, 0
+        )
+        return head.ljust(144, b"\0")
+
+    def as_statx(self) -> bytes:
+        """As struct statx."""
+        head = struct.pack(
+            "=IIQIIIHHQQQQ", _MASKED, 4096, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, 0, 0
+        )
+        numbers = struct.pack("=IIII", os.major(self.node), os.minor(self.node), 0, self.device)
+        return (head + bytes(64) + numbers).ljust(256, b"\0")
+
+
+def _of_path(run: Supervisor, call: Notification, folder: int, address: int) -> _State | None:
+    """What is at a path of ours; None for all others. ENOENT where the fake has nothing there."""
+    if not run.places.fake:
+        return None
+    path = run.places.of_call(call.thread, folder, address)
+    if path is None or not (run.places.is_node(path) or path == HEAPS):
+        return None
+    if path == HEAPS and run.places.heaps:
+        return _State(stat.S_IFDIR | 0o755, 900, links=2)
+    if path not in run.places.nodes:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return _node(run, path)
+
+
+def _node(run: Supervisor, path: str) -> _State:
+    place = run.places.nodes.index(path)
+    is_heap = path.startswith(HEAPS + "/")
+    mode = stat.S_IFCHR | (0o600 if path in run.places.denied else 0o666)
+    number = os.makedev(_HEAP_MAJOR, place) if is_heap else os.makedev(_MISC_MAJOR, 100 + place)
+    return _State(mode, 1000 + place, node=number)
+
+
+def _of_descriptor(run: Supervisor, call: Notification, number: int) -> _State | None:
+    """What a descriptor of ours is of; None for all others, and for those that the host describes well."""
+    known = run.find(call, number)
+    if known is None or not run.system.is_fake:
+        return None
+    if known.file.path is not None:
+        return _node(run, known.file.path) if known.file.path in run.places.nodes else None
+    if known.file.kind == "sync_file":
+        return _State(0o600, 20, device=15)
+    system: FakeSystem = run.system  # type: ignore[assignment]
+    buffer = system.kernel.buffer_of(known.fd)
+    return _State(0o600, buffer.ino, buffer.size, device=14)
+
+
+def _stat(run: Supervisor, call: Notification) -> Answer:
+    return _write(call, call.arguments[1], _of_path(run, call, _AT_FDCWD, call.arguments[0]))
+
+
+def _fstat(run: Supervisor, call: Notification) -> Answer:
+    return _write(call, call.arguments[1], _of_descriptor(run, call, call.arguments[0]))
+
+
+def _newfstatat(run: Supervisor, call: Notification) -> Answer:
+    folder, address, into, flags = call.arguments[:4]
+    if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
+        return _write(call, into, _of_descriptor(run, call, folder))
+    return _write(call, into, _of_path(run, call, folder, address))
+
+
+def _write(call: Notification, into: int, state: _State | None) -> Answer:
+    if state is None:
+        return Said.CARRY_ON
+    memory.write(call.thread, into, state.as_stat())
+    return 0
+
+
+def _statx(run: Supervisor, call: Notification) -> Answer:
+    folder, address, flags, _, into = call.arguments[:5]
+    if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
+        state = _of_descriptor(run, call, folder)
+    else:
+        state = _of_path(run, call, folder, address)
+    if state is None:
+        return Said.CARRY_ON
+    memory.write(call.thread, into, state.as_statx())
+    return 0
+
+
+def _access(run: Supervisor, call: Notification) -> Answer:
+    return _may(run, call, _AT_FDCWD, call.arguments[0], call.arguments[1])
+
+
+def _faccessat(run: Supervisor, call: Notification) -> Answer:
+    return _may(run, call, *call.arguments[:3])
+
+
+def _may(run: Supervisor, call: Notification, folder: int, address: int, wanted: int) -> Answer:
+    state = _of_path(run, call, folder, address)
+    if state is None:
+        return Said.CARRY_ON
+    if wanted & ~(os.R_OK | os.W_OK | os.X_OK):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    is_folder = stat.S_ISDIR(state.mode)
+    denied = wanted and not is_folder and not state.mode & 0o066
+    if denied or (wanted & os.X_OK and not is_folder):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return 0
+
+
+HANDLERS: Final = {
+    "stat": _stat,
+    "lstat": _stat,
+    "fstat": _fstat,
+    "newfstatat": _newfstatat,
+    "statx": _statx,
+    "access": _access,
+    "faccessat": _faccessat,
+    "faccessat2": _faccessat,
+}

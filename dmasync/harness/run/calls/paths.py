@@ -1,0 +1,227 @@
+"""Calls that name a file: open, access, readlink; and reading the folder of the heaps."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.opened import Descriptor
+from dmasync.harness.run.places import HEAPS, PARAMETERS
+from dmasync.harness.run.program import memory, processes
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Supervisor
+
+_AT_FDCWD: Final = -100
+_OPEN_HOW: Final = struct.Struct("=QQQ")
+_DIRENT: Final = struct.Struct("=QqHB")
+_CHANGEABLE: Final = os.O_NONBLOCK | os.O_APPEND
+_DT_CHR: Final = 2
+_DT_DIR: Final = 4
+
+
+def _open(run: Supervisor, call: Notification) -> Answer:
+    return open_path(run, call, _AT_FDCWD, call.arguments[0], call.arguments[1])
+
+
+def _openat(run: Supervisor, call: Notification) -> Answer:
+    return open_path(run, call, call.arguments[0], call.arguments[1], call.arguments[2])
+
+
+def _openat2(run: Supervisor, call: Notification) -> Answer:
+    try:
+        flags, _, _ = _OPEN_HOW.unpack(memory.read(call.thread, call.arguments[2], _OPEN_HOW.size))
+    except OSError:
+        return Said.CARRY_ON
+    return open_path(run, call, call.arguments[0], call.arguments[1], flags)
+
+
+def open_path(run: Supervisor, call: Notification, folder: int, address: int, flags: int) -> Answer:
+    """``open(2)``, whichever of its forms."""
+    places = run.places
+    path = places.of_call(call.thread, folder, address)
+    if path is None:
+        return Said.CARRY_ON
+    flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
+    if path.startswith(("/proc/", "/dev/fd/")):
+        return _open_by_number(run, call, path, flags)
+    if path.rstrip("/") == HEAPS and not flags & os.O_CREAT:
+        return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
+    if path.startswith(PARAMETERS + "/"):
+        return _open_parameter(run, call, path, flags) if places.fake else Said.CARRY_ON
+    return open_node(run, call, path, flags)
+
+
+def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
+    """``open(2)`` of a device node."""
+    if flags & 0o10000000:  # O_PATH
+        from dmasync.fakes.kernel import UnmodelledCallError
+
+        raise UnmodelledCallError(f"open({path!r}) with O_PATH: the kernel hands no such descriptor to a program")
+    if path in run.places.denied:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    fd = run.system.backend.open(path, flags)
+    run.hand_over(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True, path=path)
+    return Said.SENT
+
+
+def _numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
+    """The descriptor that a path in /proc names; None for one of no file of ours."""
+    parts = path.split("/")
+    if path.startswith("/dev/fd/") or parts[2] in ("self", "thread-self"):
+        process = call.process
+    elif parts[2].isdigit():
+        process = int(parts[2])
+    else:
+        return None
+    return run.files.find(process, process, int(parts[-1])) if parts[-1].isdigit() else None
+
+
+def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
+    known = _numbered(run, call, path)
+    if known is None:
+        return Said.CARRY_ON
+    if "/fdinfo/" in path:
+        return _open_fdinfo(run, call, path, flags, known)
+    if known.file.path is not None:
+        return open_node(run, call, known.file.path, flags)
+    if not run.system.is_fake or flags & 0o10000000:  # O_PATH
+        return Said.CARRY_ON
+    raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # an inode without a file system that could open it
+
+
+def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, known: Descriptor) -> Answer:
+    kernel = getattr(run.system, "kernel", None)
+    if kernel is None:
+        return Said.CARRY_ON
+    process, number = path.split("/")[2], int(path.rpartition("/")[2])
+    process = str(call.process) if process in ("self", "thread-self") else process
+    info = dict(kernel.fdinfo(known.fd))
+    if "count" in info:
+        info["count"] = int(info["count"]) - 1  # that by which the supervisor holds it
+    native = processes.flags_of(int(process), number)
+    flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
+    text = f"pos:\t{info.pop('pos')}\nflags:\t0{flags_of_file:o}\n"
+    # The file system is one of the kernel's own; it and the inode come after the flags.
+    text += "mnt_id:\t15\n" + "".join(f"{name}:\t{value}\n" for name, value in info.items())
+    return _give_text(run, call, text, flags)
+
+
+def changed_flags(flags: int, native: int) -> int:
+    """The flags of an open file: the backend's, with those that the program may have changed on the host's file."""
+    return flags & ~_CHANGEABLE | native & _CHANGEABLE
+
+
+def _open_parameter(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
+    name = path.rpartition("/")[2]
+    if run.parameters is None or name not in run.parameters.names:
+        return Said.CARRY_ON
+    fd = run.parameters.open(name, flags)
+    try:
+        run.listener.give(call, fd, None, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+    finally:
+        os.close(fd)
+    return Said.SENT
+
+
+def _give_text(run: Supervisor, call: Notification, text: str, flags: int) -> Answer:
+    made = os.memfd_create("dmasync", os.MFD_CLOEXEC)
+    try:
+        os.write(made, text.encode())
+        os.lseek(made, 0, os.SEEK_SET)
+        run.listener.give(call, made, None, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+    finally:
+        os.close(made)
+    return Said.SENT
+
+
+# -- the folder of the heaps
+
+
+def _open_folder(run: Supervisor, call: Notification, flags: int) -> Answer:
+    if not run.places.heaps:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if flags & os.O_ACCMODE != os.O_RDONLY:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    # A folder that is sure to be there and that no program has open; what it lists is never asked of it.
+    fd = os.open(f"/proc/{os.getpid()}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        state = os.fstat(fd)
+        run.places.folder = state.st_dev, state.st_ino
+        number = run.files.reserve(call.process)
+        try:
+            run.listener.give(call, fd, number, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
+        finally:
+            run.files.given(call.process, number)
+    finally:
+        os.close(fd)
+    return Said.SENT
+
+
+def _getdents(run: Supervisor, call: Notification) -> Answer:
+    fd, address, room = call.arguments[0] & 0xFFFF_FFFF, call.arguments[1], call.arguments[2] & 0xFFFF_FFFF
+    if processes.file_of(call.thread, fd) != run.places.folder or run.places.folder is None:
+        return Said.CARRY_ON
+    mine = run.processes.take(call.process, fd)
+    if mine is None:
+        return Said.CARRY_ON
+    try:
+        names = [(".", _DT_DIR), ("..", _DT_DIR), *((heap, _DT_CHR) for heap in run.places.heaps)]
+        position = os.lseek(mine, 0, os.SEEK_CUR)
+        data = b""
+        for place, (name, kind) in enumerate(names[position:], position):
+            encoded = os.fsencode(name) + b"\0"
+            length = -(-(_DIRENT.size + len(encoded)) // 8) * 8
+            if len(data) + length > room:
+                if not data:
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+                break
+            data += (_DIRENT.pack(place + 1, place + 1, length, kind) + encoded).ljust(length, b"\0")
+            position = place + 1
+        memory.write(call.thread, address, data)
+        os.lseek(mine, position, os.SEEK_SET)
+        return len(data)
+    finally:
+        os.close(mine)
+
+
+# -- what a path says
+
+
+def _readlink(run: Supervisor, call: Notification) -> Answer:
+    return _read_link(run, call, _AT_FDCWD, *call.arguments[:3])
+
+
+def _readlinkat(run: Supervisor, call: Notification) -> Answer:
+    return _read_link(run, call, *call.arguments[:4])
+
+
+def _read_link(run: Supervisor, call: Notification, folder: int, address: int, into: int, room: int) -> Answer:
+    path = run.places.of_call(call.thread, folder, address)
+    if path is None or "/fd/" not in path:
+        return Said.CARRY_ON
+    known = _numbered(run, call, path)
+    kernel = getattr(run.system, "kernel", None)
+    if known is None or kernel is None:
+        return Said.CARRY_ON
+    if known.file.path is not None:
+        text = known.file.path.encode()
+    elif known.file.kind == "sync_file":
+        text = b"anon_inode:sync_file"
+    else:
+        text = b"/dmabuf:" + (kernel.buffer_of(known.fd).name or b"")
+    memory.write(call.thread, into, text[:room])
+    return min(len(text), room)
+
+
+HANDLERS: Final = {
+    "open": _open,
+    "openat": _openat,
+    "openat2": _openat2,
+    "readlink": _readlink,
+    "readlinkat": _readlinkat,
+    "getdents64": _getdents,
+}

@@ -1,0 +1,53 @@
+"""mmap of a udmabuf whose pages are not one host file's from its beginning: the program maps them piece by piece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.opened import Descriptor
+from dmasync.harness.run.program.inside import Inside, is_error
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import FakeSystem
+
+_PAGE: Final = 4096
+_MAP_PRIVATE: Final = 0x02
+_MAP_FIXED: Final = 0x10
+_MAP_ANONYMOUS: Final = 0x20
+_MAP_LOCKED: Final = 0x2000
+
+
+def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer:
+    """Reserve the addresses, lay each piece over its part, and let the program's call return where they begin."""
+    system: FakeSystem = run.system  # type: ignore[assignment]
+    address, length, prot, flags, _, offset = call.arguments
+    length = -(-length // _PAGE) * _PAGE
+    runs = system.runs(known.fd)
+    numbers: dict[int, int] = {}
+    for store, _, _ in runs:
+        if store.fd not in numbers:
+            numbers[store.fd] = run.listener.give(call, store.fd, None, close_on_exec=True, answer=False)
+    with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread:
+        how = _MAP_PRIVATE | _MAP_ANONYMOUS | flags & _MAP_FIXED
+        base = result = thread.call("mmap", address, length, 0, how, -1, 0)
+        done = begin = 0
+        for store, run_offset, run_length in () if is_error(base) else runs:
+            skip = max(0, offset - begin)
+            part = min(run_length - skip, length - done)
+            if part > 0:
+                laid = thread.call(
+                    "mmap", base + done, part, prot, flags & 0xFFFF & ~_MAP_LOCKED | _MAP_FIXED,
+                    numbers[store.fd], run_offset + skip,
+                )  # fmt: skip
+                if is_error(laid):
+                    result = laid
+                    break
+                done += part
+            begin += run_length
+        for number in numbers.values():
+            thread.call("close", number)
+        thread.finish(result)
+    return Said.SENT

@@ -1,0 +1,63 @@
+"""What --check adds to a run: stacks, and the pages that the programs touch."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.program.inside import is_error
+from dmasync.harness.run.program.pages import PageTables
+from dmasync.harness.run.program.stacks import Stacks
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Caller, Handler, Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes import Finding
+    from dmasync.fakes.foreign.systems import System
+
+_MADV_DONTNEED: Final = 4
+
+
+class Checking:
+    """Set up before the program is started; *allow* and *leaks* as a Sanitizer has them."""
+
+    def __init__(self, system: System, run: Supervisor) -> None:
+        self._run = run
+        self._stacks = Stacks()
+        run.take_stack = lambda call: self._stacks.take(call.process, call.thread, call.ip)
+        if not self._stacks.is_available:
+            sys.stderr.write("dmasync run: findings will name no functions: install libdw1 (elfutils) for that\n")
+        self._pages = PageTables(run.processes, self._empty)
+        if system.is_fake:
+            system.backend.pages = self._pages
+
+    def findings(self, allow: list[str], *, leaks: bool) -> list[Finding]:
+        """What is wrong; ValueError for a kind that does not exist."""
+        from dmasync.fakes import Sanitizer
+
+        if self._pages.given_up:
+            sys.stderr.write(
+                f"dmasync run: {self._pages.given_up} times pages could not be watched, as another process has them"
+                " mapped: reads of them may be findings that are none\n"
+            )
+        return Sanitizer(self._run.system.backend, allow=allow, leaks=leaks).findings()
+
+    def _empty(self, process: int, address: int, length: int) -> bool:
+        from dmasync.fakes.foreign import caller
+
+        who = caller.current()
+        if not isinstance(who, Caller) or who.call.process != process or not who.may_be_stopped:
+            return False
+        return not is_error(who.make("madvise", address, length, _MADV_DONTNEED))
+
+
+def _exit_group(run: Supervisor, call: Notification) -> Answer:
+    """The process is about to end: the last chance to see what it has touched."""
+    settle = getattr(run.system.backend, "settle", None)
+    if settle is not None:
+        settle()
+    return Said.CARRY_ON
+
+
+HANDLERS: Final[dict[str, Handler]] = {"exit_group": _exit_group}

@@ -1,0 +1,253 @@
+"""The command: what it takes, what it sets up, and what its exit status says."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.run import checking, device
+from dmasync.harness.run.calls import HANDLERS
+from dmasync.harness.run.calls.epolls import Twins
+from dmasync.harness.run.parameters import Parameters
+from dmasync.harness.run.places import Places
+from dmasync.harness.run.program import processes
+from dmasync.harness.run.seccomp import filter as seccomp_filter
+from dmasync.harness.run.seccomp import numbers
+from dmasync.harness.run.seccomp.launch import Launched, launch
+from dmasync.harness.run.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes import Fault, Finding
+    from dmasync.fakes.foreign.systems import System
+
+_TIMED_OUT: Final = 124  # as timeout(1) has it
+_KILLED: Final = 128
+_BASE: Final = 768
+"""Of 1024 numbers, which select() can handle, the upper quarter is for what the backend gives."""
+_USUAL_LIMIT: Final = 1024
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``dmasync run``."""
+    add = parser.add_argument
+    add("--on", choices=("fake", "kernel"), default="fake", help="what answers: the fake kernel, or this machine's own")
+    add("--fault", metavar="PLAN", action="append", default=[], help="a plan, such as 'storm(EINTR, 3)'; repeatable")
+    add("--faults", metavar="FILE", action="append", default=[], help="a file of plans, one a line")
+    add("--check", action="store_true", help="say what is wrong with its dma-buf access; exit status 1 if anything is")
+    add("--leaks", action="store_true", help="with --check: descriptors that are open at the end are findings, too")
+    add("--allow", metavar="KIND", action="append", default=[], help="with --check: leave out findings of this kind")
+    add("--trace", metavar="FILE", help="write what it did, for dmasync replay")
+    add("--timeline", metavar="LINES", type=int, default=0, help="print the last so many lines of what it did")
+    add("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
+    add("--svg", metavar="FILE", help="write a chart of buffers, windows, attempts and devices")
+    add("--node", metavar="PATH", action="append", help="a device node that exists (default: all); repeatable")
+    add("--no-node", metavar="PATH", action="append", default=[], help="a device node that does not; repeatable")
+    add("--deny", metavar="PATH", action="append", default=[], help="a device node that may not be opened: EACCES")
+    add("--profile", metavar="KERNEL", default="6.12", help="which kernel the fake imitates (default: 6.12)")
+    add("--noncoherent", metavar="SEED", type=int, help="devices do not see the CPU's caches, which SEED moves")
+    add("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
+    add("--timeout", metavar="SECONDS", type=float, help="kill it and all that it started then; exit status 124")
+    add("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help="the program and its arguments, behind --")
+    parser.epilog = (
+        "The exit status is the program's (128 + N if signal N ended it) where that is not 0; else 3 if it made a call "
+        "that is not modelled, 1 if --check found anything, and 0. It is 2 for unusable arguments, 4 where programs "
+        "cannot be run like this, 124 after --timeout."
+    )
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    status: int
+    """The program's own exit status, 128 + N if signal N ended it."""
+    system: System
+    unmodelled: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    timed_out: bool = False
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command."""
+        if self.timed_out:
+            return _TIMED_OUT
+        if self.status:
+            return self.status
+        if self.unmodelled:
+            return ExitStatus.CANNOT_JUDGE
+        return ExitStatus.REGRESSION if self.findings else ExitStatus.GOOD
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the program; the exit status as the epilog says."""
+    program = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if not program:
+        raise CommandError("PROGRAM is missing: dmasync run -- PROGRAM ARGUMENTS")
+    outcome = supervise(options, program)
+    _report(options, outcome)
+    return outcome.exit_status
+
+
+def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
+    """Run *program* to its end."""
+    machine = numbers.machine()
+    if machine is None:
+        raise CommandError(f"{platform.machine()} is not supported: 64-bit x86-64 and arm64 are", ExitStatus.SKIPPED)
+    system = _system(options)
+    places = Places(_nodes(options), options.deny, fake=system.is_fake)
+    base = _first_number()
+    handlers = {**HANDLERS, **checking.HANDLERS} if options.check else HANDLERS
+    supervisor = Supervisor(system, handlers, places, base)
+    check = checking.Checking(system, supervisor) if options.check else None
+    system.journal.facts |= {
+        "kernel": platform.release() if not system.is_fake else options.profile,
+        "machine": platform.machine(),
+        "program": list(program),
+    }
+    if system.is_fake:
+        supervisor.parameters = Parameters(system.kernel)  # type: ignore[attr-defined]
+        supervisor.twins = Twins(system)  # type: ignore[arg-type]  # is_fake says so
+        supervisor.files.on_gone.append(supervisor.twins.gone)
+    if options.device:
+        device.install(options.device, system, supervisor)
+    instructions = seccomp_filter.build(machine, base, waiting=bool(options.device), ends=options.check)
+    numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
+    with _signals_left_to_the_program():
+        launched = launch(program, instructions)
+        supervisor.serve(launched.listener)
+        launched.go()
+        outcome = Outcome(0, system)
+        timer = _timer(options.timeout, outcome, launched.guard)
+        try:
+            outcome.status = _wait(launched)
+        finally:
+            if timer is not None:
+                timer.cancel()
+    supervisor.finish()
+    outcome.unmodelled = supervisor.problems
+    if check is not None:
+        try:
+            outcome.findings = check.findings(options.allow, leaks=options.leaks)
+        except ValueError as problem:
+            raise CommandError(str(problem)) from None
+    return outcome
+
+
+def _system(options: argparse.Namespace) -> System:
+    from dmasync.fakes.foreign.systems import FakeSystem, RealSystem
+
+    faults = _plans(options)
+    if options.on == "kernel":
+        if options.noncoherent is not None or options.device:
+            raise CommandError("--noncoherent and --device are the fake's: they cannot go with --on kernel")
+        return RealSystem(faults, stacks=options.check)
+    try:
+        return FakeSystem(
+            providers=_nodes(options),
+            faults=faults,
+            profile=options.profile,
+            coherent=options.noncoherent is None,
+            seed=options.noncoherent,
+            watch=options.check,
+            stacks=options.check,
+        )
+    except ValueError as problem:
+        raise CommandError(str(problem)) from None
+
+
+def _nodes(options: argparse.Namespace) -> list[str]:
+    from dmasync.fakes.kernel.nodes import DEFAULT_NODES
+
+    nodes = list(DEFAULT_NODES if options.node is None else options.node)
+    return [node for node in nodes if node not in options.no_node]
+
+
+def _plans(options: argparse.Namespace) -> list[Fault]:
+    from dmasync.fakes import faults
+
+    texts = list(options.fault)
+    for path in options.faults:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as problem:
+            raise CommandError(f"--faults {path!r} cannot be read: {problem}") from None
+        texts += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    try:
+        return [faults.parse(text) for text in texts]
+    except ValueError as problem:
+        raise CommandError(str(problem)) from None
+
+
+def _first_number() -> int:
+    limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _USUAL_LIMIT)
+    return limit * _BASE // _USUAL_LIMIT
+
+
+@contextlib.contextmanager
+def _signals_left_to_the_program() -> Any:
+    """Ctrl-C goes to everybody at the terminal: the program decides what it means."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _timer(seconds: float | None, outcome: Outcome, guard: int) -> threading.Timer | None:
+    if seconds is None:
+        return None
+
+    def expired() -> None:
+        outcome.timed_out = True
+        processes.kill_descendants(guard)
+
+    timer = threading.Timer(seconds, expired)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _wait(launched: Launched) -> int:
+    """The program's exit status, when it and all that it started have ended."""
+    problem = launched.refusal()
+    state = launched.status()
+    if problem:
+        raise CommandError(f"PROGRAM cannot be started: {os.strerror(problem)}")
+    if state is None:
+        processes.kill_descendants()
+        return _KILLED + signal.SIGKILL
+    code = os.waitstatus_to_exitcode(state)
+    return _KILLED - code if code < 0 else code
+
+
+def _report(options: argparse.Namespace, outcome: Outcome) -> None:
+    journal = outcome.system.journal
+    try:
+        if options.trace:
+            journal.dump(options.trace)
+        if options.perfetto:
+            Path(options.perfetto).write_text(json.dumps(journal.to_trace()), encoding="utf-8")
+        if options.svg:
+            Path(options.svg).write_text(journal.to_svg(), encoding="utf-8")
+    except OSError as problem:
+        raise CommandError(f"{problem.filename!r} cannot be written: {problem.strerror}") from None
+    if options.timeline:
+        sys.stderr.write(journal.timeline(options.timeline) + "\n")
+    if options.check:
+        for finding in outcome.findings:
+            sys.stderr.write(f"{finding}\n\n")
+        sys.stderr.write(f"dmasync run: findings: {len(outcome.findings)}\n")
+    if outcome.timed_out:
+        sys.stderr.write(f"dmasync run: killed after {options.timeout:g} seconds\n")

@@ -1,0 +1,258 @@
+"""The open files that programs have got, and the numbers by which they know them.
+
+A program's descriptor is told by the inode of its file: it needs no state and holds however the descriptor got where
+it is, by dup, fork or a socket. Several udmabufs of one memfd have one inode; an open file description lock on a byte
+of its own, which ``/proc/PID/fdinfo`` shows, tells them apart. Such a lock goes with the last descriptor and the last
+mapping: so it is also known when a file is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from dmasync.harness.run.program import processes
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import HostFile, System
+
+_FLOCK: Final = struct.Struct("=hhxxxxqqixxxx")  # struct flock of a 64-bit machine
+_OFD_GETLK: Final = 36
+_OFD_SETLK: Final = 37
+
+Key = tuple[int, int]
+"""(device, inode)."""
+
+
+class OpenFile:
+    """One open file that a program got from the backend."""
+
+    def __init__(self, kind: str, path: str | None, host: HostFile | None, held: Any) -> None:
+        self.kind = kind
+        self.path = path
+        """Of the node, for a device."""
+        self.key: Key = (0, 0)
+        self.mark = 0
+        """The byte that its lock is on."""
+        self.is_locked = False
+        self.is_plain = host is None or host.is_plain
+        self.is_shared = host is not None and host.is_shared
+        self.witness = None if host is None else host.witness
+        self.before_close: Callable[[], object] = (lambda: None) if host is None else host.before_close
+        self.held = held
+
+
+class Descriptor:
+    """A number of a program: its open file, and the backend's descriptor for it."""
+
+    __slots__ = ("fd", "file")
+
+    def __init__(self, fd: int, file: OpenFile) -> None:
+        self.fd = fd
+        self.file = file
+
+
+class OpenFiles:
+    """All of them; *base* is the first number that is given out. Safe to use from several threads."""
+
+    def __init__(self, system: System, base: int) -> None:
+        self.system = system
+        self.base = base
+        self.lock = threading.RLock()
+        self.on_new: Callable[[OpenFile], None] = lambda file: None
+        self.on_gone: list[Callable[[OpenFile], None]] = []
+        self._files: dict[Key, list[OpenFile]] = {}
+        self._numbers: dict[tuple[int, int], Descriptor] = {}
+        self._closed: dict[tuple[int, int], int] = {}
+        self._free: dict[int, int] = {}
+        self._reserved: set[tuple[int, int]] = set()
+        self._marks = itertools.count(1 << 40)
+
+    # -- files
+
+    def add(self, file: OpenFile, fd: int) -> None:
+        """Know *file* by the host's descriptor *fd*; before the program has it: its next call may come at once."""
+        state = os.fstat(fd)
+        file.key = (state.st_dev, state.st_ino)
+        if file.witness is not None and file.kind != "sync_file":
+            file.mark = next(self._marks)
+            file.is_locked = _lock(fd, file.mark)
+        with self.lock:
+            self._files.setdefault(file.key, []).append(file)
+        self.on_new(file)
+
+    def of_key(self, key: Key) -> OpenFile | None:
+        """A file with that inode."""
+        found = self._files.get(key)
+        return found[0] if found else None
+
+    def all_of(self, key: Key) -> list[OpenFile]:
+        with self.lock:
+            return list(self._files.get(key, ()))
+
+    def all(self) -> list[OpenFile]:
+        with self.lock:
+            return [file for files in self._files.values() for file in files]
+
+    def is_gone(self, file: OpenFile) -> bool:
+        """Whether no process has it any more."""
+        return file.is_locked and file.witness is not None and not _is_locked(file.witness, file.mark)
+
+    def sweep(self, key: Key) -> None:
+        """Let go of those with that inode that are gone."""
+        for file in self.all_of(key):
+            if self.is_gone(file):
+                self.remove(file)
+
+    def remove(self, file: OpenFile) -> None:
+        """Forget *file*, which is gone, and give back all that stands for it."""
+        with self.lock:
+            same = self._files.get(file.key, [])
+            if file not in same:
+                return
+            same.remove(file)
+            if not same:
+                del self._files[file.key]
+            for place in [place for place, known in self._numbers.items() if known.file is file]:
+                self._let_go(place)
+            for hear in self.on_gone:
+                hear(file)
+            file.before_close()
+            if file.witness is not None:
+                os.close(file.witness)
+                file.witness = None
+            # All of it at once for others: whoever finds it gone finds what it held free.
+            self.system.let_go(file.held)
+
+    # -- numbers
+
+    def find(self, thread: int, process: int, number: int) -> Descriptor | None:
+        """What the program's descriptor *number* is; None for a file of its own."""
+        if not 0 <= number < 1 << 31:
+            return None
+        key = processes.file_of(thread, number)
+        files = None if key is None else self._files.get(key)
+        if not files:
+            return None
+        known = self._numbers.get((process, number))
+        if not files[0].is_shared:
+            # With a real kernel all that have one device node open are alike.
+            file = known.file if known is not None and known.file in files else files[-1]
+        else:
+            mark = _mark(processes.fdinfo(thread, number))
+            marked = [file for file in files if file.mark == mark]
+            if not marked:
+                return None
+            file = marked[0]
+        if known is not None and known.file is file:
+            return known
+        return self._meet(process, number, file, thread)
+
+    def _meet(self, process: int, number: int, file: OpenFile, thread: int) -> Descriptor:
+        """A number seen for the first time: inherited, or received, or made where nobody looked."""
+        with self.lock:
+            known = self._numbers.get((process, number))
+            if known is not None and known.file is file:
+                return known
+            other = next((known.fd for known in self._numbers.values() if known.file is file), None)
+            if other is not None:
+                fd = int(self.system.backend.dup(other))
+            else:
+                fd = self.system.descriptor(file.held, lambda: self.take(process, number))
+            return self.put(process, number, Descriptor(fd, file))
+
+    take: Callable[[int, int], int | None] = staticmethod(lambda process, number: None)
+    """A descriptor of our own of a program's; the supervisor sets it."""
+
+    def put(self, process: int, number: int, descriptor: Descriptor) -> Descriptor:
+        """*number* is *descriptor* from now on."""
+        with self.lock:
+            self._let_go((process, number))
+            self._numbers[process, number] = descriptor
+            self._closed.pop((process, number), None)
+        return descriptor
+
+    def _let_go(self, place: tuple[int, int]) -> None:
+        known = self._numbers.pop(place, None)
+        if known is not None:
+            self._closed[place] = known.fd
+            self.system.drop(known.fd)
+
+    def reserve(self, process: int, *, keep: bool = True) -> int:
+        """The lowest number from the base on that *process* has not open; with *keep* nobody else gets it until
+        :meth:`given`.
+        """
+        with self.lock:
+            number = self._free.get(process, self.base)
+            while (process, number) in self._reserved or processes.is_open(process, number):
+                number += 1
+            self._free[process] = number + keep
+            if keep:
+                self._reserved.add((process, number))
+            return number
+
+    def given(self, process: int, number: int) -> None:
+        """The program has it, or never will."""
+        with self.lock:
+            self._reserved.discard((process, number))
+
+    def close(self, process: int, number: int) -> Descriptor | None:
+        """The program closes *number*: what it was, for the caller to close in the backend."""
+        with self.lock:
+            known = self._numbers.pop((process, number), None)
+            if known is not None:
+                self._closed[process, number] = known.fd
+                if known.file.witness is None and all(other.file is not known.file for other in self._numbers.values()):
+                    self.remove(known.file)  # the kernel's own: should it live on elsewhere, it is met again
+            if number >= self.base:
+                self._free[process] = min(number, self._free.get(process, number))
+            return known
+
+    def closed(self, process: int, number: int) -> int | None:
+        """The backend's descriptor, closed by now, that *number* was last."""
+        return self._closed.get((process, number))
+
+    def numbers_of(self, process: int, first: int, last: int) -> list[int]:
+        """Those from *first* to *last* that *process* has of ours."""
+        with self.lock:
+            return sorted(n for its, n in self._numbers if its == process and first <= n <= last)
+
+    def end(self, process: int) -> None:
+        """The process has ended, and its descriptors with it."""
+        with self.lock:
+            for place in [place for place in self._numbers if place[0] == process]:
+                self._let_go(place)
+            for place in [place for place in self._closed if place[0] == process]:
+                del self._closed[place]
+            self._free.pop(process, None)
+
+
+def _lock(fd: int, mark: int) -> bool:
+    """Put the lock on; it belongs to the open file, not to this process."""
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    kind = fcntl.F_RDLCK if mode == os.O_RDONLY else fcntl.F_WRLCK
+    try:
+        fcntl.fcntl(fd, _OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, mark, 1, 0))
+    except OSError:
+        return False  # opened with O_PATH, or for neither reading nor writing: nothing can be done with it
+    return True
+
+
+def _is_locked(witness: int, mark: int) -> bool:
+    answer = fcntl.fcntl(witness, _OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, mark, 1, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _mark(lines: list[str]) -> int | None:
+    """The byte that the lock of a descriptor's open file is on."""
+    for line in lines:
+        if line.startswith("lock:") and "OFDLCK" in line:
+            with contextlib.suppress(ValueError):
+                return int(line.split()[-2])
+    return None

@@ -1,0 +1,156 @@
+"""The program's processes: which thread belongs to which, their descriptors, their signals, their ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from dmasync.harness.run.seccomp import numbers
+
+
+class Processes:
+    """What is known of the processes that made a call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._leaders: dict[int, int] = {}
+        self._handles: dict[int, int] = {}
+        self._may_take = True
+
+    def leader(self, thread: int) -> int:
+        """The thread group that *thread* belongs to; ProcessLookupError when it has ended."""
+        leader = self._leaders.get(thread)
+        if leader is None:
+            leader = _field(thread, "Tgid:")
+            with self._lock:
+                self._leaders[thread] = leader
+                if leader not in self._handles:
+                    self._handles[leader] = numbers.call("pidfd_open", leader, 0)
+        return leader
+
+    def all(self) -> list[int]:
+        """The thread groups that have not been forgotten."""
+        return list(self._handles)
+
+    def handles(self) -> dict[int, int]:
+        """Pidfds by thread group; one becomes readable when its process has ended."""
+        with self._lock:
+            return dict(self._handles)
+
+    def forget(self, leader: int) -> None:
+        """The process has ended: its number may come again."""
+        with self._lock:
+            handle = self._handles.pop(leader, None)
+            self._leaders = {thread: its for thread, its in self._leaders.items() if its != leader}
+        if handle is not None:
+            os.close(handle)
+
+    def take(self, leader: int, fd: int) -> int | None:
+        """A descriptor of our own of the very open file *fd* of a process; None where the host does not allow it.
+
+        EBADF when it is not open.
+        """
+        if self._may_take:
+            try:
+                return numbers.call("pidfd_getfd", self._handles[leader], fd, 0)
+            except OSError as problem:
+                if problem.errno not in (errno.EPERM, errno.ENOSYS):
+                    raise
+            self._may_take = False
+        return None
+
+    def advise(self, leader: int, address: int, length: int, advice: int) -> None:
+        """``process_madvise(2)`` on one range; OSError."""
+        vector = (ctypes.c_uint64 * 2)(address, length)
+        numbers.call("process_madvise", self._handles[leader], ctypes.addressof(vector), 1, advice, 0)
+
+
+def file_of(thread: int, fd: int) -> tuple[int, int] | None:
+    """(device, inode) of a descriptor of the program; None when it is not open."""
+    try:
+        state = os.stat(f"/proc/{thread}/fd/{fd}")
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def is_open(process: int, fd: int) -> bool:
+    return os.path.lexists(f"/proc/{process}/fd/{fd}")
+
+
+def fdinfo(thread: int, fd: int) -> list[str]:
+    """The lines of ``/proc/…/fdinfo/fd``; none when it is not open."""
+    try:
+        with open(f"/proc/{thread}/fdinfo/{fd}") as info:
+            return info.readlines()
+    except OSError:
+        return []
+
+
+def flags_of(thread: int, fd: int) -> int:
+    """The flags of a descriptor's open file, with O_CLOEXEC if the descriptor has it; EBADF."""
+    for line in fdinfo(thread, fd):
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8)
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def shared_mappings(process: int, inode: int) -> Iterator[tuple[int, int, int]]:
+    """(address, length, offset in the file) of the process's shared mappings of one file."""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/maps") as maps:
+        for line in maps:
+            fields = line.split(None, 5)
+            if int(fields[4]) == inode and fields[1][3] == "s":
+                begin, end = (int(text, 16) for text in fields[0].split("-"))
+                yield begin, end - begin, int(fields[2], 16)
+
+
+def signal_is_pending(thread: int) -> bool:
+    """Whether a signal waits for *thread* that it does not hold back or ignore; True also when it has ended."""
+    masks: dict[str, int] = {}
+    try:
+        with open(f"/proc/{thread}/status") as status:
+            for line in status:
+                if line[:6] in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn"):
+                    masks[line[:6]] = int(line.split()[1], 16)
+    except OSError:
+        return True
+    return bool((masks["SigPnd"] | masks["ShdPnd"]) & ~masks["SigBlk"] & ~masks["SigIgn"])
+
+
+def _field(thread: int, name: str) -> int:
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{thread}/status") as status:
+        for line in status:
+            if line.startswith(name):
+                return int(line.split()[1])
+    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
+def descendants(of: int) -> list[int]:
+    """The processes below *of*, children before grandchildren."""
+    found: list[int] = []
+    waiting = [of]
+    while waiting:
+        process = waiting.pop()
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{process}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{process}/task/{thread}/children") as children:
+                    ours = [int(text) for text in children.read().split()]
+                    found += ours
+                    waiting += ours
+    return found
+
+
+def kill_descendants(of: int | None = None) -> None:
+    """End all that *of* (this process) has started, and what that has; again until none is left to start more."""
+    seen: set[int] = set()
+    while fresh := set(descendants(of or os.getpid())) - seen:
+        for process in fresh:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        seen |= fresh

@@ -1,0 +1,109 @@
+"""Which system calls of the program stop and wait for an answer; all others cost next to nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+from typing import Final
+
+from dmasync.harness.run.seccomp import bpf, numbers
+
+_IOCTL_TYPES: Final = b"bHu>"
+"""The type bytes of dma-buf, dma-heap, udmabuf and sync-file requests."""
+_X32: Final = 0x40000000
+_MAP_SHARED: Final = 0x01
+_MAP_ANONYMOUS: Final = 0x20
+_AT_EMPTY_PATH: Final = 0x1000
+_NEGATIVE: Final = 0x80000000
+_FCNTL: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFL, fcntl.F_GET_SEALS)
+_BY_PATH: Final = (
+    "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
+)  # fmt: skip
+_BY_DESCRIPTOR: Final = ("close", "dup", "dup2", "dup3", "lseek", "fstat", "ftruncate", "getdents64")
+_WAITING: Final = ("poll", "ppoll", "select", "pselect6")
+
+
+def build(
+    machine: numbers.Architecture, base: int, *, waiting: bool = False, ends: bool = False
+) -> ctypes.Array[bpf.Instruction]:
+    """The filter. Calls that take a descriptor stop for numbers from *base* up, ioctl and mmap for any that may be a
+    dma-buf's; with *waiting* all calls of the poll family stop, with *ends* the end of a process does.
+    """
+    calls = machine.calls
+    program = bpf.Program()
+    program.load(bpf.ARCHITECTURE_AT)
+    program.if_equal(machine.audit, None, "allow")
+    program.load(bpf.NUMBER_AT)
+    if "open" in calls:
+        program.if_at_least(_X32, "allow")
+    special = {
+        "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
+        "close_range": "range", "epoll_ctl": "third",
+        **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"), **dict.fromkeys(_BY_PATH, "stop"),
+    }  # fmt: skip
+    # dup2(low, high) puts another file in the place of ours: both numbers count.
+    special |= dict.fromkeys(("dup2", "dup3"), "two descriptors")
+    special |= dict.fromkeys(_WAITING, "stop") if waiting else {}
+    special |= {"exit_group": "stop"} if ends else {}
+    for name, place in special.items():
+        if name in calls:
+            program.if_equal(calls[name], place)
+    program.give(numbers.RET_ALLOW)
+    _ioctl(program, base)
+    _mmap(program, base)
+    program.place("newfstatat")
+    program.load(bpf.argument_at(3))
+    program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")
+    program.place("statx")
+    program.load(bpf.argument_at(2))
+    program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")
+    program.place("fcntl")
+    program.load(bpf.argument_at(1))
+    program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
+    for command in _FCNTL:
+        program.if_equal(command, "descriptor")
+    program.give(numbers.RET_ALLOW)
+    program.place("range")
+    program.load(bpf.argument_at(1))
+    program.if_at_least(base, "stop", "allow")
+    program.place("third")
+    program.load(bpf.argument_at(2))
+    program.if_at_least(_NEGATIVE, "allow")
+    program.if_at_least(base, "stop", "allow")
+    program.place("two descriptors")
+    program.load(bpf.argument_at(1))
+    program.if_at_least(_NEGATIVE, "descriptor")
+    program.if_at_least(base, "stop")
+    program.place("descriptor")
+    program.load(bpf.argument_at(0))
+    program.if_at_least(_NEGATIVE, "allow")
+    program.if_at_least(base, "stop")
+    program.place("allow")
+    program.give(numbers.RET_ALLOW)
+    program.place("stop")
+    program.give(numbers.RET_USER_NOTIF)
+    return program.assemble()
+
+
+def _ioctl(program: bpf.Program, base: int) -> None:
+    program.place("ioctl")
+    program.load(bpf.argument_at(1))
+    program.shift_right(8)
+    program.mask(0xFF)
+    for kind in _IOCTL_TYPES:
+        program.if_equal(kind, "stop")
+    program.load(bpf.argument_at(0))
+    program.if_at_least(_NEGATIVE, "allow")
+    program.if_at_least(base, "stop", "allow")
+
+
+def _mmap(program: bpf.Program, base: int) -> None:
+    """Shared mappings of files: a dma-buf that came over a socket has a low number."""
+    program.place("mmap")
+    program.load(bpf.argument_at(3))
+    program.if_any_bit(_MAP_ANONYMOUS, "allow")
+    program.load(bpf.argument_at(4))
+    program.if_at_least(_NEGATIVE, "allow")
+    program.if_at_least(base, "stop")
+    program.load(bpf.argument_at(3))
+    program.if_any_bit(_MAP_SHARED, "stop", "allow")

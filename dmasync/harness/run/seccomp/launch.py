@@ -1,0 +1,112 @@
+"""Starts the program under the filter, as a child that dies with this process."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.run.seccomp import bpf, guard, numbers
+from dmasync.harness.run.seccomp.listener import Listener
+
+_REFUSED = {
+    errno.EPERM: "seccomp is forbidden here, by a container's profile for one: allow the system call seccomp in it",
+    errno.EBUSY: "the process has a notification listener already: dmasync run cannot run under another one",
+    errno.EINVAL: "the kernel has no seccomp notifications: Linux 5.14 or newer is needed",
+    errno.ENOSYS: "the kernel has no seccomp: Linux 5.14 or newer with CONFIG_SECCOMP_FILTER is needed",
+}
+
+
+class _FilterProgram(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(bpf.Instruction)))
+
+
+class Launched:
+    """A program that has been started, or waits to be: :meth:`go` lets it run."""
+
+    def __init__(self, guard: int, reader: int, listener: Listener, talk: socket.socket) -> None:
+        self.guard = guard
+        """The process between; see :mod:`dmasync.harness.run.seccomp.guard`."""
+        self.listener = listener
+        self._reader = reader
+        self._talk = talk
+
+    def go(self) -> None:
+        """Let it run; somebody answers its calls by now."""
+        self._talk.send(b"G")
+
+    def refusal(self) -> int:
+        """Wait until the program has been loaded: 0, or the errno of execve()."""
+        with self._talk:
+            answer = self._talk.recv(8)
+        return int(answer.decode()) if answer else 0
+
+    def status(self) -> int | None:
+        """Wait until it and all that it started have ended: its wait status, None where somebody killed the guard."""
+        state = guard.status(self._reader)
+        os.waitpid(self.guard, 0)
+        return state
+
+
+def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) -> Launched:
+    """Fork, install the filter in the child; CommandError with one line where that is refused."""
+    path = shutil.which(command[0])
+    if path is None:
+        raise CommandError(f"PROGRAM {command[0]!r} is no executable file and not on the PATH")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid, reader = guard.start(lambda parent: _become(path, list(command), instructions, parent, theirs))
+    theirs.close()
+    message, fds, _, _ = socket.recv_fds(ours, 64, 1)
+    if fds:
+        return Launched(pid, reader, Listener(fds[0]), ours)
+    ours.close()
+    guard.status(reader)
+    os.waitpid(pid, 0)
+    code = int(message.decode() or errno.EIO)
+    raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
+
+
+def _become(
+    path: str, command: list[str], instructions: ctypes.Array[bpf.Instruction], parent: int, talk: socket.socket
+) -> NoReturn:
+    """The child."""
+    try:
+        # Whoever kills the guard kills the program.
+        numbers.prctl(numbers.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(ExitStatus.SKIPPED)
+        # What Python ignores, the program must not inherit as ignored.
+        for name in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(name, signal.SIG_DFL)
+        numbers.prctl(numbers.PR_SET_NO_NEW_PRIVS, 1)
+        listener = _install(instructions)
+        socket.send_fds(talk, [b"L"], [listener])
+        os.close(listener)
+        if not talk.recv(1):
+            os._exit(ExitStatus.SKIPPED)
+        os.execv(path, command)  # noqa: S606 - that is the job
+    except OSError as problem:
+        talk.send(str(problem.errno).encode())
+    finally:
+        os._exit(126)
+
+
+def _install(instructions: ctypes.Array[bpf.Instruction]) -> int:
+    program = _FilterProgram(len(instructions), instructions)
+    address = ctypes.addressof(program)
+    flags = numbers.FLAG_NEW_LISTENER
+    try:
+        return numbers.call("seccomp", numbers.SET_MODE_FILTER, flags | numbers.FLAG_WAIT_KILLABLE_RECV, address)
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:
+            raise
+    # Before Linux 5.19: a signal may take a caller out of a call that has been answered already.
+    return numbers.call("seccomp", numbers.SET_MODE_FILTER, flags, address)

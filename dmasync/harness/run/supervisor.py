@@ -1,0 +1,263 @@
+"""Takes the calls that wait, has each answered, and says what could not be."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.opened import Descriptor, OpenFile, OpenFiles
+from dmasync.harness.run.parameters import Parameters
+from dmasync.harness.run.places import Places
+from dmasync.harness.run.program import processes
+from dmasync.harness.run.program.inside import Inside
+from dmasync.harness.run.program.processes import Processes
+from dmasync.harness.run.seccomp import numbers
+from dmasync.harness.run.seccomp.listener import GoneError, Listener, Notification
+from dmasync.harness.run.watcher import Watcher
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import System
+    from dmasync.harness.run.calls.epolls import Twins
+
+Handler = Callable[["Supervisor", Notification], Answer]
+_MOST_THREADS: Final = 1024
+
+
+class Caller:
+    """The thread behind a call, as the fake asks about it."""
+
+    def __init__(self, run: Supervisor, call: Notification) -> None:
+        self._run = run
+        self.call = call
+        self.thread = call.thread
+        self.was_interrupted = False
+        self.may_be_stopped = False
+        """Whether its answer is a number, so that it may be given by other means."""
+        self.inside: Inside | None = None
+        """Set once it has been taken out of its call, for calls of ours: it gets its answer there."""
+
+    def stack(self) -> tuple[tuple[str, int, str], ...]:
+        """Where it is; empty where nobody takes stacks."""
+        return self._run.take_stack(self.call)
+
+    def interrupted(self) -> bool:
+        """Whether it must get its answer now."""
+        if processes.signal_is_pending(self.thread) or not self._run.listener.is_waiting(self.call):
+            self.was_interrupted = True
+        return self.was_interrupted
+
+    def need_number(self) -> None:
+        """EMFILE where its process can have no descriptor more."""
+        self._run.need_number(self.call)
+
+    def make(self, name: str, *arguments: int) -> int:
+        """Let it make a system call of ours, and wait for its answer again."""
+        if self.inside is None:
+            self.inside = Inside(self.thread, lambda: self._run.listener.answer(self.call, 0)).__enter__()
+        return self.inside.call(name, *arguments)
+
+    def let_go(self, result: int) -> None:
+        """Its call returns *result*, a negative errno for an error; only after :meth:`make`."""
+        assert self.inside is not None  # noqa: S101 - see above
+        self.inside.finish(result)
+        self.inside.__exit__(None, None, None)
+
+
+class Supervisor:
+    """One run: what its calls are answered from."""
+
+    def __init__(self, system: System, handlers: dict[str, Handler], places: Places, base: int) -> None:
+        self.system = system
+        self.places = places
+        self.files = OpenFiles(system, base)
+        self.processes = Processes()
+        self.files.take = self.processes.take
+        self.watcher = Watcher(self.files, self.processes)
+        self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
+        self.before_sync: Callable[[int, int], object] | None = None
+        self.after_sync: Callable[[int, int], object] | None = None
+        """Called with the backend's descriptor and the flags before a START or END is made, and when it has been."""
+        self.parameters: Parameters | None = None
+        self.twins: Twins | None = None
+        """Stand for dma-bufs in epoll files."""
+        self.problems: list[str] = []
+        """What the program asked for and did not get: calls that are not modelled."""
+        self.listener: Listener
+        machine = numbers.machine()
+        assert machine is not None  # noqa: S101 - the command has asked
+        self._names = {number: name for name, number in machine.calls.items()}
+        self._handlers = {machine.calls[name]: handler for name, handler in handlers.items() if name in machine.calls}
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._over = threading.Event()
+
+    # -- threads
+
+    def serve(self, listener: Listener) -> None:
+        """Answer, in threads of its own, until the last process under the filter has ended."""
+        self.listener = listener
+        self.watcher.start()
+        self._spawn()
+
+    def finish(self) -> None:
+        """Every process has ended: let go of what they had."""
+        self._over.wait(5)
+        self.watcher.stop()
+        for file in self.files.all():
+            self.files.remove(file)
+
+    def _spawn(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._work, name=f"dmasync-run-{self._threads}", daemon=True).start()
+
+    def _work(self) -> None:
+        buffer = bytearray(numbers.NOTIFICATION.size)
+        while True:
+            with self._lock:
+                self._idle += 1
+            call = self.listener.receive(buffer)
+            with self._lock:
+                self._idle -= 1
+                if call is not None and not self._idle and self._threads < _MOST_THREADS:
+                    self._spawn()  # this call may wait: somebody must be there for the others
+            if call is None:
+                self._over.set()
+                return
+            self._answer(call)
+
+    # -- one call
+
+    def _answer(self, call: Notification) -> None:
+        from dmasync.fakes.foreign import caller
+        from dmasync.fakes.kernel import UnmodelledCallError
+
+        who = Caller(self, call)
+        name = self._names.get(call.number, f"call {call.number}")
+        try:
+            call.process = self.processes.leader(call.thread)
+            self.watcher.process(call.process)
+            caller.serve(who)
+            said = self._handlers[call.number](self, call)
+            if who.inside is not None:
+                assert isinstance(said, int)  # noqa: S101 - only START and END are answered like this
+                who.let_go(said)
+            elif said is Said.CARRY_ON:
+                self.listener.carry_on(call)
+            elif said is not Said.SENT:
+                self.listener.answer(call, said)
+        except GoneError:
+            pass
+        except UnmodelledCallError as gap:
+            self.complain(f"{name}(): not modelled: {gap}; the program got ENOSYS")
+            self._refuse(call, errno.ENOSYS)
+        except OSError as problem:
+            restart = who.was_interrupted and problem.errno == errno.EINTR
+            if who.inside is not None:
+                who.let_go(-(problem.errno or errno.EIO))
+            else:
+                self._refuse(call, numbers.ERESTARTSYS if restart else problem.errno or errno.EIO)
+        except Exception:
+            self.complain(f"{name}(): an error of dmasync run itself; the program got EIO\n{traceback.format_exc()}")
+            self._refuse(call, errno.EIO)
+        finally:
+            caller.serve(None)
+
+    def _refuse(self, call: Notification, code: int) -> None:
+        with contextlib.suppress(GoneError):
+            self.listener.refuse(call, code)
+
+    def complain(self, text: str) -> None:
+        """Say it, and remember that it had to be said."""
+        self.problems.append(text)
+        sys.stderr.write(f"dmasync run: {text}\n")
+
+    # -- for the handlers
+
+    def caller(self) -> Caller:
+        """Whose call this thread answers."""
+        from dmasync.fakes.foreign import caller
+
+        who = caller.current()
+        assert isinstance(who, Caller)  # noqa: S101 - _answer() says who
+        return who
+
+    def find(self, call: Notification, number: int) -> Descriptor | None:
+        """What the caller's descriptor *number* is; None for a file of its own."""
+        return self.files.find(call.thread, call.process, number & 0xFFFF_FFFF)
+
+    def hand_over(
+        self, call: Notification, fd: int, *, close_on_exec: bool, answer: bool, path: str | None = None
+    ) -> int:
+        """Give the program what the backend's new descriptor *fd* stands for; the number. The descriptor is closed
+        where that fails.
+        """
+        host = None
+        try:
+            host = self.system.host_file(fd)
+            file = OpenFile(host.kind if path is None else "device", path, host, self.system.file(fd))
+        except BaseException:
+            if host is not None:
+                os.close(host.fd)
+            self.system.drop(fd)
+            raise
+        try:
+            self.files.add(file, host.fd)
+            number = self.give(call, host.fd, Descriptor(fd, file), close_on_exec=close_on_exec)
+        except BaseException:
+            self.files.remove(file)
+            self.system.drop(fd)
+            raise
+        finally:
+            os.close(host.fd)
+        # Not before: from its answer on the file is the program's alone, and gone when that closes it.
+        if answer:
+            self.listener.answer(call, number)
+        return number
+
+    def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool) -> int:
+        """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
+        number = self.files.reserve(call.process)
+        try:
+            return self._give(call, host, descriptor, number, close_on_exec=close_on_exec)
+        finally:
+            self.files.given(call.process, number)
+
+    def _give(self, call: Notification, host: int, descriptor: Descriptor, number: int, *, close_on_exec: bool) -> int:
+        if number >= _limit(call.process):
+            # The lowest free one then. Its next use may come before it is put down: it is met, as any that was sent.
+            number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=False)
+            self.files.put(call.process, number, descriptor)
+            return number
+        self.files.put(call.process, number, descriptor)
+        try:
+            self.listener.give(call, host, number, close_on_exec=close_on_exec, answer=False)
+        except BaseException:
+            self.files.close(call.process, number)
+            raise
+        return number
+
+    def need_number(self, call: Notification) -> None:
+        """EMFILE where the program can have no descriptor more: that is found before anything about a path."""
+        limit = _limit(call.process)
+        if self.files.reserve(call.process, keep=False) < limit:
+            return
+        with contextlib.suppress(OSError):
+            if sum(int(number) < limit for number in os.listdir(f"/proc/{call.process}/fd")) < limit:
+                return
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _limit(process: int) -> int:
+    try:
+        return resource.prlimit(process, resource.RLIMIT_NOFILE)[0]
+    except OSError:  # another user's: a program that gave its own up
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,0 +1,1 @@
+"""Programs of others on the fake kernel, and beside them on a real one."""

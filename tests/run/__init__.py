@@ -1,0 +1,1 @@
+"""Any program on the fake kernel: ``dmasync run`` with programs in C and C++."""

@@ -1,0 +1,58 @@
+"""What ``dmasync run`` costs, beside no filter and beside strace: ``python -m tests.run.overhead``.
+
+Prints a table of medians in microseconds. Say so when the machine is not idle: its load is in the first line.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("programs") / "overhead.c"
+RUN = [sys.executable, "-m", "dmasync", "run", "--"]
+STRACE = ["strace", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=ioctl,openat"]
+LAUNCHES = 7
+
+
+def medians(command: list[str]) -> dict[str, float]:
+    """Nanoseconds by name."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+
+
+def launch(command: list[str]) -> float:
+    """Median milliseconds from start to end."""
+    times = []
+    for _ in range(LAUNCHES):
+        begin = time.perf_counter()
+        subprocess.run(command, check=True)
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/overhead"
+        subprocess.run([shutil.which("cc") or "gcc", "-O2", "-w", "-o", program, SOURCE], check=True)
+        columns = {"native": medians([program, "native"]), "dmasync run": medians([*RUN, program])}
+        if shutil.which("strace"):
+            columns["strace"] = medians([*STRACE, program, "native"])
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")  # noqa: T201
+    print(f"{'median us':16}" + "".join(f"{name:>14}" for name in columns))  # noqa: T201
+    for row in columns["dmasync run"]:
+        scale = 1e5 if row == "untrapped" else 1e3
+        cells = (column.get(row) for column in columns.values())
+        shown = "".join(f"{'-' if cell is None else format(cell / scale, '.2f'):>14}" for cell in cells)
+        print(f"{row:16}{shown}")  # noqa: T201
+    imports = launch([sys.executable, "-c", "import dmasync.harness.run, dmasync.fakes.foreign.systems"])
+    print(f"launch: {launch([*RUN, 'true']) - imports:.0f} ms beside Python's imports ({imports:.0f} ms)")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

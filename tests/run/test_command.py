@@ -1,0 +1,150 @@
+"""What the command takes, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+RUN = [sys.executable, "-m", "dmasync", "run"]
+
+
+def run(*words, **how):
+    return subprocess.run([*RUN, *map(str, words)], capture_output=True, text=True, timeout=60, check=False, **how)
+
+
+@pytest.mark.parametrize("status", [0, 1, 77])
+def test_the_exit_status_is_the_programs(status):
+    assert run("--", "sh", "-c", f"exit {status}").returncode == status
+
+
+def test_a_program_that_a_signal_ended_is_128_more_than_that():
+    assert run("--", "sh", "-c", "kill -SEGV $$").returncode == 128 + signal.SIGSEGV
+
+
+def test_standard_streams_are_the_programs():
+    done = run("--", "sh", "-c", "cat; echo two >&2", input="one\n")
+    assert (done.stdout, done.stderr) == ("one\n", "two\n")
+
+
+def test_what_it_leaves_behind_is_waited_for():
+    done = run("--", "sh", "-c", "exec 3<&0; cat <&3 & exit 3", input="late\n")
+    assert (done.stdout, done.returncode) == ("late\n", 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "PROGRAM is missing"),
+        (["--", "no-such-program"], "'no-such-program' is no executable file"),
+        (["--fault", "storm(", "--", "true"], "is no fault plan"),
+        (["--faults", "/nowhere", "--", "true"], "--faults '/nowhere' cannot be read"),
+        (["--profile", "1.0", "--", "true"], "is not a kernel that the fake knows"),
+        (["--check", "--allow", "nonsense", "--", "true"], "'nonsense', which is no finding"),
+        (["--on", "kernel", "--noncoherent", "1", "--", "true"], "cannot go with --on kernel"),
+        (["--device", "/nowhere.py", "--", "true"], "--device '/nowhere.py' cannot be loaded"),
+    ],
+)
+def test_unusable_arguments_are_one_line_and_status_2(words, line):
+    done = run(*words)
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_is_no_program_is_said(tmp_path):
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF nonsense")
+    program.chmod(0o755)
+    done = run("--", program)
+    assert done.returncode == 2
+    assert "cannot be started" in done.stderr
+
+
+def test_after_the_time_out_nothing_is_left(tmp_path):
+    note = tmp_path / "children"
+    script = f"sleep 1000 & echo $! > {note}; echo $$ >> {note}; wait"
+    assert run("--timeout", "1", "--", "sh", "-c", script).returncode == 124
+    for number in note.read_text().split():
+        assert not os.path.exists(f"/proc/{number}")
+
+
+def test_it_cannot_run_under_itself():
+    done = run("--", *RUN, "--", "true")
+    assert done.returncode == 4
+    assert "cannot run under another one" in done.stderr
+
+
+def test_a_plan_strikes_the_program(compiled, dmasync_run, tmp_path):
+    (tmp_path / "plans").write_text("# the second START\nerror(EIO, nth=2)\n")
+    done = dmasync_run(compiled("calls"), "duplicates", options=[f"--faults={tmp_path / 'plans'}"], check=False)
+    assert done.status == 9
+    assert "Input/output error" in done.output
+
+
+def test_a_close_that_a_plan_refuses_closes_all_the_same(compiled, dmasync_run):
+    done = dmasync_run(compiled("gallery"), "closed_twice", "fixed", faults=["error(EIO, 'close', nth=2)"], check=False)
+    assert done.status == 0
+    assert [call.errno for call in done.journal.calls if call.method == "close"] == [0, 5]
+
+
+def test_nodes_that_do_not_exist_or_may_not_be_opened(compiled, dmasync_run):
+    script = (
+        "import os\n"
+        "for node in ('udmabuf', 'dma_heap/system', 'dma_heap/reserved'):\n"
+        "    try: print(node, os.open('/dev/' + node, os.O_RDWR) > 0, os.access('/dev/' + node, os.R_OK))\n"
+        "    except OSError as problem: print(node, problem.strerror, os.access('/dev/' + node, os.R_OK))\n"
+    )
+    options = ["--no-node=/dev/dma_heap/system", "--deny=/dev/dma_heap/reserved"]
+    done = dmasync_run(sys.executable, "-c", script, options=options, check=False)
+    assert done.output.splitlines() == [
+        "udmabuf True True",
+        "dma_heap/system No such file or directory False",
+        "dma_heap/reserved Permission denied False",
+    ]
+
+
+def test_only_the_nodes_that_are_named_exist(dmasync_run):
+    done = dmasync_run("ls", "/dev/dma_heap", options=["--node=/dev/dma_heap/camera"], check=False)
+    assert (done.output, done.status) == ("camera\n", 0)
+
+
+def test_a_call_that_is_not_modelled_is_said_with_its_name(dmasync_run):
+    program = (
+        "import fcntl, os\n"
+        "fd = os.open('/dev/udmabuf', os.O_RDWR)\n"
+        "try:\n"
+        "    fcntl.ioctl(fd, 0xC0045877, 0)\n"  # FIFREEZE
+        "except OSError as problem:\n"
+        "    print(problem.strerror)\n"
+    )
+    done = dmasync_run(sys.executable, "-c", program, check=False)
+    assert (done.output, done.status) == ("Function not implemented\n", 3)
+    assert done.errors.startswith("dmasync run: ioctl(): not modelled: ")
+
+
+def test_pictures_and_the_timeline(compiled, tmp_path):
+    done = run(
+        "--perfetto", tmp_path / "trace.json", "--svg", tmp_path / "chart.svg", "--timeline", "5",
+        "--", compiled("calls"), "heap",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "trace.json").read_text())
+    assert "<svg" in (tmp_path / "chart.svg").read_text()
+    assert 1 < len(done.stderr.splitlines()) <= 6
+
+
+@pytest.mark.parametrize("kind", ["heap", "shared_pages", "pieces", "duplicates", "sync_files"])
+def test_a_trace_replays_without_a_difference(compiled, dmasync_run, kind):
+    done = dmasync_run(compiled("calls"), kind, check=False)
+    replayed = subprocess.run(
+        [sys.executable, "-m", "dmasync", "replay", "--json", done.trace], capture_output=True, text=True, check=False
+    )
+    facts = json.loads(replayed.stdout)
+    assert facts["differences"] == []
+    assert facts["calls"] > 5
+    assert facts["skipped"] == 0

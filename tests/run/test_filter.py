@@ -1,0 +1,136 @@
+"""Which calls stop, on each architecture: the filter's instructions, executed as the kernel executes them."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import struct
+
+import pytest
+
+from dmasync import uapi
+from dmasync.harness.run.seccomp import bpf, filter, numbers
+
+BASE = 768
+ANONYMOUS, EMPTY_PATH = 0x20, 0x1000
+
+
+def verdict(machine, name, *arguments, audit=None, **how):
+    """What the filter says to a call; *how* goes to the filter."""
+    call = machine.calls[name] if isinstance(name, str) else name
+    padded = [argument & (1 << 64) - 1 for argument in (*arguments, *[0] * 6)][:6]
+    data = struct.pack("=iIQ6Q", call, audit or machine.audit, 0, *padded)
+    program = filter.build(machine, BASE, **how)
+    here, word = 0, 0
+    while True:
+        step = program[here]
+        here += 1
+        if step.code == 0x20:
+            (word,) = struct.unpack_from("=I", data, step.k)
+        elif step.code == 0x74:
+            word >>= step.k
+        elif step.code == 0x54:
+            word &= step.k
+        elif step.code == 0x06:
+            return step.k
+        else:
+            holds = {0x15: word == step.k, 0x35: word >= step.k, 0x45: bool(word & step.k)}[step.code]
+            here += step.jt if holds else step.jf
+
+
+def stops(*what, **how):
+    found = verdict(*what, **how)
+    assert found in (numbers.RET_ALLOW, numbers.RET_USER_NOTIF)
+    return found == numbers.RET_USER_NOTIF
+
+
+@pytest.fixture(params=numbers.ARCHITECTURES)
+def machine(request):
+    return numbers.ARCHITECTURES[request.param]
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("openat", ()),
+        ("openat2", ()),
+        ("newfstatat", (-100, 1, 2, 0)),
+        ("statx", (-100, 1, 0)),
+        ("faccessat", ()),
+        ("readlinkat", ()),
+        ("ioctl", (3, uapi.DMA_BUF_IOCTL_SYNC)),
+        ("ioctl", (3, uapi.DMA_HEAP_IOCTL_ALLOC)),
+        ("ioctl", (3, uapi.UDMABUF_CREATE)),
+        ("ioctl", (3, uapi.SYNC_IOC_MERGE)),
+        ("ioctl", (BASE, 0x5421)),
+        ("mmap", (0, 4096, 1, mmap.MAP_SHARED, 3)),
+        ("mmap", (0, 4096, 1, mmap.MAP_PRIVATE, BASE)),
+        ("close", (BASE,)),
+        ("close_range", (3, 0xFFFF_FFFF, 0)),
+        ("dup", (BASE + 5,)),
+        ("dup3", (3, BASE)),
+        ("dup3", (BASE, 3)),
+        ("fcntl", (BASE, fcntl.F_DUPFD_CLOEXEC)),
+        ("fcntl", (3, fcntl.F_ADD_SEALS)),
+        ("lseek", (BASE,)),
+        ("fstat", (BASE,)),
+        ("newfstatat", (BASE, 1, 2, EMPTY_PATH)),
+        ("ftruncate", (BASE,)),
+        ("getdents64", (BASE,)),
+        ("epoll_ctl", (3, 1, BASE)),
+    ],
+)
+def test_what_may_be_the_backends_stops(machine, call, arguments):
+    assert stops(machine, call, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (63, (3,)),
+        ("ioctl", (3, 0x5401)),
+        ("mmap", (0, 4096, 3, mmap.MAP_PRIVATE, 3)),
+        ("mmap", (0, 4096, 3, mmap.MAP_SHARED | ANONYMOUS, -1)),
+        ("mmap", (0, 4096, 3, mmap.MAP_SHARED, -1)),
+        ("close", (3,)),
+        ("close", (-1,)),
+        ("close_range", (3, 100, 0)),
+        ("dup", (BASE - 1,)),
+        ("dup3", (3, 4)),
+        ("fcntl", (BASE, fcntl.F_GETFD)),
+        ("fcntl", (3, fcntl.F_DUPFD_CLOEXEC)),
+        ("lseek", (3,)),
+        ("newfstatat", (3, 1, 2, EMPTY_PATH)),
+        ("epoll_ctl", (3, 1, 4)),
+        ("ppoll", ()),
+        ("exit_group", ()),
+    ],
+)
+def test_what_cannot_be_goes_by(machine, call, arguments):
+    assert not stops(machine, call, *arguments)
+
+
+def test_waits_and_ends_stop_when_they_are_asked_for(machine):
+    assert stops(machine, "ppoll", waiting=True)
+    assert stops(machine, "pselect6", waiting=True)
+    assert stops(machine, "exit_group", ends=True)
+
+
+def test_calls_of_another_architecture_go_by(machine):
+    assert not stops(machine, "openat", audit=0x40000003)
+
+
+def test_x32_calls_go_by():
+    machine = numbers.ARCHITECTURES["x86_64"]
+    assert not stops(machine, 0x40000000 | machine.calls["openat"])
+
+
+def test_a_jump_that_is_too_far_is_refused():
+    program = bpf.Program()
+    program.if_equal(1, "far")
+    for _ in range(256):
+        program.load(0)
+    program.place("far")
+    program.give(numbers.RET_ALLOW)
+    with pytest.raises(ValueError, match="far is 256 instructions away"):
+        program.assemble()

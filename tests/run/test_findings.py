@@ -1,0 +1,69 @@
+"""Mistakes in C, found; the same done right, clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).with_name("programs")
+BUGS = {
+    "no_window": "access-outside-window",
+    "writes_after_end": "access-outside-window",
+    "reads_after_end": "access-outside-window",
+    "writes_for_read": "write-in-read-window",
+    "never_ended": "start-never-ended",
+    "ended_twice": "end-without-start",
+    "ends_other_access": "end-with-other-access",
+    "no_retry": "end-without-start",
+    "closed_too_early": "sync-on-closed-fd",
+    "closed_twice": "double-close",
+    "races": "racing-windows",
+}
+STORM = "storm(EINTR, 2)"
+
+
+def plans(bug):
+    return [STORM] if bug == "no_retry" else []
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_mistake_is_found_with_its_function(compiled, dmasync_run, bug):
+    done = dmasync_run(compiled("gallery"), bug, faults=plans(bug))
+    assert done.status == 1, done.errors
+    assert BUGS[bug] in {finding.kind for finding in done.findings}
+    (finding,) = [finding for finding in done.findings if finding.kind == BUGS[bug]]
+    places = {(frame[0].rpartition("/")[2], frame[2]) for trace in finding.traces for frame in trace.stack}
+    # At the end of the program nothing but the end is left to name.
+    assert ("gallery.c", "main") in places or bug == "no_window"
+    assert f"{BUGS[bug]} [buffer" in done.errors or bug.startswith("closed")
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_same_done_right_is_clean(compiled, dmasync_run, bug):
+    done = dmasync_run(compiled("gallery"), bug, "fixed", faults=plans(bug))
+    assert (done.status, done.findings) == (0, []), done.errors
+
+
+def test_a_finding_names_file_line_and_function(compiled, dmasync_run):
+    done = dmasync_run(compiled("gallery"), "ended_twice")
+    (finding,) = done.findings
+    source = (PROGRAMS / "gallery.c").read_text().splitlines()
+    lines = {source[line - 1].strip() for file, line, _ in finding.traces[0].stack if file.endswith("gallery.c")}
+    assert "sync_dmabuf(fd, END | access);" in lines or "end(RW);" in lines
+    assert "main" in {function for _, _, function in finding.traces[0].stack}
+
+
+def test_a_storm_is_survived_by_who_tries_again(compiled, dmasync_run):
+    faults = ["storm(EINTR, 100000, None)", "storm(EAGAIN, 10000, None)"]
+    done = dmasync_run(compiled("syncer"), "4", "300", faults=faults, check=False, timeout=300)
+    assert (done.output, done.errors, done.status) == ("done\n", "", 0)
+    journal = done.journal
+    assert journal.count(errno=4) == 100_000
+    assert journal.count(errno=11) == 10_000
+    journal.assert_balanced()
+
+
+def test_a_moved_syncer_in_several_threads_is_clean(compiled, dmasync_run):
+    done = dmasync_run(compiled("syncer"), "3", "5", faults=["mix(7, rate=0.5)"])
+    assert (done.output, done.status, done.findings) == ("done\n", 0, [])
