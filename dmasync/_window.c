@@ -371,7 +371,7 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
             if (*interrupt == NULL)
                 *interrupt = Py_XNewRef(said);
             if (++interrupts <= MOST_INTERRUPTS) {
-                Py_DECREF(said);
+                Py_XDECREF(said);
                 continue;
             }
             Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
@@ -624,13 +624,6 @@ static PyObject *window_vectorcall(PyObject *type, PyObject *const *args, size_t
     return self;
 }
 
-/* CPython does not hand tp_vectorcall down; a subclass with a constructor of its own is called through that. */
-static PyObject *window_init_subclass(PyTypeObject *type, PyObject *Py_UNUSED(ignored)) {
-    if (type->tp_init == (initproc)window_init && type->tp_new == PyType_GenericNew)
-        type->tp_vectorcall = window_vectorcall;
-    return none_or_error(0);
-}
-
 /* _move(heir): everything but the bytes goes over to *heir*, a new window; exactly one of the two owes the END. */
 static PyObject *window_move(Window *self, PyObject *argument) {
     if (!PyObject_TypeCheck(argument, window_type) || ((Window *)argument)->targets != NULL) {
@@ -686,15 +679,28 @@ static void window_finalize(Window *self) {
 }
 
 static void window_dealloc(Window *self) {
-    if (self->using && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
-        return;
     PyTypeObject *type = Py_TYPE(self);
+    /* The class may have been given a __del__ since. */
+    int finalize = self->using || type->tp_finalize != (destructor)window_finalize;
+    if (finalize && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
     window_clear(self); /* also the END of a window that was revived by a finalizer, opened and dropped again */
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+/* What CPython does not hand down, or does more slowly: a subclass that adds no constructor is made through
+ * window_vectorcall, and one that adds neither members nor a finalizer is freed by window_dealloc alone. */
+static PyObject *window_init_subclass(PyTypeObject *type, PyObject *Py_UNUSED(ignored)) {
+    if (type->tp_init == (initproc)window_init && type->tp_new == PyType_GenericNew)
+        type->tp_vectorcall = window_vectorcall;
+    if (type->tp_basicsize == (Py_ssize_t)sizeof(Window) && type->tp_finalize == (destructor)window_finalize &&
+        type->tp_dictoffset == 0)
+        type->tp_dealloc = (destructor)window_dealloc;
+    return none_or_error(0);
 }
 
 static PyObject *window_get_active(Window *self, void *Py_UNUSED(closure)) {

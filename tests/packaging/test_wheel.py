@@ -133,3 +133,26 @@ def test_the_pytest_plugin_is_registered(wheel):
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "[pytest11]" in text
     assert "dmasync = dmasync.fakes.pytest_plugin" in text
+
+
+def test_where_there_is_no_compiler_the_plain_twin_is_installed_and_the_build_says_so(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    names = ["dmasync", "fakes", "benchmarks", "pyproject.toml", "README.md", "LICENSE"]
+    run("cp", "-r", *[ROOT / name for name in names], source)
+    run("find", source / "dmasync", "-name", "*.so", "-delete")
+    venv.create(tmp_path / "environment", with_pip=True)
+    interpreter = tmp_path / "environment" / "bin" / "python"
+    install = 'CC=/bin/false exec "$1" -m pip install -v --no-deps "$2" 2>&1'
+    told = run("sh", "-c", install, "sh", interpreter, source, cwd=tmp_path)
+    assert 'building extension "dmasync._window" failed' in told
+    program = (
+        "import dmasync\n"
+        "from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer\n"
+        "from dmasync.fakes import FakeBackend\n"
+        "backend = FakeBackend()\n"
+        "with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:\n"
+        "    with allocator.alloc('frame', 4096) as buffer, DmaSyncer(buffer): pass\n"
+        "print(dmasync.compiled, len(backend.journal.transitions()))\n"
+    )
+    assert run(interpreter, "-c", program, cwd=tmp_path) == "False 2\n"

@@ -269,6 +269,38 @@ def test_a_constructor_that_was_put_in_later_is_called(buffer, monkeypatch):
     assert called == [(buffer, SyncType.READ)]
 
 
+@pytest.mark.parametrize("members", [(), ("member",), None], ids=["no members", "slots", "dict"])
+def test_a_window_of_a_subclass_is_freed_with_all_that_it_has(buffer, members):
+    class Member:
+        pass
+
+    namespace = {} if members is None else {"__slots__": members}
+    kind = type("Special", (DmaSyncer,), namespace)
+    window, finalized = kind(buffer), []
+    dropped = weakref.ref(window)
+    if members != ():
+        window.member = Member()
+        dropped = weakref.ref(window.member)
+    del window
+    assert dropped() is None
+
+    def finalize(self):
+        finalized.append(self.active)
+        self.end()
+
+    kind.__del__ = finalize  # put in later than the class was made
+    for opened in (False, True):
+        window = kind(buffer)
+        if opened:
+            window.start()
+        del window
+    assert finalized == [False, True]
+
+    kind = weakref.ref(kind)
+    gc.collect()
+    assert kind() is None
+
+
 class Waiting:
     """A backend whose next START or END waits until it is told to go on."""
 
