@@ -64,7 +64,7 @@ MUTANTS_OF_FILE = [
     mutant("Window: a refusal leaks", "        Py_XDECREF(answer);\n", tests="compiled"),
     mutant(
         "Window: an interrupt at END leaks",
-        "                Py_DECREF(said);\n                continue;",
+        "                Py_XDECREF(said);\n                continue;",
         "                continue;",
         tests="compiled",
     ),

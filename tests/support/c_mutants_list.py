@@ -116,7 +116,7 @@ MUTANTS = [
     mutant("END: interrupts never come to an end", "++interrupts <= MOST_INTERRUPTS", "++interrupts", tests="syncer"),
     mutant(
         "END: attempts are forgotten at an interrupt",
-        "                Py_DECREF(said);\n                continue;",
+        "                Py_XDECREF(said);\n                continue;",
         "                Py_DECREF(said);\n                Py_CLEAR(attempts);\n                continue;",
         tests="compiled",
     ),
