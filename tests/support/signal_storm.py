@@ -51,19 +51,27 @@ def storm() -> Iterator[Storm]:
     armed = True
     raised = False
 
+    deciding = False
+
     def handler(_: int, frame: FrameType | None) -> None:
-        nonlocal raised
-        if not armed:
+        nonlocal deciding, raised
+        # One at a time: handlers that interrupt each other would each find more frames to look through than the last,
+        # until there is no stack left.
+        if not armed or deciding:
             return
-        distance = distances.choice(DISTANCES) * (0.5 + distances.random())
-        signal.setitimer(signal.ITIMER_REAL, distance, 1e-3)
-        if raised and ONE_AT_A_TIME:
-            return
-        while frame is not None and frame.f_code is not hold.__code__:
-            if frame.f_code is inside:
+        deciding = True
+        try:
+            hit = False
+            while frame is not None and frame.f_code is not hold.__code__ and not hit:
+                hit = frame.f_code is inside
+                frame = frame.f_back
+            if hit and not (raised and ONE_AT_A_TIME):
                 raised = True
                 raise Tick
-            frame = frame.f_back
+        finally:
+            deciding = False
+            distance = distances.choice(DISTANCES) * (0.5 + distances.random())
+            signal.setitimer(signal.ITIMER_REAL, distance, 1e-3)
 
     # A Tick that comes in a __del__ has nobody to go to; every other exception there is a failure.
     lost: list[str] = []
