@@ -310,7 +310,8 @@ static inline enum outcome try_once(const Target *target, unsigned flags, PyObje
             return INTERRUPTED;
         }
         /* Not PyErr_SetFromErrno: that runs signal handlers, whose exception would replace the kernel's answer. */
-        if ((*said = PyObject_CallFunction(PyExc_OSError, "is", code, strerror(code))) != NULL)
+        PyObject *text = PyUnicode_DecodeLocale(strerror(code), "surrogateescape"); /* in any locale */
+        if ((*said = PyObject_CallFunction(PyExc_OSError, "iN", code, text)) != NULL)
             return REFUSED;
     } else {
         PyObject *arguments[] = {target->file->number, sync_request, sync_arguments[flags]};

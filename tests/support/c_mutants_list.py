@@ -64,7 +64,7 @@ MUTANTS = [
         ("        Py_END_ALLOW_THREADS\n", "        }\n"),
         tests="real_ioctl",
     ),
-    mutant("ioctl: the error has no errno", '"is", code, strerror(code)', '"s", strerror(code)', tests="real_ioctl"),
+    mutant("ioctl: the error has no errno", '"iN", code, text)', '"N", text)', tests="real_ioctl"),
     mutant(
         "START: what was opened before a failure stays open",
         "    make_ends(self, &interrupt, &failures);\n    if (outcome != GIVEN_UP",
