@@ -489,7 +489,10 @@ static void end_dropped(Window *self, PyObject *subject) {
     if (self->made_in != generation)
         disown(self);
     if (self->opened) {
+        /* A weak reference may still lead here, from another thread or a signal handler. */
+        self->busy = 1;
         make_ends(self, &interrupt, &failures);
+        self->busy = 0;
         if (done(PyObject_CallMethod(python, "dropped", "sOO", Py_TYPE(self)->tp_name, OR_NONE(interrupt),
                                      OR_NONE(failures))) < 0)
             PyErr_WriteUnraisable(subject);

@@ -300,6 +300,7 @@ class Window:
             was_open = self.active
             if self._made_in != _generation:
                 self._claim()
+            self._busy = True
             interrupt, failures = self._make_ends(None)
             if was_open:
                 outcome.dropped(type(self).__name__, interrupt, failures, 1)
