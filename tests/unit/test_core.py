@@ -369,6 +369,34 @@ def test_a_handler_that_uses_the_window_that_it_interrupted_is_refused(backend, 
     assert steps(backend) == [START, END]
 
 
+@pytest.mark.parametrize("kind", ["syncer", "group"])
+def test_who_reaches_a_dropped_window_while_its_end_is_made_is_refused(backend, buffer, kind):
+    found = []
+
+    class Reaching:
+        def __getattr__(self, name):
+            return getattr(backend, name)
+
+        def ioctl(self, fd, request, argument):
+            if isinstance(argument, bytearray) and len(argument) == 8 and argument[0] & 4 and not found:
+                found.append(reference())
+                with pytest.raises(RuntimeError, match="being opened or closed by another thread"):
+                    found[0].end()
+            return backend.ioctl(fd, request, argument)
+
+    with DmaBuf.from_fd(backend.dup(buffer.fileno()), backend=Reaching()) as same:
+        window = windows_of(same)[kind]()
+        reference = weakref.ref(window)
+        window.start()
+        with pytest.warns(ResourceWarning, match="was dropped"):
+            del window
+            gc.collect()
+        (revived,) = found
+        assert revived is not None
+        assert not revived.active
+    assert steps(backend) == [START, END]
+
+
 def test_a_stop_iteration_of_the_backend_comes_through_and_opens_nothing(backend, buffer):
     class Stopping:
         def __getattr__(self, name):
