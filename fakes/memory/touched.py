@@ -29,6 +29,13 @@ _PRESENT: Final = bytes(1 if top & 0xC0 else 0 for top in range(256))
 _TOP_BYTE: Final = 7 if sys.byteorder == "little" else 0
 _RUN: Final = re.compile(b"\x01+")
 
+
+def filled_runs(entries: bytes) -> list[Span]:
+    """Runs of filled pages in *entries* of a page map, as (begin, end) in bytes from the first page on."""
+    marks = entries[_TOP_BYTE::_ENTRY].translate(_PRESENT)
+    return [(match.start() * _PAGE, match.end() * _PAGE) for match in _RUN.finditer(marks)]
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.pread.restype = ctypes.c_ssize_t
 _libc.pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64)
@@ -42,8 +49,8 @@ class _PageMap:
         self._fd = -1
         self._pid = 0
 
-    def present(self, address: int, length: int) -> bytes | None:
-        """One byte a page, 1 where the entry is filled; None where the kernel does not say."""
+    def entries(self, address: int, length: int) -> bytes:
+        """The entries of these bytes' pages; none where the kernel does not say."""
         if self._pid != os.getpid():
             # A descriptor from before a fork shows the parent's pages.
             if self._fd >= 0:
@@ -51,13 +58,13 @@ class _PageMap:
             self._fd = _libc.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             self._pid = os.getpid()
         if self._fd < 0:
-            return None
+            return b""
         pages = -(-length // _PAGE)
         entries = ctypes.create_string_buffer(pages * _ENTRY)
         got = _libc.pread(self._fd, entries, pages * _ENTRY, address // _PAGE * _ENTRY)
         if got != pages * _ENTRY:
-            return None
-        return entries.raw[_TOP_BYTE::_ENTRY].translate(_PRESENT)
+            return b""
+        return entries.raw
 
 
 _PAGEMAP = _PageMap()
@@ -73,10 +80,7 @@ class Touched:
 
     def pages(self) -> list[Span]:
         """Runs of touched pages, as (begin, end) in bytes of the mapping; empty where nobody can tell."""
-        marks = _PAGEMAP.present(self.address, self._length)
-        if marks is None:
-            return []
-        return [(match.start() * _PAGE, match.end() * _PAGE) for match in _RUN.finditer(marks)]
+        return filled_runs(_PAGEMAP.entries(self.address, self._length))
 
     def forget(self) -> None:
         """Count from now on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -12,9 +11,6 @@ from dmasync.harness.run.program.processes import Processes, shared_mappings
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 _ENTRY: Final = 8
 _MADV_PAGEOUT: Final = 21
-# Bits 63 (present) and 62 (swapped out) of an entry, whose top byte comes last.
-_FILLED: Final = bytes(1 if top & 0xC0 else 0 for top in range(256))
-_RUN: Final = re.compile(b"\x01+")
 
 
 class PageTables:
@@ -38,14 +34,15 @@ class PageTables:
                 yield process, address, length, offset
 
     def present(self, process: int, address: int, length: int) -> list[tuple[int, int]]:
+        from dmasync.fakes.memory.touched import filled_runs
+
         try:
             with open(f"/proc/{process}/pagemap", "rb", buffering=0) as pagemap:
                 pagemap.seek(address // _PAGE * _ENTRY)
                 entries = pagemap.read(length // _PAGE * _ENTRY) or b""
         except OSError:
             return []  # it has ended
-        marks = entries[7::_ENTRY].translate(_FILLED)
-        return [(match.start() * _PAGE, match.end() * _PAGE) for match in _RUN.finditer(marks)]
+        return filled_runs(entries)
 
     def forget(self, process: int, address: int, length: int) -> None:
         if not self.present(process, address, length):
