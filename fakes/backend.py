@@ -12,6 +12,7 @@ from typing import Any
 from dmasync.fakes.arguments import listed
 from dmasync.fakes.journal import Event
 from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE
 from dmasync.fakes.layers.faults import Fault
 from dmasync.fakes.layers.injector import FaultInjector
 from dmasync.fakes.layers.recorder import Recorder
@@ -42,7 +43,7 @@ class FakeBackend(Recorder):
         providers: Iterable[Any] | None = None,
         faults: Iterable[Fault] = (),
         coherent: bool = True,
-        profile: str = "6.12",
+        profile: str = DEFAULT_PROFILE,
         seed: int | None = 0,
         watch: bool | None = None,
         stacks: bool | None = None,

@@ -14,6 +14,7 @@ from dmasync.fakes.backend import FakeBackend
 from dmasync.fakes.journal import Call, Journal, Transition
 from dmasync.fakes.journal.words import call_text, errno_name
 from dmasync.fakes.kernel import UnmodelledCallError
+from dmasync.fakes.kernel.profile import nearest_profile
 from dmasync.fakes.layers import faults
 
 _TRANSIENT: Final = (errno.EINTR, errno.EAGAIN)
@@ -50,7 +51,7 @@ class Replay:
         opened = [call.arguments[0] for call in journal.calls if call.method == "open" and call.succeeded]
         self.backend = FakeBackend(
             providers=[path for path in dict.fromkeys(opened) if _is_provider(path)],
-            profile="6.1" if release.startswith("6.1.") or release == "6.1" else "6.12",
+            profile=nearest_profile(release).name,
             descriptor_limit=1 << 16,
         )
         self._fds: dict[int, int] = {}

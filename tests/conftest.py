@@ -21,8 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"the fake kernel's pages, a multiple of {mmap.PAGESIZE} (default: this host's)",
     )
 
+    parser.addoption(
+        "--dmasync-profile",
+        metavar="RELEASE",
+        help="the release that the fake kernel of the conformance suite imitates",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    page_size.PROFILE = config.getoption("--dmasync-profile")
     size = config.getoption("--dmasync-page-size")
     if size < mmap.PAGESIZE or size % mmap.PAGESIZE or size & (size - 1):
         raise pytest.UsageError(f"--dmasync-page-size {size}: expected a power of two from {mmap.PAGESIZE} on")

@@ -23,7 +23,7 @@ from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
 from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
 from dmasync.fakes.kernel.nodes import Nodes
-from dmasync.fakes.kernel.profile import PROFILES, Profile
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, Profile, profile_named
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.kernel.waiting import Deadline, Waker
 from dmasync.fakes.memory.coherent import BufferMemory
@@ -40,9 +40,11 @@ class FakeKernel:
     *providers* are the device nodes that exist: paths, or objects with ``path`` and ``flag`` as
     ``dmasync.Provider`` is; None means all that the allocator knows, or, under pyfakefs, those of the fake
     file system (whose permissions hold in any case, see :mod:`dmasync.fakes.kernel.nodes`). *profile* says which
-    release answers. *coherent* and *memory* choose what lies behind a buffer (:mod:`dmasync.fakes.memory.coherent`).
-    *list_limit* and *size_limit_mb* are udmabuf's module parameters, and attributes that may be changed at
-    any time. *memory_mb* is what all heap buffers together may take, in MiB; beyond it is ENOMEM.
+    release answers: "6.1", "6.6", "6.12", "6.18" or "7.3", another release between them ("6.17", "6.12.93"), or
+    "host", the running kernel's. *coherent* and *memory* choose what lies behind a buffer
+    (:mod:`dmasync.fakes.memory.coherent`).
+    *list_limit* and *size_limit_mb* (None: as the release has it) are udmabuf's module parameters, and attributes that
+    may be changed at any time. *memory_mb* is what all heap buffers together may take, in MiB; beyond it is ENOMEM.
     *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
 
     Each method returns what the system call returns and raises ``OSError`` with its errno, after the same
@@ -55,23 +57,21 @@ class FakeKernel:
         self,
         *,
         providers: Iterable[Any] | None = None,
-        profile: str = "6.12",
+        profile: str = DEFAULT_PROFILE,
         coherent: bool = True,
         list_limit: int = 1024,
-        size_limit_mb: int = 64,
+        size_limit_mb: int | None = None,
         page_size: int = mmap.PAGESIZE,
         memory: Callable[[Sequence[Run]], BufferMemory] | None = None,
         memory_mb: int = 1024,
         descriptor_limit: int | None = None,
     ) -> None:
-        if profile not in PROFILES:
-            raise ValueError(f"profile={profile!r} is not a kernel that the fake knows: use one of {sorted(PROFILES)}")
         if page_size < mmap.PAGESIZE or page_size % mmap.PAGESIZE:
             raise ValueError(f"page_size={page_size} must be a multiple of the host's, {mmap.PAGESIZE}")
-        self.profile: Profile = PROFILES[profile]
+        self.profile: Profile = profile_named(profile)
         self.coherent = coherent
         self.list_limit = list_limit
-        self.size_limit_mb = size_limit_mb
+        self.size_limit_mb = self.profile.size_limit_mb if size_limit_mb is None else size_limit_mb
         self.page_size = page_size
         self.memory = memory or _memory_class(coherent)
         self.nodes = Nodes(providers)
@@ -88,8 +88,13 @@ class FakeKernel:
     def open(self, path: str, flags: int) -> int:
         """``open(2)`` of a device node."""
         name = os.fsdecode(path)
-        self.nodes.check(name, flags)
-        fd = self.descriptors.reserve()
+        self.nodes.check_flags(name, flags)
+        if self.profile.descriptor_before_path:
+            fd = self.descriptors.reserve()
+            self.nodes.check_path(name)
+        else:
+            self.nodes.check_path(name)
+            fd = self.descriptors.reserve()
         file = self.nodes.open(self, name, flags)
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.
         return self.descriptors.install(fd, file, close_on_exec=True)

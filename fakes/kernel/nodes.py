@@ -74,8 +74,8 @@ class Nodes:
         del self._openers[path]
 
     @staticmethod
-    def check(path: str, flags: int) -> None:
-        """``build_open_flags()`` and ``getname()``: what is refused before a descriptor is looked for."""
+    def check_flags(path: str, flags: int) -> None:
+        """``build_open_flags()``: what is refused before all else."""
         if "\0" in path:
             raise ValueError("embedded null byte in a path")  # as os.open says
         if flags & _O_PATH:
@@ -84,13 +84,17 @@ class Nodes:
             raise os_error(errno.EINVAL)
         if flags & _O_TMPFILE and not (flags & os.O_DIRECTORY and flags & os.O_ACCMODE):
             raise os_error(errno.EINVAL)
+
+    @staticmethod
+    def check_path(path: str) -> None:
+        """``getname()``: a path that can be none."""
         if not path:
             raise os_error(errno.ENOENT)
         if len(os.fsencode(path)) >= _PATH_MAX:
             raise os_error(errno.ENAMETOOLONG)
 
     def open(self, kernel: Kernel, path: str, flags: int) -> File:
-        """``do_filp_open()`` of a device node; flags are Linux's, and passed :meth:`check`."""
+        """``do_filp_open()`` of a device node; flags are Linux's, and passed both checks."""
         if any(len(part) > _NAME_MAX for part in os.fsencode(path).split(b"/")):
             raise os_error(errno.ENAMETOOLONG)
         if flags & _O_PATH:

@@ -1,18 +1,50 @@
-"""Where kernels differ: what a release knows and what it does not."""
+"""Where kernels differ: what a release knows and what it does not.
+
+``docs/explanation/fidelity.md`` has the same as a table, with the tests that ask each kernel.
+"""
 
 from __future__ import annotations
 
+import errno
+import platform
 from dataclasses import dataclass
 
 from dmasync import uapi
+from dmasync.fakes.kernel.releases import Release, Since
 
 FS_IOC_GETFSUUID = 0x80111500
 FS_IOC_GETFSSYSFSPATH = 0x80811501
+
+DEFAULT_PROFILE = "6.12"
+"""Debian's kernel, and the one that the fake was compared with for the most steps."""
+HOST = "host"
+"""The profile of the kernel that this process runs on."""
+PROFILES = {"6.1": "6.1.192", "6.6": "6.6", "6.12": "6.12.117", "6.18": "6.18.15", "7.3": "7.3.4"}
+"""The profiles by name, and the release that each stands for: one that answered the conformance suite, but for 6.6."""
 
 _SEALS_BEFORE_EXEC = (
     uapi.F_SEAL_SEAL | uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 )
 _FLAGS_BEFORE_EXEC = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB
+_INT_MAX = (1 << 31) - 1
+_KMALLOC_MAX_4K = 4 << 20
+
+# Since when. Where the first release is not known, the first that was seen to have it. A line without an update
+# (here 6.6) has it in its newest one.
+_EXEC_SEAL = Since.of("6.3")
+_DEADLINE = Since.of("6.4")
+_FS_IDENTITY = Since.of("6.9")
+_PINNED_FOLIOS = Since.of("6.11")
+_LARGE_ARRAYS = Since.of("6.12")
+_DETACHED_NAMES = Since.of("6.17")
+_RESERVED_HUGE_PAGES = Since.of("6.17")
+_RESERVED_AS_ENOMEM = Since.of("7.2")
+_EXEC_SEAL_DENIES = Since.of("7.2", "6.12.93", "6.6")
+_HEAP_FD_LAST = Since.of("7.2", "6.12.112", "6.1.191", "6.6")
+_ANONYMOUS_NOEXEC = Since.of("6.17")
+_PSEUDO_NOEXEC = Since.of("7.2")
+_DESCRIPTOR_BEFORE_PATH = Since.of("7.2")
+_NO_SIZE_LIMIT = Since.of("7.3")
 
 
 @dataclass(frozen=True)
@@ -20,47 +52,122 @@ class Profile:
     """The answers of one kernel release, as far as they differ from another's."""
 
     name: str
+    release: Release
     memfd_flags: int
     """Flags of memfd_create() that are known; since 6.3 also MFD_EXEC and MFD_NOEXEC_SEAL."""
     seals: int
     """Seals that are known; since 6.3 also F_SEAL_EXEC."""
+    exec_seal_denies: bool
+    """F_SEAL_EXEC looks at mappings and pins before it brings F_SEAL_WRITE along; older ones only bring it."""
     sync_file_requests: frozenset[int]
     """Since 6.4 also SYNC_IOC_SET_DEADLINE."""
     vfs_requests: frozenset[int]
     """Requests that the VFS answers itself since 6.9: FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH."""
     udmabuf_pins_folios: bool
-    """Since 6.12: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
+    """Since 6.11: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
     offset of 2**63 or more is EINVAL; 6.1 looked each page up, and said EFBIG to the last."""
-    largest_page_array: int
-    """Bytes that a udmabuf's table of pages, eight for each, may take: ``kmalloc_array()``'s most in 6.1, since 6.12
-    ``kvmalloc_array()``'s. More is ENOMEM before any memfd is looked at."""
+    size_limit_mb: int
+    """What udmabuf's module parameter is unless somebody sets it: 64, since 7.3 as good as none."""
+    missing_huge_page: int
+    """The errno of a udmabuf that needs a huge page which is not there, once it is more than looked for."""
+    detached_names: bool
+    """Since 6.17 a fence that has signalled no longer gives its driver's names."""
+    heap_fd_last: bool
+    """A heap gives the new descriptor to the process only when its number has been told; before, it was there
+    already when telling it failed."""
+    anonymous_files_execute: bool
+    """Whether a sync file, which has an anonymous inode, is as any other file when mapped with PROT_EXEC, or EPERM."""
+    dma_bufs_execute: bool
+    """Whether dma-bufs may be mapped with PROT_EXEC."""
+    descriptor_before_path: bool
+    """open() looks for a descriptor before it looks at an empty or too long path."""
 
     @staticmethod
     def page_limit(size_limit_mb: int, page_size: int) -> int:
         """Pages that one udmabuf may have, as C computes it in 64 bits from the module's parameter."""
         return (size_limit_mb * 1024 * 1024 & (1 << 64) - 1) // page_size
 
+    def largest_page_array(self, page_size: int) -> int:
+        """Bytes that a udmabuf's table of pages, eight for each, may take: ``kmalloc_array()``'s most before 6.12, then
+        ``kvmalloc_array()``'s. More is ENOMEM before any memfd is looked at.
+        """
+        return _INT_MAX if self.release in _LARGE_ARRAYS else largest_kmalloc(page_size)
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="6.12",
-            memfd_flags=_FLAGS_BEFORE_EXEC | uapi.MFD_EXEC | uapi.MFD_NOEXEC_SEAL,
-            seals=_SEALS_BEFORE_EXEC | uapi.F_SEAL_EXEC,
-            sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE}),
-            vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH}),
-            udmabuf_pins_folios=True,
-            largest_page_array=(1 << 31) - 1,
-        ),
-        Profile(
-            name="6.1",
-            memfd_flags=_FLAGS_BEFORE_EXEC,
-            seals=_SEALS_BEFORE_EXEC,
-            sync_file_requests=frozenset({uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO}),
-            vfs_requests=frozenset(),
-            udmabuf_pins_folios=False,
-            largest_page_array=4 << 20,
-        ),
+
+def largest_kmalloc(page_size: int) -> int:
+    """KMALLOC_MAX_SIZE in bytes: the largest block of pages, which arm64 makes larger with its pages."""
+    return {16384: 32 << 20, 65536: 512 << 20}.get(page_size, _KMALLOC_MAX_4K)
+
+
+def profile_of(release: Release, name: str = "") -> Profile:
+    """The answers of *release*."""
+    requests = {uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO}
+    exec_seal = release in _EXEC_SEAL
+    enomem = release not in _RESERVED_HUGE_PAGES or release in _RESERVED_AS_ENOMEM
+    return Profile(
+        name=name or str(release),
+        release=release,
+        memfd_flags=_FLAGS_BEFORE_EXEC | (uapi.MFD_EXEC | uapi.MFD_NOEXEC_SEAL if exec_seal else 0),
+        seals=_SEALS_BEFORE_EXEC | (uapi.F_SEAL_EXEC if exec_seal else 0),
+        exec_seal_denies=release in _EXEC_SEAL_DENIES,
+        sync_file_requests=frozenset(requests | ({uapi.SYNC_IOC_SET_DEADLINE} if release in _DEADLINE else set())),
+        vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH} if release in _FS_IDENTITY else ()),
+        udmabuf_pins_folios=release in _PINNED_FOLIOS,
+        size_limit_mb=_INT_MAX if release in _NO_SIZE_LIMIT else 64,
+        missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
+        detached_names=release in _DETACHED_NAMES,
+        heap_fd_last=release in _HEAP_FD_LAST,
+        anonymous_files_execute=release not in _ANONYMOUS_NOEXEC,
+        dma_bufs_execute=release not in _PSEUDO_NOEXEC,
+        descriptor_before_path=release in _DESCRIPTOR_BEFORE_PATH,
     )
-}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile *name*: one of :data:`PROFILES`, another release from the oldest of them on, or ``"host"``.
+
+    ``"host"`` is the running kernel's release, or the newest profile where that is newer still. Whatever follows a
+    release's number, as in ``6.12.117+deb12-amd64``, is ignored. ValueError, with the nearest profile, for the rest.
+    """
+    wanted = platform.release() if name == HOST else name
+    if wanted in PROFILES:
+        release = Release.parse(PROFILES[wanted])
+        assert release is not None  # noqa: S101 - written above
+        return profile_of(release, wanted)
+    release = Release.parse(wanted)
+    oldest, *_, newest = PROFILES
+    if release is None:
+        raise ValueError(
+            f"profile={name!r} is no kernel release: use one of {', '.join(PROFILES)}, a release such as 6.12.93, "
+            f"or {HOST!r}"
+        )
+    if release.line < _line(oldest):
+        raise ValueError(
+            f"profile={_said(name, wanted)} is older than any that the fake knows: the nearest is {oldest!r}"
+        )
+    if release.line > _line(newest):
+        if name == HOST:
+            return profile_named(newest)
+        raise ValueError(f"profile={name!r} is newer than any that the fake knows: the nearest is {newest!r}")
+    return profile_of(release)
+
+
+def nearest_profile(kernel: str) -> Profile:
+    """The profile for a kernel that answered *kernel* to ``uname -r``: its release's, or the nearest that is known."""
+    release = Release.parse(kernel)
+    if kernel in PROFILES or release is None:
+        return profile_named(kernel if kernel in PROFILES else DEFAULT_PROFILE)
+    oldest, *_, newest = PROFILES
+    if release.line < _line(oldest):
+        return profile_named(oldest)
+    return profile_named(newest) if release.line > _line(newest) else profile_of(release)
+
+
+def _line(name: str) -> tuple[int, int]:
+    release = Release.parse(name)
+    assert release is not None  # noqa: S101 - written above
+    return release.line
+
+
+def _said(name: str, wanted: str) -> str:
+    return repr(name) if name == wanted else f"{name!r} (here {wanted})"

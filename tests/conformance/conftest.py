@@ -37,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.getoption("--dmasync-no-heap", default=False) and os.path.exists("/dev/dma_heap"):
         raise pytest.UsageError("--dmasync-no-heap: /dev/dma_heap is there, ask its heaps too")
-    if page_size.PAGE != mmap.PAGESIZE:
-        raise pytest.UsageError("--dmasync-page-size is the fake's: a real kernel has the page size that it has")
+    if page_size.PAGE != mmap.PAGESIZE or page_size.PROFILE is not None:
+        raise pytest.UsageError("--dmasync-page-size and --dmasync-profile are the fake's: a real kernel is what it is")
 
 
 def _is_real(config: pytest.Config) -> bool:

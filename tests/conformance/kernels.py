@@ -19,8 +19,9 @@ import pytest
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel.releases import Release, Since
 from dmasync.harness.vgem import Vgem
-from tests.support.page_size import PAGE
+from tests.support.page_size import PAGE, PROFILE
 
 UDMABUF = "/dev/udmabuf"
 SYSTEM_HEAP = "/dev/dma_heap/system"
@@ -83,6 +84,8 @@ class System:
     """A backend, and the words; remembers what it opened."""
 
     backend: Any
+    release: Release
+    """The kernel that answers, or that the fake imitates."""
 
     def __init__(self, has_heap: bool = True) -> None:
         self.has_heap = has_heap
@@ -90,6 +93,20 @@ class System:
         self._closers: list[Any] = []
 
     # Words
+
+    def since(self, first: str, *updates: str) -> bool:
+        """Whether the kernel is of the release *first* or later, or of one of the *updates* or later in that line."""
+        return self.release in Since.of(first, *updates)
+
+    @property
+    def signalled_names(self) -> tuple[str, str]:
+        """The driver and the time line that "nothing to wait for" tells."""
+        return ("detached-driver", "signaled-timeline") if self.since("6.17") else ("stub", "stub")
+
+    @property
+    def stub(self) -> str:
+        """The name of a sync file of "nothing to wait for", as far as it has room."""
+        return f"{'-'.join(self.signalled_names)}0-0"[:31]
 
     def owned(self, fd: int) -> int:
         self._fds.append(fd)
@@ -207,6 +224,10 @@ class System:
 
     # What differs between the two
 
+    def close_unknown(self) -> int:
+        """Close the descriptors that no call has told; how many there were."""
+        raise NotImplementedError
+
     def left_over(self) -> list[Any]:
         """Descriptors and mappings that nobody closed."""
         raise NotImplementedError
@@ -255,7 +276,15 @@ class Fence:
 class FakeSystem(System):
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
-        self.backend = self.kernel = FakeKernel(page_size=PAGE, providers=None if has_heap else [UDMABUF])
+        options = {} if PROFILE is None else {"profile": PROFILE}
+        self.backend = self.kernel = FakeKernel(page_size=PAGE, providers=None if has_heap else [UDMABUF], **options)
+        self.release = self.kernel.profile.release
+
+    def close_unknown(self) -> int:
+        unknown = set(self.kernel.open_fds()) - set(self._fds)
+        for fd in unknown:
+            self.kernel.close(fd)
+        return len(unknown)
 
     def left_over(self) -> list[Any]:
         return [*self.kernel.open_fds().items(), *self.kernel.mappings()]
@@ -269,14 +298,18 @@ class FakeSystem(System):
     def udmabuf_limits(self, **limits: int) -> Iterator[None]:
         before = {name: getattr(self.kernel, name) for name in limits}
         vars(self.kernel).update(limits)
-        yield
-        vars(self.kernel).update(before)
+        try:
+            yield
+        finally:
+            vars(self.kernel).update(before)
 
     @contextlib.contextmanager
     def no_descriptors_left(self) -> Iterator[None]:
         self.kernel.descriptors.limit = len(self.kernel.open_fds())
-        yield
-        self.kernel.descriptors.limit = None
+        try:
+            yield
+        finally:
+            self.kernel.descriptors.limit = None
 
     def fence(self) -> Fence:
         return _FakeFence(self)
@@ -298,8 +331,17 @@ class RealSystem(System):
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
         self.backend = LINUX
+        release = Release.parse(platform.release())
+        assert release is not None
+        self.release = release
         self._vgem: Vgem | None = None
         self._before = _own_descriptors()
+
+    def close_unknown(self) -> int:
+        unknown = {int(name.split()[0]) for name in _own_descriptors() - self._before} - set(self._fds)
+        for fd in unknown:
+            os.close(fd)
+        return len(unknown)
 
     def left_over(self) -> list[Any]:
         if self._vgem is not None:
@@ -318,9 +360,11 @@ class RealSystem(System):
         before = {file: file.read_text() for file in files}
         for file, value in files.items():
             file.write_text(str(value))
-        yield
-        for file, text in before.items():
-            file.write_text(text)
+        try:
+            yield
+        finally:
+            for file, text in before.items():
+                file.write_text(text)
 
     @contextlib.contextmanager
     def no_descriptors_left(self) -> Iterator[None]:
@@ -328,8 +372,10 @@ class RealSystem(System):
         lowest = os.open("/", os.O_RDONLY)
         os.close(lowest)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-        yield
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
     def fence(self) -> Fence:
         if self._vgem is None:

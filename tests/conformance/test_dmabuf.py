@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 
@@ -368,8 +369,17 @@ def test_private_mappings_are_for_one_page_of_a_heap_buffer(
 
 
 @pytest.mark.parametrize("prot", [0, 1, 2, 3, 4, 5, 7])
-def test_a_shared_mapping_may_have_any_protection(system: System, provider: str, prot: int) -> None:
-    system.mmap(system.buffer(provider), prot=prot)
+def test_a_shared_mapping_may_have_any_protection_but_execution(system: System, provider: str, prot: int) -> None:
+    buffer = system.buffer(provider)
+    if prot & mmap.PROT_EXEC and system.since("7.2"):
+        with refused(errno.EPERM):
+            system.mmap(buffer, prot=prot)
+        with refused(errno.EPERM):
+            system.mmap(buffer, prot=prot, flags=PRIVATE)
+        with refused(errno.EPERM):
+            system.mmap(buffer, 2 * PAGE, prot=prot)
+    else:
+        system.mmap(buffer, prot=prot)
 
 
 def test_shared_validate_refuses_unknown_flags_and_shared_ignores_them(system: System, provider: str) -> None:

@@ -226,15 +226,21 @@ def test_an_argument_that_cannot_be_read_to_its_end_is_efault(system: System, cu
         system.backend.ioctl(heap, ALLOC, memory.put_before_end(argument[:-cut]))
 
 
-def test_an_argument_that_cannot_be_written_is_efault_and_nothing_is_left(system: System) -> None:
+def left_behind(system: System) -> int:
+    """Descriptors that a heap makes and does not tell: older kernels install them before they write the number."""
+    return 0 if system.since("7.2", "6.12.112", "6.1.191", "6.6") else 1
+
+
+def test_an_argument_that_cannot_be_written_is_efault(system: System) -> None:
     heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
     address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))
     memory.make_read_only()
     with refused(errno.EFAULT):
         system.backend.ioctl(heap, ALLOC, address)
+    assert system.close_unknown() == left_behind(system)
 
 
-def test_an_argument_that_can_be_written_in_part_is_efault_and_nothing_is_left(system: System) -> None:
+def test_an_argument_that_can_be_written_in_part_is_efault(system: System) -> None:
     heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
     argument = bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0))
     assert argument[16:] == bytes(8)
@@ -242,6 +248,7 @@ def test_an_argument_that_can_be_written_in_part_is_efault_and_nothing_is_left(s
     memory.make_hole_readable()
     with refused(errno.EFAULT):
         system.backend.ioctl(heap, ALLOC, address)
+    assert system.close_unknown() == left_behind(system)
 
 
 def test_an_argument_by_address_is_changed_in_place(system: System) -> None:

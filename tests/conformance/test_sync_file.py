@@ -29,8 +29,8 @@ def test_a_buffer_without_fences_exports_one_that_is_signalled(system: System, p
     fd = system.export(system.buffer(provider), flags)
     assert system.backend.poll(fd, select.POLLIN, 0) == select.POLLIN
     info = system.info(fd)
-    assert (info.name, info.status, info.num_fences) == ("stub-stub0-0", 1, 1)
-    assert info.fences[0][:4] == ("stub", "stub", 1, 0)
+    assert (info.name, info.status, info.num_fences) == (system.stub, 1, 1)
+    assert info.fences[0][:4] == (*system.signalled_names, 1, 0)
 
 
 @pytest.mark.parametrize("flags", BAD_FLAGS)
@@ -71,7 +71,7 @@ def test_a_signalled_fence_can_be_imported_and_changes_nothing(system: System, p
     system.import_(buffer, sync_file(system), flags)
     system.sync(buffer, START_RW)
     system.sync(buffer, END_RW)
-    assert system.info(system.export(buffer)).name == "stub-stub0-0"
+    assert system.info(system.export(buffer)).name == system.stub
 
 
 @pytest.mark.parametrize("flags", BAD_FLAGS)
@@ -114,8 +114,8 @@ def test_merging_signalled_files_gives_a_signalled_file(system: System, name: by
     merged = system.merge(sync_file(system), sync_file(system), name)
     info = system.info(merged)
     shown = name.partition(b"\0")[0].decode()
-    assert (info.name, info.status, info.num_fences) == (shown or "stub-stub0-0", 1, 1)
-    assert info.fences[0][:4] == ("stub", "stub", 1, 0)
+    assert (info.name, info.status, info.num_fences) == (shown or system.stub, 1, 1)
+    assert info.fences[0][:4] == (*system.signalled_names, 1, 0)
     assert system.fdinfo(merged)["flags"] == "02000000"
 
 
@@ -206,7 +206,7 @@ def test_info_leaves_the_pointer_and_overwrites_name_and_status(system: System) 
     argument = uapi.sync_file_info.pack(b"q" * 32, -7, 0, 0, 0, 0x1234)
     assert system.backend.ioctl(sync_file(system), INFO, argument) == 0
     name, status, flags, count, pad, pointer = uapi.sync_file_info.unpack(argument)
-    assert name == b"stub-stub0-0\0" + b"q" * 19
+    assert name == (system.stub.encode() + b"\0").ljust(32, b"q")
     assert (status, flags, count, pad, pointer) == (1, 0, 1, 0, 0x1234)
 
 
@@ -248,17 +248,26 @@ def test_info_writes_no_more_than_the_fences_that_are(system: System) -> None:
     argument = uapi.sync_file_info.pack(b"", 0, 0, 3, 0, ctypes.addressof(table))
     assert system.backend.ioctl(sync_file(system), INFO, argument) == 0
     assert table.raw[80:] == b"\xaa" * 160
-    assert table.raw[:64] == b"stub".ljust(32, b"\0") * 2
+    driver, timeline = (name.encode().ljust(32, b"\0") for name in system.signalled_names)
+    assert table.raw[:64] == timeline + driver
 
 
 @pytest.mark.parametrize("deadline", [0, 1, (1 << 63) - 1, (1 << 64) - 1])
 def test_a_deadline_is_taken(system: System, deadline: int) -> None:
     argument = uapi.sync_set_deadline.pack(deadline, 0)
-    assert system.backend.ioctl(sync_file(system), DEADLINE, argument) == 0
+    if system.since("6.4"):
+        assert system.backend.ioctl(sync_file(system), DEADLINE, argument) == 0
+    else:
+        with refused(errno.ENOTTY):
+            system.backend.ioctl(sync_file(system), DEADLINE, argument)
 
 
 def test_a_deadline_with_padding_is_refused(system: System) -> None:
     fd, memory = sync_file(system), system.low_memory()
+    if not system.since("6.4"):
+        with refused(errno.ENOTTY):
+            system.backend.ioctl(fd, DEADLINE, 0)
+        return
     for pad in (1, 1 << 63):
         with refused(errno.EINVAL):
             system.backend.ioctl(fd, DEADLINE, uapi.sync_set_deadline.pack(0, pad))
@@ -323,6 +332,12 @@ def test_a_sync_file_is_no_file_of_bytes(system: System) -> None:
 )
 def test_a_sync_file_cannot_be_mapped(system: System, prot: int, flags: int, code: int) -> None:
     with refused(code):
+        system.mmap(sync_file(system), PAGE, prot, flags)
+
+
+@pytest.mark.parametrize(("prot", "flags"), [(4, 1), (5, 1), (5, 2), (7, 2)])
+def test_a_sync_file_cannot_be_mapped_for_execution(system: System, prot: int, flags: int) -> None:
+    with refused(errno.EPERM if system.since("6.17") else errno.ENODEV):
         system.mmap(sync_file(system), PAGE, prot, flags)
 
 

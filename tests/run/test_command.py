@@ -43,7 +43,7 @@ def test_what_it_leaves_behind_is_waited_for():
         (["--", "no-such-program"], "'no-such-program' is no executable file"),
         (["--fault", "storm(", "--", "true"], "is no fault plan"),
         (["--faults", "/nowhere", "--", "true"], "--faults '/nowhere' cannot be read"),
-        (["--profile", "1.0", "--", "true"], "is not a kernel that the fake knows"),
+        (["--profile", "1.0", "--", "true"], "is older than any that the fake knows: the nearest is '6.1'"),
         (["--check", "--allow", "nonsense", "--", "true"], "'nonsense', which is no finding"),
         (["--on", "kernel", "--noncoherent", "1", "--", "true"], "cannot go with --on kernel"),
         (["--device", "/nowhere.py", "--", "true"], "--device '/nowhere.py' cannot be loaded"),

@@ -55,7 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--node", metavar="PATH", action="append", help="a device node that exists (default: all); repeatable")
     add("--no-node", metavar="PATH", action="append", default=[], help="a device node that does not; repeatable")
     add("--deny", metavar="PATH", action="append", default=[], help="a device node that may not be opened: EACCES")
-    add("--profile", metavar="KERNEL", default="6.12", help="which kernel the fake imitates (default: 6.12)")
+    add(
+        "--profile",
+        metavar="KERNEL",
+        default="6.12",
+        help="the release that the fake imitates, or host (default: 6.12)",
+    )
     add("--noncoherent", metavar="SEED", type=int, help="devices do not see the CPU's caches, which SEED moves")
     add("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
     add("--timeout", metavar="SECONDS", type=float, help="kill it and all that it started then; exit status 124")

@@ -73,6 +73,9 @@ class DmaBuf(File):
         self.memory.release()
         super().release()
 
+    def may_execute(self) -> bool:
+        return self.kernel.profile.dma_bufs_execute
+
     def may_map(self, length: int, flags: int) -> None:
         """What the exporter has against a mapping that lies within the buffer."""
 

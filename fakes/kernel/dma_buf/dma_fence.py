@@ -32,6 +32,10 @@ class Fence(Protocol):
     timeline_name: str
 
     @property
+    def signaled_flag(self) -> bool:
+        """``DMA_FENCE_FLAG_SIGNALED_BIT``: that it has signalled is known, without looking anew."""
+
+    @property
     def timestamp_ns(self) -> int:
         """CLOCK_MONOTONIC ns of the signal, 0 before it."""
 
@@ -93,6 +97,11 @@ class FakeFence:
     def timestamp_ns(self) -> int:
         """CLOCK_MONOTONIC ns of the signal, 0 before it."""
         return self._timestamp_ns
+
+    @property
+    def signaled_flag(self) -> bool:
+        """Whether :meth:`signal` has been called."""
+        return self._signaled
 
     def is_signaled(self) -> bool:
         """Whether :meth:`signal` has been called."""
@@ -181,6 +190,13 @@ def signaled_stub(timestamp_ns: int | None = None) -> FakeFence:
     fence = FakeFence("stub", "stub", context=0, seqno=0)
     fence.signal(timestamp_ns=timestamp_ns)
     return fence
+
+
+def names(fence: Fence, *, detached: bool) -> tuple[str, str]:
+    """``dma_fence_driver_name()``, ``dma_fence_timeline_name()``; *detached*: a signalled one has none of its own."""
+    if detached and fence.signaled_flag:
+        return "detached-driver", "signaled-timeline"
+    return fence.driver_name, fence.timeline_name
 
 
 def unwrapped(fence: Fence) -> Iterator[Fence]:

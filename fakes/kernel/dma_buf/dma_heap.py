@@ -71,16 +71,23 @@ class HeapDevice(File):
         out_size = size if directions & 2 else 0
         data = bytearray(copy_from(arg, in_size).ljust(uapi.dma_heap_allocation_data.size, b"\0"))
         buffer, fd_flags = self._allocate(data)
+        close_on_exec = bool(fd_flags & os.O_CLOEXEC)
         try:
             fd = self.kernel.descriptors.reserve()
             offset = uapi.dma_heap_allocation_data.offsets["fd"]
             data[offset : offset + 4] = fd.to_bytes(4, sys.byteorder)
             if out_size:
                 copy_to(arg, bytes(data[:out_size]))
+        except OSError as failure:
+            if failure.errno == errno.EFAULT and not self.kernel.profile.heap_fd_last:
+                self.kernel.descriptors.install(fd, buffer, close_on_exec=close_on_exec)
+            else:
+                buffer.release()
+            raise
         except BaseException:
             buffer.release()
             raise
-        self.kernel.descriptors.install(fd, buffer, close_on_exec=bool(fd_flags & os.O_CLOEXEC))
+        self.kernel.descriptors.install(fd, buffer, close_on_exec=close_on_exec)
         return 0
 
     def _allocate(self, data: bytearray) -> tuple[DmaBuf, int]:

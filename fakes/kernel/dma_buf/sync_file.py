@@ -7,7 +7,7 @@ import os
 import select
 
 from dmasync import uapi
-from dmasync.fakes.kernel.dma_buf.dma_fence import Fence, merged, unwrapped
+from dmasync.fakes.kernel.dma_buf.dma_fence import Fence, merged, names, unwrapped
 from dmasync.fakes.kernel.errors import os_error
 from dmasync.fakes.kernel.files.file import File
 from dmasync.fakes.kernel.parts import Kernel
@@ -38,7 +38,8 @@ class SyncFile(File):
             name = self._user_name
         else:
             fence = self.fence
-            made = f"{fence.driver_name}-{fence.timeline_name}{fence.context}-{fence.seqno}"
+            driver, timeline = names(fence, detached=self.kernel.profile.detached_names)
+            made = f"{driver}-{timeline}{fence.context}-{fence.seqno}"
             name = made.encode()[: _NAME_LENGTH - 1]
         name += b"\0"
         return name + old[len(name) :]
@@ -56,6 +57,9 @@ class SyncFile(File):
 
     def stop_polling(self, waker: Waker) -> None:
         self._queue.remove(waker)
+
+    def may_execute(self) -> bool:
+        return self.kernel.profile.anonymous_files_execute
 
     def driver_ioctl(self, request: int, arg: Argument) -> int:
         handler = _HANDLERS.get(request)
@@ -96,11 +100,12 @@ class SyncFile(File):
             status = 1
             table = b""
             for fence in fences:
+                driver, timeline = names(fence, detached=self.kernel.profile.detached_names)
                 its_status = fence.status()
                 status = status if status <= 0 else its_status
                 table += uapi.sync_fence_info.pack(
-                    fence.timeline_name.encode()[: _NAME_LENGTH - 1],
-                    fence.driver_name.encode()[: _NAME_LENGTH - 1],
+                    timeline.encode()[: _NAME_LENGTH - 1],
+                    driver.encode()[: _NAME_LENGTH - 1],
                     its_status,
                     0,
                     fence.timestamp_ns,

@@ -14,12 +14,12 @@ from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, is_shared
 from dmasync.fakes.kernel.files.memfd import Memfd
 from dmasync.fakes.kernel.parts import Kernel
+from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
 from dmasync.fakes.memory.coherent import BufferMemory
 from dmasync.fakes.memory.pages import Run
 
 _ITEM = struct.Struct("=IIQQ")
-_KMALLOC_MAX = 4 << 20  # KMALLOC_MAX_SIZE; memdup_user() of more is ENOMEM before anything is read
 _POINTER = 8
 _SEALS_WANTED = uapi.F_SEAL_SHRINK
 _SEALS_DENIED = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
@@ -73,7 +73,7 @@ class UdmabufDevice(File):
             if count > self.kernel.list_limit & 0xFFFF_FFFF:
                 raise os_error(errno.EINVAL)
             length = _ITEM.size * count & 0xFFFF_FFFF
-            if length > _KMALLOC_MAX:
+            if length > largest_kmalloc(self.kernel.page_size):  # memdup_user(): before anything is read
                 raise os_error(errno.ENOMEM)
             if length < _ITEM.size * count:
                 raise UnmodelledCallError(f"a list of {count} items: Linux reads beyond what it allocated for it")
@@ -94,7 +94,7 @@ class UdmabufDevice(File):
                 raise os_error(errno.EINVAL)
         if not pages:
             raise os_error(errno.EINVAL)
-        if pages * _POINTER > self.kernel.profile.largest_page_array:
+        if pages * _POINTER > self.kernel.profile.largest_page_array(page):
             raise os_error(errno.ENOMEM)
         with self.kernel.lock:
             pinned: list[Memfd] = []

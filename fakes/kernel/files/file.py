@@ -94,6 +94,10 @@ class File:
 
     can_map = False
 
+    def may_execute(self) -> bool:
+        """Whether its file system lets it be mapped with PROT_EXEC (``path_noexec()``)."""
+        return True
+
     def check_map(self, prot: int, shared: bool) -> None:
         """What stands against a mapping before the driver is asked: seals."""
 

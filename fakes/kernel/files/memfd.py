@@ -86,14 +86,16 @@ class Memfd(File):
         with self.kernel.lock:
             if self.seals & uapi.F_SEAL_SEAL:
                 raise os_error(errno.EPERM)
+            brought = 0
             if seals & uapi.F_SEAL_EXEC and self.executable:
-                seals |= uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
-            if seals & ~self.seals & uapi.F_SEAL_WRITE:
+                brought = uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | _WRITE_SEALS
+            asked = seals | brought if self.kernel.profile.exec_seal_denies else seals
+            if asked & ~self.seals & uapi.F_SEAL_WRITE:
                 if self._writable_mappings:  # mapping_deny_writable()
                     raise os_error(errno.EBUSY)
                 if self.pinned_by:  # memfd_wait_for_pins()
                     raise os_error(errno.EBUSY)
-            self.seals |= seals
+            self.seals |= seals | brought
 
     def get_seals(self) -> int:
         return self.seals
@@ -223,4 +225,4 @@ class HugeMemfd(Memfd):
                 return None
             raise os_error(errno.EINVAL)  # it was looked for, never made
         self.check_pin(offset, size)
-        raise os_error(errno.ENOMEM)
+        raise os_error(self.kernel.profile.missing_huge_page)

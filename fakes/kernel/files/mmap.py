@@ -45,6 +45,8 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
         raise os_error(errno.EACCES)
     if not file.readable:
         raise os_error(errno.EACCES)
+    if prot & mmap.PROT_EXEC and not file.may_execute():
+        raise os_error(errno.EPERM)
     if not file.can_map:
         raise os_error(errno.ENODEV)
     if flags & _MAP_GROWSDOWN:

@@ -1,14 +1,18 @@
-"""Where 6.1 answers otherwise than 6.12; read in the sources of Debian's linux-source-6.1."""
+"""Which kernel a profile names, and where releases differ beyond what the conformance suite asks."""
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 
 import pytest
 
 from dmasync import uapi
+from dmasync.fakes import FakeBackend
 from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.profile import PROFILES, nearest_profile, profile_named, profile_of
+from dmasync.fakes.kernel.releases import Release, Since
 from tests.support.page_size import PAGE
 from tests.support.paged import fake_kernel
 
@@ -34,47 +38,147 @@ def expect(kernel: FakeKernel, old: str, new: str) -> str:
     return old if kernel.profile.name == "6.1" else new
 
 
-@pytest.mark.parametrize("flags", [uapi.MFD_EXEC, uapi.MFD_NOEXEC_SEAL])
-def test_memfds_know_execution_since_6_3(kernel: FakeKernel, flags: int) -> None:
-    assert answer(kernel.memfd_create, "m", flags) == expect(kernel, "EINVAL", "fine")
-
-
-def test_the_exec_seal_came_in_6_3(kernel: FakeKernel) -> None:
-    memfd = kernel.memfd_create("m", uapi.MFD_ALLOW_SEALING)
-    assert answer(kernel.add_seals, memfd, uapi.F_SEAL_EXEC) == expect(kernel, "EINVAL", "fine")
-
-
-def test_deadlines_came_in_6_4(kernel: FakeKernel) -> None:
-    argument = uapi.dma_heap_allocation_data.pack(1, 0, os.O_RDWR, 0)
-    kernel.ioctl(kernel.open("/dev/dma_heap/system", os.O_RDWR), uapi.DMA_HEAP_IOCTL_ALLOC, argument)
-    export = uapi.dma_buf_export_sync_file.pack(1, -1)
-    kernel.ioctl(uapi.dma_heap_allocation_data.get(argument, "fd"), uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, export)
-    sync_file = uapi.dma_buf_export_sync_file.get(export, "fd")
-    deadline = uapi.sync_set_deadline.pack(0, 0)
-    assert answer(kernel.ioctl, sync_file, uapi.SYNC_IOC_SET_DEADLINE, deadline) == expect(kernel, "ENOTTY", "fine")
+# Names
 
 
 @pytest.mark.parametrize(
-    ("items", "size", "old", "new"),
+    ("text", "line", "update"),
     [
-        ([(0, PAGE), (0, 0)], PAGE, "fine", "EINVAL"),
-        ([(0, 2 * PAGE)], PAGE + 1, "fine", "EINVAL"),
-        ([(0, 2 * PAGE)], PAGE, "EINVAL", "EINVAL"),
-        ([(PAGE, PAGE)], PAGE + 1, "fine", "EINVAL"),
-        ([(1 << 63, PAGE)], PAGE, "EFBIG", "EINVAL"),
-        ([((1 << 63) - PAGE, PAGE)], PAGE, "EINVAL", "EINVAL"),
+        ("6.12", (6, 12), None),
+        ("6.12.117", (6, 12), 117),
+        ("6.12.117+deb12-amd64", (6, 12), 117),
+        ("6.13.0-rc3", (6, 13), 0),
+        ("6.1.0", (6, 1), 0),
+        ("7.3-mine", (7, 3), None),
     ],
 )
-def test_udmabuf_pins_folios_since_6_12(
-    kernel: FakeKernel, items: list[tuple[int, int]], size: int, old: str, new: str
+def test_a_release_is_the_number_that_its_text_begins_with(
+    text: str, line: tuple[int, int], update: int | None
 ) -> None:
-    memfd, device = kernel.memfd_create("m", uapi.MFD_ALLOW_SEALING), kernel.open("/dev/udmabuf", os.O_RDWR)
-    kernel.ftruncate(memfd, size)
-    kernel.add_seals(memfd, uapi.F_SEAL_SHRINK)
-    argument = uapi.udmabuf_create_list.pack(1, len(items))
-    for offset, length in items:
-        argument += uapi.udmabuf_create_item.pack(memfd, 0, offset, length)
-    assert answer(kernel.ioctl, device, uapi.UDMABUF_CREATE_LIST, argument) == expect(kernel, old, new)
+    release = Release.parse(text)
+    assert release is not None
+    assert release == (Release(line) if update is None else Release(line, update))
+
+
+@pytest.mark.parametrize("text", ["", "6", "six", "v6.12", "6.12.1.2", "debian:6.12"])
+def test_what_is_no_release_has_none(text: str) -> None:
+    assert Release.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "has_it"),
+    [
+        ("6.1.190", False),
+        ("6.1.191", True),
+        ("6.1", True),
+        ("6.5", False),
+        ("6.6", True),
+        ("6.6.999", False),
+        ("6.12.111", False),
+        ("6.12.112", True),
+        ("6.12", True),
+        ("6.18", False),
+        ("6.18.50", False),
+        ("7.1", False),
+        ("7.2.1", False),
+        ("7.2.2", True),
+        ("7.3.0", True),
+    ],
+)
+def test_a_behaviour_came_with_a_release_and_with_updates_of_older_ones(release: str, has_it: bool) -> None:
+    parsed = Release.parse(release)
+    assert parsed is not None
+    assert (parsed in Since.of("7.2.2", "6.12.112", "6.1.191", "6.6")) == has_it
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_known_by_its_name_and_has_its_releases_answers(name: str) -> None:
+    profile = profile_named(name)
+    assert profile.name == name
+    assert str(profile.release) == PROFILES[name]
+    assert FakeBackend(profile=name).kernel.profile == profile
+
+
+@pytest.mark.parametrize(
+    ("name", "as_name"),
+    [
+        ("6.1.192", "6.1"),
+        ("6.12.117", "6.12"),
+        ("6.12.117+deb12-amd64", "6.12"),
+        ("6.18.15", "6.18"),
+        ("7.3.4+deb13-amd64", "7.3"),
+    ],
+)
+def test_a_release_may_be_named_in_full(name: str, as_name: str) -> None:
+    fields = {key: value for key, value in vars(profile_named(as_name)).items() if key != "name"}
+    assert {key: value for key, value in vars(profile_named(name)).items() if key != "name"} == fields
+
+
+def test_a_release_between_two_profiles_has_what_came_until_then() -> None:
+    between = profile_named("6.17")
+    assert between.detached_names
+    assert between.udmabuf_pins_folios
+    assert not between.heap_fd_last
+    assert not profile_named("6.16").detached_names
+    assert not profile_named("6.12.92").exec_seal_denies
+    assert profile_named("6.12.93").exec_seal_denies
+    assert profile_named("7.2").size_limit_mb == 64
+    assert profile_named("6.8").vfs_requests == frozenset() != profile_named("6.9").vfs_requests
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("5.10", "6.1"), ("6.0.9", "6.1"), ("8.0", "7.3"), ("7.4", "7.3"), ("newest", "6.12.93")]
+)
+def test_a_kernel_that_the_fake_does_not_know_is_refused_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"profile='{name}' .*{nearest}"):
+        profile_named(name)
+
+
+@pytest.mark.parametrize(
+    ("running", "release"),
+    [("6.12.90+deb12-amd64", "6.12.90"), ("6.17.0-8-generic", "6.17.0"), ("9.1.2", PROFILES["7.3"])],
+)
+def test_the_hosts_profile_is_the_running_kernels(monkeypatch: pytest.MonkeyPatch, running: str, release: str) -> None:
+    monkeypatch.setattr(platform, "release", lambda: running)
+    assert str(fake_kernel(profile="host").profile.release) == release
+
+
+def test_a_host_older_than_every_profile_is_refused_with_its_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "5.15.0-91-generic")
+    with pytest.raises(ValueError, match=r"profile='host' \(here 5.15.0-91-generic\) is older .* nearest is '6.1'"):
+        fake_kernel(profile="host")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "release"),
+    [
+        ("5.15.0", "6.1.192"),
+        ("6.12.117+deb12-amd64", "6.12.117"),
+        ("6.12", "6.12.117"),
+        ("9.0", "7.3.4"),
+        ("", "6.12.117"),
+    ],
+)
+def test_a_recorded_kernel_finds_its_profile_or_the_nearest(recorded: str, release: str) -> None:
+    assert str(nearest_profile(recorded).release) == release
+
+
+def test_no_two_profiles_have_the_same_answers() -> None:
+    answers = []
+    for release in PROFILES.values():
+        parsed = Release.parse(release)
+        assert parsed is not None
+        answers.append({k: v for k, v in vars(profile_of(parsed)).items() if k not in ("name", "release")})
+    assert all(one != other for index, one in enumerate(answers) for other in answers[:index])
+
+
+# Limits
+
+
+@pytest.mark.parametrize(("profile", "limit"), [("6.1", 64), ("6.18", 64), ("7.2", 64), ("7.3", (1 << 31) - 1)])
+def test_the_size_limit_is_the_releases_unless_it_is_given(profile: str, limit: int) -> None:
+    assert fake_kernel(profile=profile).size_limit_mb == limit
+    assert fake_kernel(profile=profile, size_limit_mb=3).size_limit_mb == 3
 
 
 def create(kernel: FakeKernel, *items: tuple[int, int, int]) -> str:
@@ -116,13 +220,20 @@ def test_pages_were_looked_up_one_by_one_up_to_the_first_that_is_not_there(kerne
     assert bytes_in_pages(kernel, memfd) == (PAGE if kernel.profile.name == "6.1" else 0)
 
 
+LARGEST_TABLE = {4096: 4 << 20, 16384: 32 << 20, 65536: 512 << 20}[PAGE]
+"""Bytes that kmalloc() gives at once."""
+
+
 @pytest.mark.parametrize(
-    ("size", "old", "new"),
-    [(2 << 30, "EBADFD", "EBADFD"), ((2 << 30) + PAGE, "ENOMEM", "EBADFD"), (1 << 40, "ENOMEM", "ENOMEM")],
+    ("pages", "old", "new"),
+    [
+        (LARGEST_TABLE // 8, "EBADFD", "EBADFD"),
+        (LARGEST_TABLE // 8 + 1, "ENOMEM", "EBADFD"),
+        ((1 << 31) // 8, "ENOMEM", "ENOMEM"),
+    ],
 )
 def test_the_table_of_pages_must_be_allocated_before_a_memfd_is_looked_at(
-    kernel: FakeKernel, size: int, old: str, new: str
+    kernel: FakeKernel, pages: int, old: str, new: str
 ) -> None:
-    scale = PAGE // 4096
-    kernel.size_limit_mb = (1 << 21) * scale
-    assert create(kernel, (CLOSED, 0, size * scale)) == expect(kernel, old, new)
+    kernel.size_limit_mb = (1 << 31) - 1
+    assert create(kernel, (CLOSED, 0, pages * PAGE)) == expect(kernel, old, new)
