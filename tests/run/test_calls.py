@@ -6,6 +6,7 @@ import pytest
 
 KINDS = [
     "heap", "shared_pages", "pieces", "paths", "folder", "duplicates", "refused", "sync_files", "travel", "exec",
+    "no_bytes", "low_numbers", "wide", "odd_paths", "full",
 ]  # fmt: skip
 
 

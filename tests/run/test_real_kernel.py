@@ -13,7 +13,10 @@ from dmasync.fakes import Journal, Sanitizer
 from dmasync.fakes.replay import Replay
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
-CALLS = ["heap", "shared_pages", "pieces", "paths", "folder 3", "duplicates", "refused", "sync_files", "travel", "exec"]
+CALLS = [
+    "heap", "shared_pages", "pieces", "paths", "folder 3", "duplicates", "refused", "sync_files", "travel", "exec",
+    "no_bytes", "low_numbers", "wide", "odd_paths", "full",
+]  # fmt: skip
 # What needs the bytes to be watched is found on the fake alone.
 BUGS = ["never_ended", "ended_twice", "ends_other_access", "no_retry", "closed_too_early", "closed_twice", "races"]
 
@@ -31,6 +34,7 @@ def results(compiled, tmp_path_factory) -> Path:
         lines.append(f"{dmasync} --trace {folder}/{name}.jsonl {options} -- {words}; echo {name} $? >> {folder}/status")
 
     for kind in CALLS:
+        lines.append(f"{calls} {kind}; echo bare-{kind.split()[0]} $? >> {folder}/status")
         run(kind.split()[0], calls, *kind.split())
     for bug in BUGS:
         options = "--check" + (" --fault 'storm(EINTR, 2)'" if bug == "no_retry" else "")
@@ -54,6 +58,7 @@ def statuses(results: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", [kind.split()[0] for kind in CALLS])
 def test_calls_are_answered_as_without_the_door(statuses, kind):
+    assert statuses[f"bare-{kind}"] == 0
     assert statuses[kind] == 0
 
 

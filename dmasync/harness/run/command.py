@@ -127,7 +127,9 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
         supervisor.files.on_gone.append(supervisor.twins.gone)
     if options.device:
         device.install(options.device, system, supervisor)
-    instructions = seccomp_filter.build(machine, base, waiting=bool(options.device), ends=options.check)
+    instructions = seccomp_filter.build(
+        machine, base, fake=system.is_fake, waiting=bool(options.device), ends=options.check
+    )
     numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
     with _signals_left_to_the_program():
         launched = launch(program, instructions)

@@ -139,7 +139,8 @@ class OpenFiles:
         key = processes.file_of(thread, number)
         files = None if key is None else self._files.get(key)
         if not files:
-            return None
+            file = None if key is None or self.system.is_fake else self._exported(thread, number, key)
+            return None if file is None else self._meet(process, number, file, thread)
         known = self._numbers.get((process, number))
         if not files[0].is_shared:
             # With a real kernel all that have one device node open are alike.
@@ -154,9 +155,30 @@ class OpenFiles:
             return known
         return self._meet(process, number, file, thread)
 
+    def _exported(self, thread: int, number: int, key: Key) -> OpenFile | None:
+        """The real kernel has more exporters than the nodes that were asked for here: a camera, a graphics card."""
+        from dmasync.fakes.foreign.systems import DEVICE, kind_of
+
+        with contextlib.suppress(OSError):
+            name = os.readlink(f"/proc/{thread}/fd/{number}")
+            kind = kind_of(name)
+            is_node = kind is None and self.is_node(name)
+            if kind is not None or is_node:
+                file = OpenFile(DEVICE if kind is None else kind, name if is_node else None, None, None)
+                file.key = key
+                with self.lock:
+                    return self._files.setdefault(key, [file])[0]
+        return None
+
+    is_node: Callable[[str], bool] = staticmethod(lambda path: False)
+    """Whether the backend opens that path; the supervisor sets it."""
+
     def _meet(self, process: int, number: int, file: OpenFile, thread: int) -> Descriptor:
         """A number seen for the first time: inherited, or received, or made where nobody looked."""
-        with self.lock:
+        from dmasync.fakes.foreign.memfds import ours
+
+        # No call of the program's makes it: its limit, which may have been reached by now, does not count.
+        with self.lock, ours():
             known = self._numbers.get((process, number))
             if known is not None and known.file is file:
                 return known

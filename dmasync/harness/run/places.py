@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import posixpath
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +18,12 @@ UDMABUF: Final = "/dev/udmabuf"
 PARAMETERS: Final = "/sys/module/udmabuf/parameters"
 _AT_FDCWD: Final = -100
 _PATH_MAX: Final = 4096
+_RESOLVE_NO_XDEV: Final = 1
+_RESOLVE_NO_MAGICLINKS: Final = 2
+_RESOLVE_NO_SYMLINKS: Final = 4
+_RESOLVE_BENEATH: Final = 8
+_MAGIC: Final = re.compile(r"^/*proc/[^/]+/(task/\d+/)?(cwd|root|exe|fd/)")
+"""Links of /proc that are none: they lead to a file, not to a name."""
 
 
 class Places:
@@ -36,12 +44,21 @@ class Places:
         """What the folder of the heaps lists."""
         return [posixpath.basename(node) for node in self.nodes if posixpath.dirname(node) == HEAPS]
 
+    def need_node(self, path: str) -> None:
+        """ENOENT or ENOTDIR where *path* leads to no node of the fake."""
+        if path.startswith(tuple(node + "/" for node in self.nodes)):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if path not in self.nodes:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
     def is_node(self, path: str) -> bool:
         """Whether *path* is for the backend to open, be it there or not."""
         return path in self.nodes or path == UDMABUF or posixpath.dirname(path) == HEAPS
 
-    def of_call(self, thread: int, folder: int, address: int) -> str | None:
-        """The absolute path that a call names, if it may be one of ours, or a descriptor's name in /proc."""
+    def of_call(self, thread: int, folder: int, address: int, *, follow: bool = True) -> str | None:
+        """The absolute path that a call names, if it may be one of ours, or a descriptor's name in /proc; with
+        *follow* also that of a link to one of ours.
+        """
         try:
             raw = memory.string(thread, address, _PATH_MAX)
         except OSError:
@@ -52,12 +69,14 @@ class Places:
         name = raw.rstrip(b"/").rpartition(b"/")[2]
         likely = name in self._names or b"/udmabuf/" in raw or b"dma_heap/" in raw
         numbered = name.isdigit() and (b"/fd/" in raw or b"/fdinfo/" in raw)
-        if not likely and not numbered and not self._is_link(thread, folder, raw):
+        if not likely and not numbered and not (follow and self._is_link(thread, folder, raw)):
             return None
         path = self._absolute(thread, folder, os.fsdecode(raw))
         if path is None or numbered:
             return path
         if not self.is_ours(path):
+            if not follow and os.path.islink(f"/proc/{thread}/root{path}"):
+                return None
             path = _resolved(thread, path)
         # A path that ends so must be a folder.
         return path + "/" * raw.endswith(b"/") if self.is_ours(path) else None
@@ -83,13 +102,62 @@ class Places:
             except OSError:
                 return None
             path = posixpath.join(base, path)
-        if path.startswith("//"):
-            path = path[1:]
-        return posixpath.normpath(path)
+        return self._normal(thread, path)
+
+    def _normal(self, thread: int, path: str) -> str | None:
+        """Without ``.``, ``..`` and double slashes; None where ``..`` follows what is no folder."""
+        if "/.." not in path:
+            return posixpath.normpath("/" + path.lstrip("/"))
+        here = "/"
+        for part in path.split("/"):
+            if part == "..":
+                if not self._is_folder(thread, here):
+                    return None
+                here = posixpath.dirname(_resolved(thread, here))
+            elif part not in ("", "."):
+                here = posixpath.join(here, part)
+        return here
+
+    def _is_folder(self, thread: int, path: str) -> bool:
+        return (self.fake and path == HEAPS and bool(self.heaps)) or os.path.isdir(f"/proc/{thread}/root{path}")
+
+    def refuse_to_lead(self, thread: int, folder: int, address: int, resolve: int) -> None:
+        """What openat2() says of a path to one of ours that leads where *resolve* forbids: EXDEV, ELOOP."""
+        raw = os.fsdecode(memory.string(thread, address, _PATH_MAX))
+        path = self._absolute(thread, folder, raw)
+        target = None if path is None else _resolved(thread, path)
+        if path is None or target is None or not (self.is_ours(path) or self.is_ours(target)):
+            return
+        other_mount = os.stat(f"/proc/{thread}/root/dev").st_dev != _mount_of(thread, folder, raw)
+        if (resolve & _RESOLVE_BENEATH and _leaves(raw)) or (resolve & _RESOLVE_NO_XDEV and other_mount):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        if (resolve & _RESOLVE_NO_SYMLINKS and path != target) or (
+            resolve & (_RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS) and _MAGIC.search(raw)
+        ):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _leaves(path: str) -> bool:
+    """Whether *path* leads out of the folder that it starts in."""
+    depth = 0
+    for part in path.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return True
+    return path.startswith("/")
+
+
+def _mount_of(thread: int, folder: int, path: str) -> int:
+    number = ctypes.c_int(folder & 0xFFFF_FFFF).value
+    start = "cwd" if number == _AT_FDCWD else f"fd/{number}"
+    return os.stat(f"/proc/{thread}/{'root' if path.startswith('/') else start}").st_dev
 
 
 def _resolved(thread: int, path: str) -> str:
     """*path* with the links followed as *thread* sees them; the last name need not exist."""
+    for name in ("self", "thread-self"):
+        if path.startswith(f"/proc/{name}/"):
+            path = f"/proc/{thread}/{path.removeprefix(f'/proc/{name}/')}"
     root = f"/proc/{thread}/root"
     if os.readlink(root) == "/":
         return os.path.realpath(path)

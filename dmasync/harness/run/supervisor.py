@@ -80,6 +80,7 @@ class Supervisor:
         self.files = OpenFiles(system, base)
         self.processes = Processes()
         self.files.take = self.processes.take
+        self.files.is_node = places.is_node
         self.watcher = Watcher(self.files, self.processes)
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
         self.before_sync: Callable[[int, int], object] | None = None

@@ -1,9 +1,15 @@
 /* One call of each kind, checked; the argument says which kind. */
 #include "dmabuf.h"
 #include <dirent.h>
+#include <linux/openat2.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 
 #define SIZE (1 << 16)
@@ -277,6 +283,168 @@ static void executed(char *stays, char *goes)
 	CHECK(heap_buffer(SIZE) == atoi(goes));
 }
 
+/* What has no code for bytes refuses them, in the kernel's order; a file that stands for it must not take them. */
+static void no_bytes(void)
+{
+	int memfd = sealed_memfd(SIZE), files[] = { heap_buffer(SIZE), udmabuf(memfd, 0, SIZE), udmabuf(memfd, 4096, 4096) };
+	char bytes[8] = "bytes";
+	struct iovec vector = { bytes, sizeof(bytes) };
+	loff_t offset = 0;
+	int ends[2];
+	CHECK(!pipe(ends) && write(ends[1], "!", 1) == 1);
+	for (int i = 0; i < 3; i++) {
+		int fd = files[i];
+		struct statfs system;
+		struct stat state;
+		CHECK(fd >= 0 && map(fd, 4096));
+		REFUSED(EINVAL, read(fd, bytes, 8));
+		REFUSED(EINVAL, write(fd, bytes, 0));
+		REFUSED(EINVAL, readv(fd, &vector, 1));
+		REFUSED(EINVAL, writev(fd, &vector, 1));
+		REFUSED(ESPIPE, pread(fd, bytes, 8, 0));
+		REFUSED(EINVAL, pread(fd, bytes, 8, -1));
+		REFUSED(ESPIPE, pwrite(fd, bytes, 8, 0));
+		REFUSED(ESPIPE, preadv(fd, &vector, 1, 0));
+		REFUSED(EINVAL, preadv2(fd, &vector, 1, -1, 0));
+		REFUSED(ESPIPE, pwritev2(fd, &vector, 1, 0, 0));
+		REFUSED(EINVAL, fsync(fd));
+		REFUSED(EINVAL, fdatasync(fd));
+		REFUSED(EINVAL, fallocate(fd, 0, 0, 0));
+		REFUSED(ENODEV, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+		REFUSED(EINVAL, sendfile(ends[1], fd, NULL, 8));
+		REFUSED(ESPIPE, sendfile(ends[1], fd, &offset, 8));
+		REFUSED(EINVAL, splice(fd, NULL, ends[1], NULL, 8, 0));
+		REFUSED(EINVAL, splice(ends[0], NULL, fd, NULL, 1, 0));
+		REFUSED(EINVAL, copy_file_range(fd, NULL, fd, NULL, 8, 0));
+		REFUSED(EINVAL, fcntl(fd, F_SETFL, O_DIRECT));
+		REFUSED(EINVAL, fcntl(fd, F_SETLEASE, F_RDLCK));
+		REFUSED(EINVAL, fcntl(fd, F_DUPFD, -1));
+		REFUSED(EINVAL, lseek(fd, 0, -1));
+		CHECK(!fstatfs(fd, &system) && system.f_type == 0x444d4142);
+		CHECK(!fstat(fd, &state) && state.st_blocks == state.st_size / 512);
+		char name[64];
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+		CHECK(!stat(name, &state) && !(state.st_mode & S_IFMT));
+		REFUSED(EINVAL, truncate(name, 0));
+	}
+	int read_only = open("/dev/dma_heap/system", O_RDONLY);
+	struct dma_heap_allocation_data data = { .len = SIZE, .fd_flags = O_RDONLY };
+	CHECK(!ioctl(read_only, DMA_HEAP_IOCTL_ALLOC, &data));
+	REFUSED(EBADF, write(data.fd, bytes, 8));
+	REFUSED(EBADF, write(read_only, bytes, 8));
+	REFUSED(EINVAL, read(read_only, bytes, 8));
+	int device = open("/dev/udmabuf", O_RDWR);
+	REFUSED(EINVAL, pread(device, bytes, 8, 0));
+	struct dma_buf_export_sync_file out = { RW, -1 };
+	CHECK(!ioctl(files[0], DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &out));
+	REFUSED(EINVAL, read(out.fd, bytes, 8));
+	REFUSED(EBADF, write(out.fd, bytes, 8));
+	REFUSED(EBADF, fcntl(out.fd, F_GETPIPE_SZ));
+}
+
+/* After dup2() and over a socket numbers are low: the buffer is what it was. */
+static void low_numbers(void)
+{
+	int fd = heap_buffer(SIZE), low = dup2(fd, 40), set = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event wanted = { EPOLLIN }, got;
+	unsigned char *bytes = map(low, SIZE);
+	CHECK(low == 40 && bytes);
+	REFUSED(EINVAL, ftruncate(low, 0));
+	REFUSED(ENODEV, fallocate(low, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+	REFUSED(EINVAL, fcntl(low, F_GET_SEALS));
+	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, low, &wanted) && epoll_wait(set, &got, 1, 0) == 1);
+	CHECK(lseek(low, 0, SEEK_END) == SIZE);
+	bytes[SIZE - 1] = 1;
+	CHECK(!sync_once(low, START | RW) && !sync_once(low, END | RW));
+}
+
+/* Arguments as wide as they get. */
+static void wide(void)
+{
+	int fd = heap_buffer(SIZE), memfd = sealed_memfd(SIZE), device = open("/dev/udmabuf", O_RDWR);
+	REFUSED(EOVERFLOW, mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, -4096));
+	REFUSED(ENOMEM, mmap(NULL, -1, PROT_READ, MAP_SHARED, fd, 0));
+	REFUSED(EINVAL, mmap(NULL, 1ul << 40, PROT_READ, MAP_SHARED, fd, 0));
+	REFUSED(ENOTTY, ioctl(device, DMA_BUF_IOCTL_SYNC, NULL));
+	REFUSED(ENOTTY, ioctl(device, DMA_BUF_SET_NAME, NULL));
+	int one = udmabuf(memfd, 0, 4096);
+	REFUSED(EBUSY, fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE));
+	REFUSED(EINVAL, fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE | 0x1000));
+	CHECK(!fcntl(memfd, F_ADD_SEALS, F_SEAL_SEAL));
+	REFUSED(EPERM, fcntl(memfd, F_ADD_SEALS, F_SEAL_WRITE));
+	struct {
+		struct udmabuf_create_list head;
+		struct udmabuf_create_item items[2];
+	} list = { { .flags = UDMABUF_FLAGS_CLOEXEC, .count = 2 }, { { memfd, 0, 8192, 4096 }, { memfd, 0, 0, 4096 } } };
+	int two = ioctl(device, UDMABUF_CREATE_LIST, &list);
+	unsigned char *bytes = map(two, 8192);
+	CHECK(one >= 0 && bytes);
+	REFUSED(EEXIST, mmap(bytes, 8192, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, two, 0));
+}
+
+static long open_how(int folder, const char *path, long flags, long resolve, long size)
+{
+	struct open_how how[2] = { { .flags = flags, .resolve = resolve } };
+	return syscall(SYS_openat2, folder, path, how, size);
+}
+
+/* Ways to a node that do not lead there. */
+static void odd_paths(void)
+{
+	int folder = open("/dev", O_RDONLY | O_DIRECTORY);
+	struct stat state;
+	struct statx more;
+	char target[64];
+	CHECK(!chdir("/") && open("dev/udmabuf", O_RDWR) >= 0 && open("/proc/self/cwd/dev/udmabuf", O_RDWR) >= 0);
+	CHECK(open("/proc/self/root/dev/udmabuf", O_RDWR | O_CREAT, 0600) >= 0);
+	REFUSED(ENOENT, open("/dev/no-such-folder/../udmabuf", O_RDWR));
+	REFUSED(ENOTDIR, open("/dev/null/../udmabuf", O_RDWR));
+	CHECK(open("/dev/dma_heap/../udmabuf", O_RDWR) >= 0);
+	REFUSED(ENOTDIR, stat("/dev/udmabuf/", &state));
+	REFUSED(ENOTDIR, access("/dev/udmabuf/below", F_OK));
+	CHECK(!stat("/dev/dma_heap/", &state) && S_ISDIR(state.st_mode));
+	REFUSED(EINVAL, readlink("/dev/udmabuf", target, 64));
+	REFUSED(EINVAL, readlink("/dev/dma_heap", target, 64));
+	CHECK(realpath("/dev/dma_heap/../dma_heap/system", NULL));
+	REFUSED(EISDIR, open("/dev/dma_heap", O_RDWR | O_CREAT, 0600));
+	REFUSED(EINVAL, truncate("/dev/udmabuf", 0));
+	REFUSED(EINVAL, open_how(AT_FDCWD, "/dev/udmabuf", O_RDWR, 0, 23));
+	REFUSED(EINVAL, open_how(AT_FDCWD, "/dev/udmabuf", O_RDWR, 1 << 12, 24));
+	REFUSED(EINVAL, open_how(AT_FDCWD, "/dev/udmabuf", O_RDWR | 1l << 40, 0, 24));
+	REFUSED(EXDEV, open_how(AT_FDCWD, "/dev/udmabuf", O_RDWR, RESOLVE_BENEATH, 24));
+	REFUSED(EXDEV, open_how(folder, "../dev/udmabuf", O_RDWR, RESOLVE_BENEATH, 24));
+	CHECK(open_how(folder, "udmabuf", O_RDWR, RESOLVE_BENEATH, sizeof(struct open_how[2])) >= 0);
+	REFUSED(ELOOP, open_how(AT_FDCWD, "/proc/self/root/dev/udmabuf", O_RDWR, RESOLVE_NO_SYMLINKS, 24));
+	REFUSED(EINVAL, fstatat(AT_FDCWD, "/dev/udmabuf", &state, 0x80000));
+	REFUSED(EINVAL, statx(AT_FDCWD, "/dev/udmabuf", 0, 0x80000000, &more));
+	REFUSED(EINVAL, syscall(SYS_faccessat2, AT_FDCWD, "/dev/udmabuf", R_OK, 0x10000));
+	char link[] = "/tmp/dmasync-link-XXXXXX", name[64];
+	CHECK(mkdtemp(link));
+	snprintf(name, sizeof(name), "%s/camera", link);
+	CHECK(!symlink("/dev/udmabuf", name) && open(name, O_RDWR) >= 0);
+	REFUSED(ELOOP, open(name, O_RDWR | O_NOFOLLOW));
+	REFUSED(ELOOP, open_how(AT_FDCWD, name, O_RDWR, RESOLVE_NO_SYMLINKS, 24));
+	CHECK(!lstat(name, &state) && S_ISLNK(state.st_mode) && !stat(name, &state) && S_ISCHR(state.st_mode));
+	CHECK(readlink(name, target, 64) == 12 && !unlink(name) && !rmdir(link));
+}
+
+/* With every number taken, what is open goes on to work. */
+static void full(void)
+{
+	struct rlimit few = { 60, 60 };
+	int fds[64], count = 0;
+	CHECK(!setrlimit(RLIMIT_NOFILE, &few));
+	while (count < 64 && (fds[count] = heap_buffer(4096)) >= 0)
+		count++;
+	CHECK(errno == EMFILE && count > 8);
+	CHECK(!close(fds[0]) && (fds[0] = dup(fds[1])) >= 0);
+	for (int fd; (fd = dup(fds[1])) >= 0;)
+		;
+	REFUSED(EMFILE, open("/dev/dma_heap/nonsense", O_RDWR));
+	for (int i = 0; i < count; i++)
+		CHECK(!sync_once(fds[i], START | RW) && !sync_once(fds[i], END | RW));
+}
+
 int main(int count, char **arguments)
 {
 	char *kind = arguments[1];
@@ -289,6 +457,11 @@ int main(int count, char **arguments)
 	else if (!strcmp(kind, "refused")) refused();
 	else if (!strcmp(kind, "sync_files")) sync_files();
 	else if (!strcmp(kind, "travel")) travel();
+	else if (!strcmp(kind, "no_bytes")) no_bytes();
+	else if (!strcmp(kind, "low_numbers")) low_numbers();
+	else if (!strcmp(kind, "wide")) wide();
+	else if (!strcmp(kind, "odd_paths")) odd_paths();
+	else if (!strcmp(kind, "full")) full();
 	else if (!strcmp(kind, "exec")) exec_again(arguments[0]);
 	else if (!strcmp(kind, "executed") && count > 3) executed(arguments[2], arguments[3]);
 	else return 8;

@@ -6,7 +6,7 @@ the call itself. Only :mod:`dmasync.harness.run` may import it.
 
 from __future__ import annotations
 
-from dmasync.harness.run.calls import descriptors, epolls, ioctls, mapping, metadata, paths, waiting
+from dmasync.harness.run.calls import descriptors, epolls, ioctls, mapping, metadata, paths, refused, waiting
 from dmasync.harness.run.supervisor import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -17,4 +17,5 @@ HANDLERS: dict[str, Handler] = {
     **mapping.HANDLERS,
     **waiting.HANDLERS,
     **epolls.HANDLERS,
+    **refused.HANDLERS,
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
 _CLOSE_RANGE_CLOEXEC: Final = 4
+_ALL_SEALS: Final = 0x3F
 _LAST: Final = (1 << 31) - 1
 
 
@@ -109,7 +110,7 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
     if known is None:
         return Said.CARRY_ON
     if command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC):
-        if _number(argument) > run.files.base:
+        if not 0 <= _number(argument) <= run.files.base:
             return Said.CARRY_ON
         return _duplicate(run, call, close_on_exec=command == fcntl.F_DUPFD_CLOEXEC)
     if not run.system.is_fake:
@@ -120,6 +121,10 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
         return changed_flags(flags, processes.flags_of(call.thread, _number(call.arguments[0])))
     if command == fcntl.F_GET_SEALS:
         return int(run.system.backend.get_seals(known.fd))
+    if command in (fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # what stands for a sync file is a pipe
+    if command == fcntl.F_SETLEASE or argument & os.O_DIRECT:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return Said.CARRY_ON
 
 
@@ -133,8 +138,24 @@ def _add_seals(run: Supervisor, call: Notification, seals: int) -> Answer:
     if key is not None:
         run.files.sweep(key)  # one that has just gone holds no page any more
     if is_pinned is not None and key is not None and seals & fcntl.F_SEAL_WRITE and is_pinned(key):
+        if _refuses_all_seals(run, call, seals):
+            return Said.CARRY_ON
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))  # a udmabuf holds its pages
     return Said.CARRY_ON
+
+
+def _refuses_all_seals(run: Supervisor, call: Notification, seals: int) -> bool:
+    """Whether the kernel has another reason than pages that are held, which it looks at first."""
+    number = _number(call.arguments[0])
+    if processes.flags_of(call.thread, number) & os.O_ACCMODE == os.O_RDONLY or seals & ~_ALL_SEALS:
+        return True
+    mine = run.processes.take(call.process, number)
+    if mine is None:
+        return False
+    try:
+        return bool(fcntl.fcntl(mine, fcntl.F_GET_SEALS) & (fcntl.F_SEAL_SEAL | fcntl.F_SEAL_WRITE))
+    finally:
+        os.close(mine)
 
 
 def _lseek(run: Supervisor, call: Notification) -> Answer:
@@ -142,7 +163,7 @@ def _lseek(run: Supervisor, call: Notification) -> Answer:
     if known is None:
         return Said.CARRY_ON
     offset = ctypes.c_int64(call.arguments[1]).value
-    return int(run.system.backend.lseek(known.fd, offset, call.arguments[2] & 0xFFFF_FFFF))
+    return int(run.system.backend.lseek(known.fd, offset, _number(call.arguments[2])))
 
 
 def _ftruncate(run: Supervisor, call: Notification) -> Answer:

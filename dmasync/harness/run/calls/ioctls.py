@@ -13,6 +13,7 @@ from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.opened import Descriptor
 from dmasync.harness.run.places import HEAPS
 from dmasync.harness.run.program import memory, processes
+from dmasync.harness.run.seccomp.filter import IOCTL_TYPES
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -32,9 +33,10 @@ def _ioctl(run: Supervisor, call: Notification) -> Answer:
     known = run.find(call, fd)
     if known is None:
         return _unknown(run, call, fd & 0xFFFF_FFFF, request, pointer)
-    if request == uapi.DMA_BUF_IOCTL_SYNC:
+    is_buffer = known.file.kind == "dmabuf"
+    if request == uapi.DMA_BUF_IOCTL_SYNC and is_buffer:
         return _sync(run, call, known, pointer)
-    handler = _HANDLERS.get(request)
+    handler = _HANDLERS.get(request) if is_buffer or request not in _OF_A_BUFFER else None
     if handler is not None:
         return handler(run, call, known, request, pointer)
     path = known.file.path or ""
@@ -65,7 +67,8 @@ def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) 
 
 def _plain(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:
     """A request whose argument holds nothing that would have to be translated."""
-    if request in _OF_THE_HOSTS_FILE:
+    ours = run.system.is_fake or request >> 8 & 0xFF in IOCTL_TYPES
+    if request in _OF_THE_HOSTS_FILE or not ours:
         return Said.CARRY_ON
     size = _SIZES.get(request, request >> 16 & 0x3FFF)
     data: Any = 0
@@ -268,5 +271,8 @@ _HANDLERS: Final = {
     uapi.SYNC_IOC_MERGE: _merge,
     uapi.SYNC_IOC_FILE_INFO: _file_info,
 }
+
+_OF_A_BUFFER: Final = (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B)
+"""Other files refuse them before they look at the argument."""
 
 HANDLERS: Final = {"ioctl": _ioctl}

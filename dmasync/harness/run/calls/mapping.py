@@ -10,10 +10,14 @@ from dmasync.harness.run.supervisor import Supervisor
 
 _WHERE: Final = 0x10 | 0x100000  # MAP_FIXED, MAP_FIXED_NOREPLACE
 _MAP_LOCKED: Final = 0x2000
+_LONGEST: Final = 1 << 47
+"""No program has room for more."""
 
 
 def _mmap(run: Supervisor, call: Notification) -> Answer:
     _, length, prot, flags, fd, offset = call.arguments
+    if length > _LONGEST or offset > _LONGEST:
+        return Said.CARRY_ON  # ENOMEM or EOVERFLOW, whatever the file is
     known = run.find(call, fd)
     if known is None:
         return Said.CARRY_ON

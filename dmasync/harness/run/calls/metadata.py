@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.calls.paths import numbered
+from dmasync.harness.run.opened import Descriptor
 from dmasync.harness.run.places import HEAPS
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.seccomp.listener import Notification
@@ -20,10 +22,20 @@ if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
 _AT_FDCWD: Final = -100
+_PAGE: Final = 4096
+_BLOCK: Final = 512
 _AT_EMPTY_PATH: Final = 0x1000
 _MISC_MAJOR: Final = 10
 _HEAP_MAJOR: Final = 251
-_MASKED: Final = 0x7FF  # STATX_BASIC_STATS
+_MASKED: Final = 0x17FF  # STATX_BASIC_STATS | STATX_MNT_ID
+_STATX_RESERVED: Final = 0x80000000
+_MOUNT: Final = 15
+_NOFOLLOW: Final = 0x100
+_STAT_FLAGS: Final = 0x7900
+"""AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_EMPTY_PATH, AT_STATX_SYNC_TYPE: all others are EINVAL."""
+_SYNC_TYPE: Final = 0x6000
+_ACCESS_FLAGS: Final = 0x1300
+"""AT_EACCESS, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH."""
 
 
 @dataclass
@@ -38,51 +50,58 @@ class _State:
     device: int = 5
     links: int = 1
 
+    @property
+    def blocks(self) -> int:
+        return -(-self.size // _BLOCK)
+
     def as_stat(self) -> bytes:
         """As struct stat of this machine."""
         if platform.machine() == "aarch64":
             head = struct.pack(
-                "=QQIIIIQQqiiq",
-                self.device,
-                self.inode,
-                self.mode,
-                self.links,
-                0,
-                0,
-                self.node,
-                0,
-                self.size,
-                4096,
-                0,
-                0,
-            )
+                "=QQIIIIQQqiiq", self.device, self.inode, self.mode, self.links, 0, 0, self.node, 0, self.size, _PAGE,
+                0, self.blocks,
+            )  # fmt: skip
             return head.ljust(128, b"\0")
         head = struct.pack(
-            "=QQQIIIIQqqq", self.device, self.inode, self.links, self.mode, 0, 0, 0, self.node, self.size, 4096, 0
-        )
+            "=QQQIIIIQqqq", self.device, self.inode, self.links, self.mode, 0, 0, 0, self.node, self.size, _PAGE,
+            self.blocks,
+        )  # fmt: skip
         return head.ljust(144, b"\0")
 
     def as_statx(self) -> bytes:
         """As struct statx."""
         head = struct.pack(
-            "=IIQIIIHHQQQQ", _MASKED, 4096, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, 0, 0
+            "=IIQIIIHHQQQQ", _MASKED, _PAGE, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, self.blocks, 0
         )
-        numbers = struct.pack("=IIII", os.major(self.node), os.minor(self.node), 0, self.device)
+        numbers = struct.pack("=IIIIQ", os.major(self.node), os.minor(self.node), 0, self.device, _MOUNT)
         return (head + bytes(64) + numbers).ljust(256, b"\0")
 
 
-def _of_path(run: Supervisor, call: Notification, folder: int, address: int) -> _State | None:
-    """What is at a path of ours; None for all others. ENOENT where the fake has nothing there."""
+def _of_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool = True) -> _State | None:
+    """What is at a path of ours; None for all others, and for a link that *follow* does not follow. ENOENT where the
+    fake has nothing there.
+    """
     if not run.places.fake:
         return None
-    path = run.places.of_call(call.thread, folder, address)
-    if path is None or not (run.places.is_node(path) or path == HEAPS):
+    path = run.places.of_call(call.thread, folder, address, follow=follow)
+    if path is None or path.startswith(("/proc/", "/dev/fd/")):
         return None
-    if path == HEAPS and run.places.heaps:
+    if path.rstrip("/") == HEAPS and run.places.heaps:
         return _State(stat.S_IFDIR | 0o755, 900, links=2)
-    if path not in run.places.nodes:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if path.startswith("/sys/"):
+        return None
+    run.places.need_node(path)
     return _node(run, path)
+
+
+def _behind_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool) -> _State | None:
+    """As :func:`_of_path`, and what a descriptor's name in /proc leads to."""
+    if follow and run.places.fake:
+        path = run.places.of_call(call.thread, folder, address)
+        known = numbered(run, call, path) if path is not None and path.startswith(("/proc/", "/dev/fd/")) else None
+        if known is not None and path is not None and "/fdinfo/" not in path:
+            return _of_known(run, known)
+    return _of_path(run, call, folder, address, follow=follow)
 
 
 def _node(run: Supervisor, path: str) -> _State:
@@ -96,8 +115,10 @@ def _node(run: Supervisor, path: str) -> _State:
 def _of_descriptor(run: Supervisor, call: Notification, number: int) -> _State | None:
     """What a descriptor of ours is of; None for all others, and for those that the host describes well."""
     known = run.find(call, number)
-    if known is None or not run.system.is_fake:
-        return None
+    return None if known is None or not run.system.is_fake else _of_known(run, known)
+
+
+def _of_known(run: Supervisor, known: Descriptor) -> _State | None:
     if known.file.path is not None:
         return _node(run, known.file.path) if known.file.path in run.places.nodes else None
     if known.file.kind == "sync_file":
@@ -108,7 +129,11 @@ def _of_descriptor(run: Supervisor, call: Notification, number: int) -> _State |
 
 
 def _stat(run: Supervisor, call: Notification) -> Answer:
-    return _write(call, call.arguments[1], _of_path(run, call, _AT_FDCWD, call.arguments[0]))
+    return _write(call, call.arguments[1], _behind_path(run, call, _AT_FDCWD, call.arguments[0], follow=True))
+
+
+def _lstat(run: Supervisor, call: Notification) -> Answer:
+    return _write(call, call.arguments[1], _behind_path(run, call, _AT_FDCWD, call.arguments[0], follow=False))
 
 
 def _fstat(run: Supervisor, call: Notification) -> Answer:
@@ -116,10 +141,18 @@ def _fstat(run: Supervisor, call: Notification) -> Answer:
 
 
 def _newfstatat(run: Supervisor, call: Notification) -> Answer:
-    folder, address, into, flags = call.arguments[:4]
+    into, flags = call.arguments[2:4]
+    return _write(call, into, _at(run, call, flags))
+
+
+def _at(run: Supervisor, call: Notification, flags: int) -> _State | None:
+    """What fstatat() and statx() ask for; None where the kernel shall say it, EINVAL for unknown flags among it."""
+    folder, address = call.arguments[:2]
+    if flags & ~_STAT_FLAGS & 0xFFFF_FFFF:
+        return None
     if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
-        return _write(call, into, _of_descriptor(run, call, folder))
-    return _write(call, into, _of_path(run, call, folder, address))
+        return _of_descriptor(run, call, folder)
+    return _behind_path(run, call, folder, address, follow=not flags & _NOFOLLOW)
 
 
 def _write(call: Notification, into: int, state: _State | None) -> Answer:
@@ -130,11 +163,9 @@ def _write(call: Notification, into: int, state: _State | None) -> Answer:
 
 
 def _statx(run: Supervisor, call: Notification) -> Answer:
-    folder, address, flags, _, into = call.arguments[:5]
-    if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
-        state = _of_descriptor(run, call, folder)
-    else:
-        state = _of_path(run, call, folder, address)
+    _, _, flags, mask, into = call.arguments[:5]
+    is_odd = mask & _STATX_RESERVED or flags & _SYNC_TYPE == _SYNC_TYPE
+    state = None if is_odd else _at(run, call, flags)
     if state is None:
         return Said.CARRY_ON
     memory.write(call.thread, into, state.as_statx())
@@ -149,12 +180,19 @@ def _faccessat(run: Supervisor, call: Notification) -> Answer:
     return _may(run, call, *call.arguments[:3])
 
 
-def _may(run: Supervisor, call: Notification, folder: int, address: int, wanted: int) -> Answer:
-    state = _of_path(run, call, folder, address)
+def _faccessat2(run: Supervisor, call: Notification) -> Answer:
+    folder, address, wanted, flags = call.arguments[:4]
+    if flags & ~_ACCESS_FLAGS & 0xFFFF_FFFF:
+        return Said.CARRY_ON
+    return _may(run, call, folder, address, wanted, follow=not flags & _NOFOLLOW)
+
+
+def _may(run: Supervisor, call: Notification, folder: int, address: int, wanted: int, *, follow: bool = True) -> Answer:
+    if wanted & ~(os.R_OK | os.W_OK | os.X_OK) & 0xFFFF_FFFF:
+        return Said.CARRY_ON
+    state = _of_path(run, call, folder, address, follow=follow)
     if state is None:
         return Said.CARRY_ON
-    if wanted & ~(os.R_OK | os.W_OK | os.X_OK):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     is_folder = stat.S_ISDIR(state.mode)
     denied = wanted and not is_folder and not state.mode & 0o066
     if denied or (wanted & os.X_OK and not is_folder):
@@ -164,11 +202,11 @@ def _may(run: Supervisor, call: Notification, folder: int, address: int, wanted:
 
 HANDLERS: Final = {
     "stat": _stat,
-    "lstat": _stat,
+    "lstat": _lstat,
     "fstat": _fstat,
     "newfstatat": _newfstatat,
     "statx": _statx,
     "access": _access,
     "faccessat": _faccessat,
-    "faccessat2": _faccessat,
+    "faccessat2": _faccessat2,
 }

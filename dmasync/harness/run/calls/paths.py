@@ -18,7 +18,11 @@ from dmasync.harness.run.supervisor import Supervisor
 _AT_FDCWD: Final = -100
 _OPEN_HOW: Final = struct.Struct("=QQQ")
 _DIRENT: Final = struct.Struct("=QqHB")
-_CHANGEABLE: Final = os.O_NONBLOCK | os.O_APPEND
+_CHANGEABLE: Final = os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME
+_OPEN_FLAGS: Final = 0o37777703
+"""Those that openat2() takes; open() ignores the others."""
+_RESOLVE: Final = 0x3F
+_PAGE: Final = 4096
 _DT_CHR: Final = 2
 _DT_DIR: Final = 4
 
@@ -32,23 +36,32 @@ def _openat(run: Supervisor, call: Notification) -> Answer:
 
 
 def _openat2(run: Supervisor, call: Notification) -> Answer:
+    folder, address, how, size = call.arguments[:4]
     try:
-        flags, _, _ = _OPEN_HOW.unpack(memory.read(call.thread, call.arguments[2], _OPEN_HOW.size))
+        flags, mode, resolve = _OPEN_HOW.unpack(memory.read(call.thread, how, _OPEN_HOW.size))
+        rest = memory.read(call.thread, how + _OPEN_HOW.size, min(max(0, size - _OPEN_HOW.size), _PAGE))
     except OSError:
         return Said.CARRY_ON
-    return open_path(run, call, call.arguments[0], call.arguments[1], flags)
+    makes = flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY)
+    unknown = flags & ~_OPEN_FLAGS or resolve & ~_RESOLVE or (mode and not makes)
+    if unknown or size < _OPEN_HOW.size or rest.strip(b"\0"):
+        return Said.CARRY_ON  # refused by the kernel before it looks at the path
+    if resolve and not run.places.fake:
+        return Said.CARRY_ON
+    run.places.refuse_to_lead(call.thread, folder, address, resolve)
+    return open_path(run, call, folder, address, flags)
 
 
 def open_path(run: Supervisor, call: Notification, folder: int, address: int, flags: int) -> Answer:
     """``open(2)``, whichever of its forms."""
     places = run.places
-    path = places.of_call(call.thread, folder, address)
+    flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
+    path = places.of_call(call.thread, folder, address, follow=not flags & os.O_NOFOLLOW)
     if path is None:
         return Said.CARRY_ON
-    flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
     if path.startswith(("/proc/", "/dev/fd/")):
         return _open_by_number(run, call, path, flags)
-    if path.rstrip("/") == HEAPS and not flags & os.O_CREAT:
+    if path.rstrip("/") == HEAPS:
         return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
     if path.startswith(PARAMETERS + "/"):
         return _open_parameter(run, call, path, flags) if places.fake else Said.CARRY_ON
@@ -57,10 +70,17 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
 
 def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
     """``open(2)`` of a device node."""
-    if flags & 0o10000000:  # O_PATH
+    if flags & os.O_PATH:
+        if not run.system.is_fake:
+            return Said.CARRY_ON  # nothing can be done with it but to open it again
+        run.places.need_node(path)
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         from dmasync.fakes.kernel import UnmodelledCallError
 
         raise UnmodelledCallError(f"open({path!r}) with O_PATH: the kernel hands no such descriptor to a program")
+    if not run.system.is_fake:
+        run.need_number(call)  # the fake asks for itself
     if path in run.places.denied:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     fd = run.system.backend.open(path, flags)
@@ -68,7 +88,7 @@ def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Ans
     return Said.SENT
 
 
-def _numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
+def numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
     """The descriptor that a path in /proc names; None for one of no file of ours."""
     parts = path.split("/")
     if path.startswith("/dev/fd/") or parts[2] in ("self", "thread-self"):
@@ -81,14 +101,14 @@ def _numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | No
 
 
 def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
-    known = _numbered(run, call, path)
+    known = numbered(run, call, path)
     if known is None:
         return Said.CARRY_ON
     if "/fdinfo/" in path:
         return _open_fdinfo(run, call, path, flags, known)
     if known.file.path is not None:
         return open_node(run, call, known.file.path, flags)
-    if not run.system.is_fake or flags & 0o10000000:  # O_PATH
+    if not run.system.is_fake or flags & os.O_PATH:
         return Said.CARRY_ON
     raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # an inode without a file system that could open it
 
@@ -144,7 +164,7 @@ def _give_text(run: Supervisor, call: Notification, text: str, flags: int) -> An
 def _open_folder(run: Supervisor, call: Notification, flags: int) -> Answer:
     if not run.places.heaps:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if flags & os.O_ACCMODE != os.O_RDONLY:
+    if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     # A folder that is sure to be there and that no program has open; what it lists is never asked of it.
     fd = os.open(f"/proc/{os.getpid()}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -200,10 +220,16 @@ def _readlinkat(run: Supervisor, call: Notification) -> Answer:
 
 
 def _read_link(run: Supervisor, call: Notification, folder: int, address: int, into: int, room: int) -> Answer:
-    path = run.places.of_call(call.thread, folder, address)
-    if path is None or "/fd/" not in path:
+    path = run.places.of_call(call.thread, folder, address, follow=False)
+    if path is None:
         return Said.CARRY_ON
-    known = _numbered(run, call, path)
+    if run.places.fake and not path.startswith(("/proc/", "/dev/fd/", "/sys/")):
+        if path.rstrip("/") != HEAPS:
+            run.places.need_node(path)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # no link
+    if "/fd/" not in path:
+        return Said.CARRY_ON
+    known = numbered(run, call, path)
     kernel = getattr(run.system, "kernel", None)
     if known is None or kernel is None:
         return Said.CARRY_ON
@@ -217,7 +243,22 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
     return min(len(text), room)
 
 
+def _truncate(run: Supervisor, call: Notification) -> Answer:
+    path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0])
+    if path is None or not run.places.fake or path.startswith("/sys/"):
+        return Said.CARRY_ON
+    if path.startswith(("/proc/", "/dev/fd/")):
+        if "/fdinfo/" in path or numbered(run, call, path) is None:
+            return Said.CARRY_ON
+    elif path.rstrip("/") == HEAPS:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    else:
+        run.places.need_node(path)
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 HANDLERS: Final = {
+    "truncate": _truncate,
     "open": _open,
     "openat": _openat,
     "openat2": _openat2,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PAGE: Final = 4096
 _MAP_PRIVATE: Final = 0x02
 _MAP_FIXED: Final = 0x10
+_WHERE: Final = 0x10 | 0x40 | 0x100000
+"""MAP_FIXED, MAP_32BIT, MAP_FIXED_NOREPLACE."""
 _MAP_ANONYMOUS: Final = 0x20
 _MAP_LOCKED: Final = 0x2000
 
@@ -31,7 +33,7 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
         if store.fd not in numbers:
             numbers[store.fd] = run.listener.give(call, store.fd, None, close_on_exec=True, answer=False)
     with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread:
-        how = _MAP_PRIVATE | _MAP_ANONYMOUS | flags & _MAP_FIXED
+        how = _MAP_PRIVATE | _MAP_ANONYMOUS | flags & _WHERE
         base = result = thread.call("mmap", address, length, 0, how, -1, 0)
         done = begin = 0
         for store, run_offset, run_length in () if is_error(base) else runs:

@@ -13,6 +13,7 @@ _SHIFT_RIGHT: Final = 0x74
 _AND: Final = 0x54
 _RETURN: Final = 0x06
 _FARTHEST: Final = 255
+_FEW: Final = 2
 
 NUMBER_AT: Final = 0
 ARCHITECTURE_AT: Final = 4
@@ -58,6 +59,23 @@ class Program:
 
     def if_any_bit(self, bits: int, then: str | None, otherwise: str | None = None) -> None:
         self._code.append((_JUMP_ANY_BIT, bits, then, otherwise))
+
+    def choose(self, places: dict[int, str], otherwise: str) -> None:
+        """Go to the place of the word that was loaded: some steps for many values, as half of those that are left go
+        with each.
+        """
+        values = sorted(places)
+        if len(values) <= _FEW:
+            for value in values[:-1]:
+                self.if_equal(value, places[value])
+            self.if_equal(values[-1], places[values[-1]], otherwise)
+            return
+        middle = values[len(values) // 2]
+        upper = f"from {middle}"
+        self.if_at_least(middle, upper)
+        self.choose({value: places[value] for value in values if value < middle}, otherwise)
+        self.place(upper)
+        self.choose({value: places[value] for value in values if value >= middle}, otherwise)
 
     def give(self, verdict: int) -> None:
         """End with *verdict*."""

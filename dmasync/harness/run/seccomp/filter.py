@@ -8,61 +8,66 @@ from typing import Final
 
 from dmasync.harness.run.seccomp import bpf, numbers
 
-_IOCTL_TYPES: Final = b"bHu>"
+IOCTL_TYPES: Final = b"bHu>"
 """The type bytes of dma-buf, dma-heap, udmabuf and sync-file requests."""
 _X32: Final = 0x40000000
 _MAP_SHARED: Final = 0x01
 _MAP_ANONYMOUS: Final = 0x20
 _AT_EMPTY_PATH: Final = 0x1000
 _NEGATIVE: Final = 0x80000000
-_FCNTL: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFL, fcntl.F_GET_SEALS)
+_DUPLICATE: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
+_OF_A_FILE: Final = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_SETLEASE, fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ)
+"""Commands of fcntl to which the host's file would say something else."""
 _BY_PATH: Final = (
     "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
 )  # fmt: skip
-_BY_DESCRIPTOR: Final = ("close", "dup", "dup2", "dup3", "lseek", "fstat", "ftruncate", "getdents64")
+_BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
+_OF_BYTES: Final = (
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2",
+    "fsync", "fdatasync", "readahead", "sync_file_range", "fstatfs",
+)  # fmt: skip
+"""Calls that the host's file would answer, and a dma-buf refuses."""
 _WAITING: Final = ("poll", "ppoll", "select", "pselect6")
 
 
 def build(
-    machine: numbers.Architecture, base: int, *, waiting: bool = False, ends: bool = False
+    machine: numbers.Architecture, base: int, *, fake: bool = True, waiting: bool = False, ends: bool = False
 ) -> ctypes.Array[bpf.Instruction]:
     """The filter. Calls that take a descriptor stop for numbers from *base* up, ioctl and mmap for any that may be a
-    dma-buf's; with *waiting* all calls of the poll family stop, with *ends* the end of a process does.
+    dma-buf's; with *fake* those stop, too, that a file of the host's would answer otherwise than the fake's; with
+    *waiting* all calls of the poll family do, with *ends* the end of a process does.
     """
-    calls = machine.calls
+    places = {
+        "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
+        "close_range": "range", "epoll_ctl": "third", **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"),
+        "ftruncate": "any descriptor", **dict.fromkeys(_BY_PATH, "stop"),
+        # dup2(low, high) puts another file in the place of ours: both numbers count.
+        "dup2": "two descriptors", "dup3": "two descriptors",
+    }  # fmt: skip
+    if fake:
+        places |= dict.fromkeys(_OF_BYTES, "descriptor")
+        # Rare ones, also of the low numbers that descriptors have after dup2() or from a socket.
+        places |= {"fallocate": "any descriptor", "epoll_ctl": "stop"}
+        places |= {"truncate": "stop"}
+        places |= {"sendfile": "two descriptors", "splice": "first or third", "copy_file_range": "first or third"}
+    places |= dict.fromkeys(_WAITING, "stop") if waiting else {}
+    places |= {"exit_group": "stop"} if ends else {}
     program = bpf.Program()
     program.load(bpf.ARCHITECTURE_AT)
     program.if_equal(machine.audit, None, "allow")
     program.load(bpf.NUMBER_AT)
-    if "open" in calls:
+    if "open" in machine.calls:
         program.if_at_least(_X32, "allow")
-    special = {
-        "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
-        "close_range": "range", "epoll_ctl": "third",
-        **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"), **dict.fromkeys(_BY_PATH, "stop"),
-    }  # fmt: skip
-    # dup2(low, high) puts another file in the place of ours: both numbers count.
-    special |= dict.fromkeys(("dup2", "dup3"), "two descriptors")
-    special |= dict.fromkeys(_WAITING, "stop") if waiting else {}
-    special |= {"exit_group": "stop"} if ends else {}
-    for name, place in special.items():
-        if name in calls:
-            program.if_equal(calls[name], place)
-    program.give(numbers.RET_ALLOW)
+    program.choose({machine.calls[name]: place for name, place in places.items() if name in machine.calls}, "allow")
     _ioctl(program, base)
     _mmap(program, base)
+    _fcntl(program, fake=fake)
     program.place("newfstatat")
     program.load(bpf.argument_at(3))
     program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")
     program.place("statx")
     program.load(bpf.argument_at(2))
     program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")
-    program.place("fcntl")
-    program.load(bpf.argument_at(1))
-    program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
-    for command in _FCNTL:
-        program.if_equal(command, "descriptor")
-    program.give(numbers.RET_ALLOW)
     program.place("range")
     program.load(bpf.argument_at(1))
     program.if_at_least(base, "stop", "allow")
@@ -70,6 +75,10 @@ def build(
     program.load(bpf.argument_at(2))
     program.if_at_least(_NEGATIVE, "allow")
     program.if_at_least(base, "stop", "allow")
+    program.place("first or third")
+    program.load(bpf.argument_at(2))
+    program.if_at_least(_NEGATIVE, "descriptor")
+    program.if_at_least(base, "stop", "descriptor")
     program.place("two descriptors")
     program.load(bpf.argument_at(1))
     program.if_at_least(_NEGATIVE, "descriptor")
@@ -77,7 +86,10 @@ def build(
     program.place("descriptor")
     program.load(bpf.argument_at(0))
     program.if_at_least(_NEGATIVE, "allow")
-    program.if_at_least(base, "stop")
+    program.if_at_least(base, "stop", "allow")
+    program.place("any descriptor")
+    program.load(bpf.argument_at(0))
+    program.if_at_least(_NEGATIVE, "allow", "stop")
     program.place("allow")
     program.give(numbers.RET_ALLOW)
     program.place("stop")
@@ -90,7 +102,7 @@ def _ioctl(program: bpf.Program, base: int) -> None:
     program.load(bpf.argument_at(1))
     program.shift_right(8)
     program.mask(0xFF)
-    for kind in _IOCTL_TYPES:
+    for kind in IOCTL_TYPES:
         program.if_equal(kind, "stop")
     program.load(bpf.argument_at(0))
     program.if_at_least(_NEGATIVE, "allow")
@@ -107,3 +119,14 @@ def _mmap(program: bpf.Program, base: int) -> None:
     program.if_at_least(base, "stop")
     program.load(bpf.argument_at(3))
     program.if_any_bit(_MAP_SHARED, "stop", "allow")
+
+
+def _fcntl(program: bpf.Program, *, fake: bool) -> None:
+    program.place("fcntl")
+    program.load(bpf.argument_at(1))
+    program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
+    if fake:
+        program.if_equal(fcntl.F_GET_SEALS, "any descriptor")
+    for command in (*_DUPLICATE, *(_OF_A_FILE if fake else ())):
+        program.if_equal(command, "descriptor")
+    program.give(numbers.RET_ALLOW)

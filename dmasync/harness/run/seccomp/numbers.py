@@ -27,6 +27,9 @@ _X86_64: Final = Architecture(
         "ioctl": 16, "mmap": 9, "madvise": 28, "close": 3, "close_range": 436, "dup": 32, "dup2": 33, "dup3": 292,
         "fcntl": 72, "lseek": 8, "fstat": 5, "ftruncate": 77, "getdents64": 217,
         "poll": 7, "ppoll": 271, "select": 23, "pselect6": 270, "epoll_ctl": 233, "exit_group": 231,
+        "read": 0, "write": 1, "readv": 19, "writev": 20, "pread64": 17, "pwrite64": 18, "preadv": 295, "pwritev": 296,
+        "preadv2": 327, "pwritev2": 328, "fsync": 74, "fdatasync": 75, "readahead": 187, "sync_file_range": 277,
+        "fstatfs": 138, "truncate": 76, "fallocate": 285, "sendfile": 40, "splice": 275, "copy_file_range": 326,
     },
 )  # fmt: skip
 _AARCH64: Final = Architecture(
@@ -38,6 +41,9 @@ _AARCH64: Final = Architecture(
         "ioctl": 29, "mmap": 222, "madvise": 233, "close": 57, "close_range": 436, "dup": 23, "dup3": 24,
         "fcntl": 25, "lseek": 62, "fstat": 80, "ftruncate": 46, "getdents64": 61,
         "ppoll": 73, "pselect6": 72, "epoll_ctl": 21, "exit_group": 94,
+        "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "preadv": 69, "pwritev": 70,
+        "preadv2": 286, "pwritev2": 287, "fsync": 82, "fdatasync": 83, "readahead": 213, "sync_file_range": 84,
+        "fstatfs": 44, "truncate": 45, "fallocate": 47, "sendfile": 71, "splice": 76, "copy_file_range": 285,
     },
 )  # fmt: skip
 ARCHITECTURES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}

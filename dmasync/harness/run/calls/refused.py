@@ -1,0 +1,156 @@
+"""Calls that dma-bufs, sync files and the device nodes have no code for, and the host's files that stand for them have:
+read, write and their like. Each is refused as the kernel does, which looks at its arguments in this order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.opened import Descriptor
+from dmasync.harness.run.places import UDMABUF
+from dmasync.harness.run.program import memory
+from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.supervisor import Handler, Supervisor
+
+if TYPE_CHECKING:
+    from dmasync.fakes.foreign.systems import FakeSystem
+
+_DMA_BUF_MAGIC: Final = 0x444D4142
+_ANON_INODE_MAGIC: Final = 0x09041934
+_TMPFS_MAGIC: Final = 0x01021994
+_SYNC_RANGE_FLAGS: Final = 7
+_STATFS: Final = struct.Struct("=qqQQQQQiiqqq4q")
+_LONGEST_NAME: Final = 255
+_PAGE: Final = 4096
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+class _File:
+    """What the kernel knows of an open file when it is asked for bytes."""
+
+    def __init__(self, run: Supervisor, known: Descriptor) -> None:
+        system: FakeSystem = run.system  # type: ignore[assignment]  # only the filter for the fake stops such calls
+        mode = int(system.kernel.fdinfo(known.fd)["flags"]) & os.O_ACCMODE
+        self.reads = mode in (os.O_RDONLY, os.O_RDWR)
+        self.writes = mode in (os.O_WRONLY, os.O_RDWR)
+        self.has_positions = known.file.path == UDMABUF
+        """Where the others are opened as streams: pread() is ESPIPE."""
+
+
+def _signed(value: int) -> int:
+    return ctypes.c_int64(value).value
+
+
+def _read(file: _File, call: Notification) -> OSError:
+    return _error(errno.EINVAL if file.reads else errno.EBADF)
+
+
+def _write(file: _File, call: Notification) -> OSError:
+    return _error(errno.EINVAL if file.writes else errno.EBADF)
+
+
+def _at_position(stream: Callable[[_File, Notification], OSError]) -> Callable[[_File, Notification], OSError]:
+    def refuse(file: _File, call: Notification) -> OSError:
+        if _signed(call.arguments[3]) < 0:
+            return _error(errno.EINVAL)
+        if not file.has_positions:
+            return _error(errno.ESPIPE)
+        return stream(file, call)
+
+    return refuse
+
+
+def _at_any_position(stream: Callable[[_File, Notification], OSError]) -> Callable[[_File, Notification], OSError]:
+    positioned = _at_position(stream)
+    return lambda file, call: (stream if _signed(call.arguments[3]) == -1 else positioned)(file, call)
+
+
+def _sync(file: _File, call: Notification) -> OSError:
+    return _error(errno.EINVAL)
+
+
+def _sync_range(file: _File, call: Notification) -> OSError:
+    _, offset, length, flags = map(_signed, call.arguments[:4])
+    return _error(errno.EINVAL if flags & ~_SYNC_RANGE_FLAGS or offset < 0 or offset + length < 0 else errno.ESPIPE)
+
+
+def _fallocate(file: _File, call: Notification) -> OSError:
+    if _signed(call.arguments[2]) < 0 or _signed(call.arguments[3]) <= 0:
+        return _error(errno.EINVAL)
+    return _error(errno.ENODEV if file.writes else errno.EBADF)
+
+
+def _handler(refuse: Callable[[_File, Notification], OSError]) -> Handler:
+    def handle(run: Supervisor, call: Notification) -> Answer:
+        known = run.find(call, call.arguments[0])
+        if known is None:
+            return Said.CARRY_ON
+        raise refuse(_File(run, known), call)
+
+    return handle
+
+
+def _sendfile(run: Supervisor, call: Notification) -> Answer:
+    to, source = (run.find(call, number) for number in call.arguments[:2])
+    if source is not None:
+        file = _File(run, source)
+        if not file.reads:
+            raise _error(errno.EBADF)
+        if call.arguments[2] and not file.has_positions:
+            raise _error(errno.ESPIPE)
+    if to is not None and not _File(run, to).writes:
+        raise _error(errno.EBADF)
+    if source is None and to is None:
+        return Said.CARRY_ON
+    raise _error(errno.EINVAL)
+
+
+def _splice(run: Supervisor, call: Notification) -> Answer:
+    source, to = run.find(call, call.arguments[0]), run.find(call, call.arguments[2])
+    if (source is None and to is None) or not call.arguments[4]:
+        return Said.CARRY_ON
+    refused = (source is not None and not _File(run, source).reads) or (to is not None and not _File(run, to).writes)
+    raise _error(errno.EBADF if refused else errno.EINVAL)
+
+
+def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
+    if run.find(call, call.arguments[0]) is None and run.find(call, call.arguments[2]) is None:
+        return Said.CARRY_ON
+    raise _error(errno.EINVAL)
+
+
+def _fstatfs(run: Supervisor, call: Notification) -> Answer:
+    """By this a program tells a dma-buf from other files."""
+    known = run.find(call, call.arguments[0])
+    if known is None:
+        return Said.CARRY_ON
+    magic = {"dmabuf": _DMA_BUF_MAGIC, "sync_file": _ANON_INODE_MAGIC}.get(known.file.kind, _TMPFS_MAGIC)
+    packed = _STATFS.pack(magic, _PAGE, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, _PAGE, 0, 0, 0, 0, 0)
+    memory.write(call.thread, call.arguments[1], packed)
+    return 0
+
+
+HANDLERS: Final[dict[str, Handler]] = {
+    **{name: _handler(_read) for name in ("read", "readv", "readahead")},
+    **{name: _handler(_write) for name in ("write", "writev")},
+    **{name: _handler(_at_position(_read)) for name in ("pread64", "preadv")},
+    **{name: _handler(_at_position(_write)) for name in ("pwrite64", "pwritev")},
+    "preadv2": _handler(_at_any_position(_read)),
+    "pwritev2": _handler(_at_any_position(_write)),
+    **{name: _handler(_sync) for name in ("fsync", "fdatasync")},
+    "sync_file_range": _handler(_sync_range),
+    "fallocate": _handler(_fallocate),
+    "sendfile": _sendfile,
+    "splice": _splice,
+    "copy_file_range": _copy_file_range,
+    "fstatfs": _fstatfs,
+}
