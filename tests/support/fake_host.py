@@ -40,7 +40,8 @@ if mode == "dies":
 
 FAKE_APT_CACHE = """
 import os, re, sys
-packages = os.environ.get("FAKE_PACKAGES", "").split()
+newer = any("SourceList=" in word for word in sys.argv)
+packages = os.environ.get("FAKE_NEWER_PACKAGES" if newer else "FAKE_PACKAGES", "").split()
 words = [w for w in sys.argv[1:] if w != "-o" and "::" not in w and "Dir" not in w]
 if words[0] == "search":
     for package in packages:
@@ -56,6 +57,9 @@ with open(os.environ["FAKE_APT_LOG"], "a") as log:
 if failure := os.environ.get("FAKE_APT_FAILURE"):
     print(f"E: {failure}", file=sys.stderr)
     sys.exit(100)
+if "indextargets" in words:
+    print(os.environ.get("FAKE_SOURCES", ""))
+    sys.exit(0)
 if "-s" in words:
     for name in os.environ["FAKE_CLOSURE"].split():
         print(f"Inst {name} (1 Debian [all])")
@@ -130,6 +134,22 @@ def write_package(archive: Path, name: str, files: dict[str, bytes]) -> None:
             member = tarfile.TarInfo(f"./{path}")
             member.size, member.mode = len(data), 0o755
             package.addfile(member, io.BytesIO(data))
+
+
+def write_split_kernel_packages(archive: Path, release: str, config: str, *, modules: bool = True) -> list[str]:
+    """Write the packages of a kernel as they are since 6.19; return their names."""
+    folder = f"usr/lib/modules/{release}"
+    packages = {
+        f"linux-image-{release}": {f"usr/share/doc/linux-image-{release}/copyright": b""},
+        f"linux-binary-{release}": {f"{folder}/vmlinuz": x86_image(release)},
+        f"linux-base-{release}": {f"{folder}/config": config.encode(), f"{folder}/modules.order": b""},
+        f"linux-modules-{release}": {f"{folder}/kernel/fs/9p/9p.ko.xz": b"module"},
+    }
+    if not modules:
+        del packages[f"linux-modules-{release}"]
+    for name, files in packages.items():
+        write_package(archive, name, files)
+    return list(packages)
 
 
 def write_kernel_package(archive: Path, release: str, config: str) -> None:

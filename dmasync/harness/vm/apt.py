@@ -6,6 +6,7 @@ or of another architecture, lists of our own are kept in the cache folder: the s
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import subprocess
@@ -19,7 +20,20 @@ from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.vm import cache, host
 
 DEBIAN_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
+NEWER_SUITES = ("trixie-backports", "stable-backports")
+"""Where Debian packages kernels that are newer than those of its releases. The second name follows Debian's newest
+release; the first is what it means in 2026, and mirrors have new packages under it sooner.
+"""
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LISTS_MAX_AGE_SECONDS = 24 * 3600
+
+
+class Lists(enum.Enum):
+    """Which package lists are used; no package counts as installed but with the host's."""
+
+    HOST = "the host's, or, where they hold nothing at all, our own"
+    OWN = "of the host's sources, kept in the cache"
+    NEWER = "of the newest Debian's backports, kept in the cache"
 
 
 class AptError(CommandError):
@@ -68,21 +82,27 @@ def run_apt(
 class Apt:
     """The packages of one architecture (the kernel's name for it: ``x86_64``, ``aarch64``)."""
 
-    def __init__(self, machine: str, progress: Progress | None = None, *, own_lists: bool = False) -> None:
-        """*own_lists*: use lists of our own even where the host's would do. Then no package counts as installed."""
+    def __init__(self, machine: str, progress: Progress | None = None, *, lists: Lists = Lists.HOST) -> None:
         if machine not in DEBIAN_ARCHITECTURE:
             raise CommandError(f"no packaged kernels are known for {machine}; give --kernel PATH", ExitStatus.SKIPPED)
         self.machine = machine
         self.architecture = DEBIAN_ARCHITECTURE[machine]
         self._progress = progress or SilentProgress()
-        self._private = own_lists or machine != host.host_machine()
+        self._newer = lists is Lists.NEWER
+        self._private = lists is not Lists.HOST or machine != host.host_machine()
+
+    @property
+    def _state(self) -> Path:
+        return cache.cache_directory() / "apt" / (self.architecture + ("-newer" if self._newer else ""))
 
     @property
     def _options(self) -> list[str]:
         if not self._private:
             return []
-        state = cache.cache_directory() / "apt" / self.architecture
+        state = self._state
+        sources = [f"Dir::Etc::SourceList={state}/sources.list", "Dir::Etc::SourceParts=/dev/null"]
         return [
+            *(word for source in sources if self._newer for word in ("-o", source)),
             "-o", f"APT::Architecture={self.architecture}",
             "-o", f"APT::Architectures={self.architecture}",
             "-o", f"Dir::State={state}/state",
@@ -153,7 +173,7 @@ class Apt:
         """Fetch private lists if they are missing or a day old; the system's are never touched here."""
         if not self._private:
             return
-        state = cache.cache_directory() / "apt" / self.architecture
+        state = self._state
         stamp = state / "stamp"
         with cache.locked(state):
             if stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_MAX_AGE_SECONDS:
@@ -161,6 +181,8 @@ class Apt:
             for folder in ("state/lists/partial", "cache/archives/partial"):
                 (state / folder).mkdir(parents=True, exist_ok=True)
             (state / "status").touch()
+            if self._newer:
+                (state / "sources.list").write_text(_newer_source(), encoding="utf-8")
             self._progress.phase(f"fetching Debian's package lists for {self.architecture} into the cache")
             try:
                 run_apt(["apt-get", *self._options, "-q", "update"])
@@ -169,3 +191,13 @@ class Apt:
                     return
                 raise
             stamp.touch()
+
+
+def _newer_source() -> str:
+    """Return the lines for :data:`NEWER_SUITES` in the archive that this host's own packages come from."""
+    shown = run_apt(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"], check=False)
+    uris = [line.split()[-1] for line in shown.stdout.splitlines() if line.startswith("Debian Debian ")]
+    if not uris:
+        raise AptError("this host's package sources name no Debian archive; give --kernel PATH")
+    signed = f"[signed-by={KEYRING}] " if os.path.exists(KEYRING) else ""
+    return "".join(f"deb {signed}{uris[0]} {suite} main\n" for suite in NEWER_SUITES)

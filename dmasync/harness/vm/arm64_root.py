@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.vm import cache, host
-from dmasync.harness.vm.apt import Apt, AptError
+from dmasync.harness.vm.apt import Apt, AptError, Lists
 
 RECIPE_VERSION = 2
 """Raised whenever :func:`_build` does something else with the same packages."""
@@ -89,7 +89,7 @@ def recipe_digest(machine: str) -> str:
 
 
 def _build(folder: Path, machine: str, progress: Progress) -> list[str]:
-    apt = Apt(machine, progress, own_lists=True)
+    apt = Apt(machine, progress, lists=Lists.OWN)
     wanted = apt.simulate_install(PACKAGES)
     archives = folder / "archives"
     archives.mkdir()

@@ -233,7 +233,8 @@ class VirtualMachine:
         if not self.kvm:
             line += ["--disable-kvm"]
         # virtiofs would be served by a process that the instruction counter knows nothing of.
-        line += ["--force-9p", "--show-boot-console"]
+        # Without the initramfs the kernel would mount the root itself, which one without block devices does not do.
+        line += ["--force-9p", "--show-boot-console", "--force-initramfs"]
         # One overlay makes virtme-ng put that module into its initramfs: the start script needs it.
         line += ["--overlay-rwdir", "/etc"]
         line += ["--rwdir", f"{scripts.CONTROL}={scratch / 'control'}"]

@@ -83,6 +83,105 @@ def test_a_version_is_not_taken_for_the_beginning_of_a_longer_number(offer):
     assert kernels.resolve("debian:6.12", machine="x86_64").release == "6.12.10+deb12-amd64"
 
 
+WITH_MODULES = WITH_UDMABUF + "CONFIG_9P_FS=m\n"
+DEBIAN = "Debian Debian http://archive.example/debian/"
+
+
+@pytest.fixture
+def newer(archive, monkeypatch):
+    """Offer kernels in the newest Debian's backports, packaged as they are since 6.19."""
+
+    def newer(*releases: str, modules: bool = True) -> None:
+        names = [
+            name
+            for release in releases
+            for name in fake_host.write_split_kernel_packages(archive, release, WITH_MODULES, modules=modules)
+        ]
+        monkeypatch.setenv("FAKE_NEWER_PACKAGES", " ".join(names))
+        monkeypatch.setenv("FAKE_SOURCES", DEBIAN)
+
+    return newer
+
+
+def test_a_newer_kernel_is_put_together_from_its_packages_in_the_backports(offer, newer, tmp_path):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    newer("7.3.4+deb13-amd64", "7.3.2+deb13-amd64", "7.3.4+deb13-rt-amd64")
+    kernel = kernels.resolve("debian:7.3", machine="x86_64")
+    assert (kernel.release, kernel.source) == ("7.3.4+deb13-amd64", "debian:7.3.4+deb13-amd64")
+    assert kernel.image.name == "vmlinuz"
+    assert kernel.option("CONFIG_UDMABUF") == "y"
+    assert kernel.modules is not None
+    assert (kernel.modules / "kernel/fs/9p/9p.ko.xz").read_bytes() == b"module"
+    assert len(downloads(tmp_path)) == 2
+    assert kernels.resolve("debian:7.3.4+deb13-amd64", machine="x86_64") == kernel
+    assert len(downloads(tmp_path)) == 2
+    source = (tmp_path / "cache/dmasync/apt/amd64-newer/sources.list").read_text(encoding="ascii")
+    assert " http://archive.example/debian/ trixie-backports main" in source
+    assert kernels.resolve("debian:7.3-rt", machine="x86_64").release == "7.3.4+deb13-rt-amd64"
+    assert kernels.resolve("debian:7.3.4+deb13-rt-amd64", machine="x86_64").release == "7.3.4+deb13-rt-amd64"
+
+
+def test_the_hosts_own_lists_are_asked_first(offer, newer):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    newer("6.12.11+deb13-amd64")
+    assert kernels.resolve("debian:6.12", machine="x86_64").release == "6.12.9+deb12-amd64"
+    assert kernels.resolve("debian:6.12.11", machine="x86_64").release == "6.12.11+deb13-amd64"
+
+
+def test_a_kernel_whose_modules_are_gone_is_refused_by_name_and_passed_over_as_default(offer, newer, monkeypatch):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    newer("7.1.3+deb13-amd64", modules=False)
+    with pytest.raises(AptError, match=r"linux-modules-7\.1\.3\+deb13-amd64 is no longer .* --build"):
+        kernels.resolve("debian:7.1", machine="x86_64")
+    assert kernels.cached("x86_64") == []
+    listed = f"{os.environ['FAKE_PACKAGES']} {os.environ['FAKE_NEWER_PACKAGES']}"
+    monkeypatch.setenv("FAKE_PACKAGES", listed)
+    assert kernels.resolve(machine="x86_64").release == "6.12.9+deb12-amd64"
+
+
+def test_a_cloud_kernel_is_refused_with_the_reason(offer):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF, "6.12.9+deb12-cloud-amd64": WITH_UDMABUF})
+    for name in ("6.12-cloud", "6.12.9+deb12-cloud-amd64"):
+        with pytest.raises(kernels.KernelError, match="no 9p file system") as caught:
+            kernels.resolve(f"debian:{name}", machine="x86_64")
+        assert caught.value.status == 2
+
+
+def test_a_host_that_is_no_debian_says_that_it_has_no_archive_to_look_in(archive, monkeypatch):
+    monkeypatch.setenv("FAKE_SOURCES", "Ubuntu Ubuntu http://archive.example/ubuntu/")
+    with pytest.raises(AptError, match="name no Debian archive"):
+        kernels.resolve("debian:7.3", machine="x86_64")
+
+
+@pytest.mark.parametrize("beside", ["usr/lib/modules", "lib/modules"])
+def test_a_folder_of_unpacked_packages_gives_its_newest_kernel(tmp_path, beside):
+    for release in ("7.3.4", "7.3.12"):
+        folder = tmp_path / beside / release
+        (folder / "kernel").mkdir(parents=True)
+        (folder / "vmlinuz").write_bytes(fake_host.x86_image(release))
+        (folder / "config").write_text(WITH_MODULES, encoding="ascii")
+    for given in (tmp_path, tmp_path / beside / "7.3.12", tmp_path / beside / "7.3.12" / "vmlinuz"):
+        kernel = kernels.resolve(str(given), machine="x86_64")
+        assert (kernel.release, kernel.image, kernel.modules) == ("7.3.12", folder / "vmlinuz", folder)
+        assert kernel.option("CONFIG_UDMABUF") == "y"
+
+
+def test_a_folder_without_the_modules_that_a_guest_needs_names_their_package(tmp_path):
+    folder = tmp_path / "usr/lib/modules/7.3.4+deb13-amd64"
+    folder.mkdir(parents=True)
+    (folder / "vmlinuz").write_bytes(fake_host.x86_image("7.3.4+deb13-amd64"))
+    (folder / "config").write_text(WITH_MODULES, encoding="ascii")
+    with pytest.raises(kernels.KernelError, match=r"CONFIG_9P_FS as modules.*unpack linux-modules-7\.3\.4\+deb13-amd64"):
+        kernels.resolve(str(tmp_path), machine="x86_64")
+
+
+def test_an_arm64_image_without_a_banner_has_its_folders_release(tmp_path):
+    folder = tmp_path / "usr/lib/modules/7.3.4+deb13-arm64"
+    folder.mkdir(parents=True)
+    (folder / "vmlinuz").write_bytes(fake_host.arm64_image())
+    assert kernels.resolve(str(tmp_path), machine="aarch64").release == "7.3.4+deb13-arm64"
+
+
 def test_kernels_with_larger_pages_are_taken_only_where_they_are_asked_for(offer, monkeypatch):
     plain, large = "6.12.9+deb12-arm64", "6.12.9+deb12-arm64-16k"
     older = "6.12.8+deb12-arm64-16k"
