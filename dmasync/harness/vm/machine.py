@@ -24,6 +24,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.vm import guard, host, host_packages
 from dmasync.harness.vm.arm64_root import BUSYBOX, foreign_root
+from dmasync.harness.vm.boot_watch import BootWatch
 from dmasync.harness.vm.guest import host_files, scripts
 from dmasync.harness.vm.guest.output import Follower, console_of, last_words
 from dmasync.harness.vm.kernels import Kernel, index_modules
@@ -109,6 +110,7 @@ class VirtualMachine:
     timeout: float = 600.0
     """Seconds for boot and command together."""
     boot_timeout: float = 240.0
+    """Seconds of processor time without a word from the kernel, or of standing still, after which a boot has failed."""
     kvm: bool = False
     progress: Progress = field(default_factory=SilentProgress)
 
@@ -266,6 +268,7 @@ class VirtualMachine:
         """Pass output on until the machine is off; tell how it ended."""
         began = time.monotonic()
         started: float | None = None
+        watch = BootWatch(process.pid, scratch / "console", self.boot_timeout, began)
         self.progress.phase(f"booting {self.kernel.release or self.kernel.source}")
         while True:
             ended = process.poll() is not None
@@ -276,7 +279,7 @@ class VirtualMachine:
             follower.pump()
             if follower.has(scripts.STATUS) or ended:
                 break
-            if now - began > self.timeout or (started is None and now - began > self.boot_timeout):
+            if now - began > self.timeout or (started is None and watch.is_overdue(now)):
                 self.progress.done()
                 raise self._overdue(now - began, started is not None, scratch)
             time.sleep(POLL_SECONDS)
