@@ -5,7 +5,6 @@
  * END and `opened`, a new descriptor and its owner. Everything that a person reads, configures or changes is Python
  * (retry.py, syncer.py), called only when the kernel says no. _window_py.py does the same work without C.
  */
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
 
@@ -31,6 +30,7 @@ static PyObject *accesses[SYNC_RW + 1];      /* the members of SyncType, by valu
 static PyObject *file_name, *release_name;
 static PyTypeObject *file_type, *window_type;
 
+#define OR_NONE(object) ((object) == NULL ? Py_None : (object))
 #define COLD __attribute__((cold, noinline)) /* keeps what the kernel seldom asks for out of the short way */
 
 /* How many forks lie between this process and the one that loaded the module. */
@@ -50,11 +50,9 @@ static PyObject *none_or_error(int result) {
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* The exception that is set, which is no longer set afterwards; NULL if none was. */
-static PyObject *take_exception(void) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
-#else
+#if PY_VERSION_HEX < 0x030C0000
+/* What CPython has from 3.12 on: the exception that is set, which is no longer set afterwards; NULL if none was. */
+static PyObject *PyErr_GetRaisedException(void) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (type == NULL)
@@ -65,18 +63,14 @@ static PyObject *take_exception(void) {
     Py_DECREF(type);
     Py_XDECREF(traceback);
     return value;
-#endif
 }
 
 /* Takes the reference. */
-static void restore_exception(PyObject *value) {
-#if PY_VERSION_HEX >= 0x030C0000
-    PyErr_SetRaisedException(value);
-#else
+static void PyErr_SetRaisedException(PyObject *value) {
     if (value != NULL)
         PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(value)), value, PyException_GetTraceback(value));
-#endif
 }
+#endif
 
 /* ---- File: a descriptor, its backend, and who still needs it ---------------------------------------------------- */
 
@@ -92,10 +86,6 @@ typedef struct {
     PyObject *keeps; /* what must live as long: the object that a borrowed descriptor came from */
 } File;
 
-static int is_closed(File *self) {
-    return (atomic_load(&self->state) & CLOSED) != 0;
-}
-
 /* Close the number if it is owned, let go of, and used by no window. However many ask at once, one of them does it. */
 static int close_if_unused(File *self) {
     uint64_t unused = OWNED | CLOSED;
@@ -110,20 +100,18 @@ static int let_go(File *self) {
     return close_if_unused(self);
 }
 
-/* A window will use the file: its number stays open until stop_using(). False if the owner has let go of it. */
-static int start_using(File *self) {
-    uint64_t state = atomic_load(&self->state);
-    do {
-        if (state & CLOSED)
-            return 0;
-    } while (!atomic_compare_exchange_weak(&self->state, &state, state + WINDOW));
-    return 1;
-}
-
 static void stop_using(File *self) {
     atomic_fetch_sub(&self->state, WINDOW);
     if (close_if_unused(self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
+}
+
+/* A window will use the file: its number stays open until stop_using(). False if the owner has let go of it. */
+static int start_using(File *self) {
+    if (!(atomic_fetch_add(&self->state, WINDOW) & CLOSED))
+        return 1;
+    stop_using(self); /* which closes the number, if it was just now that the last other window let go */
+    return 0;
 }
 
 static File *new_file(PyObject *backend, PyObject *keeps) {
@@ -140,19 +128,19 @@ static File *new_file(PyObject *backend, PyObject *keeps) {
 }
 
 static int set_number(File *self, PyObject *number, int owned) {
-    long fd = PyLong_AsLong(number);
-    if (fd == -1 && PyErr_Occurred())
+    self->fd = PyObject_AsFileDescriptor(number);
+    if (self->fd < 0)
         return -1;
-    self->fd = (int)fd;
     self->number = Py_NewRef(number);
     atomic_store(&self->state, owned ? OWNED : 0);
     return 0;
 }
 
-static PyObject *file_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *Py_UNUSED(kwargs)) {
+static PyObject *file_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs) {
+    static char *positional_only[] = {"", "", "", "", NULL};
     PyObject *number, *backend, *keeps = Py_None;
     int owned = 0;
-    if (!PyArg_ParseTuple(args, "OO|pO:File", &number, &backend, &owned, &keeps))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|pO:File", positional_only, &number, &backend, &owned, &keeps))
         return NULL;
     File *self = new_file(backend, keeps);
     if (self != NULL && set_number(self, number, owned) < 0)
@@ -197,10 +185,10 @@ static PyObject *file_release(File *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static void file_finalize(File *self) {
-    PyObject *pending = take_exception();
+    PyObject *pending = PyErr_GetRaisedException();
     if (self->number != NULL && let_go(self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    restore_exception(pending);
+    PyErr_SetRaisedException(pending);
 }
 
 static int file_traverse(File *self, visitproc visit, void *arg) {
@@ -225,7 +213,7 @@ static void file_dealloc(File *self) {
 }
 
 static PyObject *file_get_closed(File *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(is_closed(self));
+    return PyBool_FromLong((long)(atomic_load(&self->state) & CLOSED));
 }
 
 static PyObject *file_get_windows(File *self, void *Py_UNUSED(closure)) {
@@ -241,20 +229,24 @@ typedef struct {
 } Target;
 
 typedef struct {
+    PyObject *retry; /* NULL or None: the default */
+    char timed;      /* it has a deadline, which begins with the first try */
+    char log_only;
+} Policy;
+
+typedef struct {
     PyObject_HEAD
     Target *targets; /* NULL before __init__ and after a move */
     Target only;     /* where they lie if there is one, as in most windows */
     Py_ssize_t count;
     Py_ssize_t opened; /* the first so many targets are owed an END */
-    PyObject *retry;   /* NULL or None: the default policy */
-    PyObject *bytes;   /* NULL or None, or the memoryview that a window gives its body a view of */
-    PyObject *view;    /* that view */
+    Policy policy;
+    PyObject *bytes; /* NULL or None, or the memoryview that a window gives its body a view of */
+    PyObject *view;  /* that view */
     PyObject *weakrefs;
     unsigned made_in; /* the generation that opened it */
     atomic_bool busy; /* a START or END is being made */
     char using;       /* every target's file has been told so */
-    char timed;       /* the policy has a deadline, which begins with the first try */
-    char log_only;
     char moved;
 } Window;
 
@@ -274,11 +266,12 @@ static void stop_using_files(Window *self) {
 /* After a fork, what was open here is the parent's, who makes the END: to the kernel there is one buffer, not two. */
 static COLD void disown(Window *self) {
     self->made_in = generation;
-    self->busy = 0;
+    self->busy = 1; /* whatever it was in the parent; inherited() may lead back here */
     self->opened = 0;
     if (self->using && done(PyObject_CallMethod(python, "inherited", NULL)) < 0)
         PyErr_WriteUnraisable(python);
     stop_using_files(self);
+    self->busy = 0;
 }
 
 /* One START, END, move or __init__ of a window at a time: another thread, or a signal handler, is refused. */
@@ -306,7 +299,7 @@ static inline enum outcome try_once(const Target *target, unsigned flags, PyObje
         if (result >= 0)
             return DONE;
         if (code == EINTR && PyErr_CheckSignals() < 0) {
-            *said = take_exception();
+            *said = PyErr_GetRaisedException();
             return INTERRUPTED;
         }
         /* Not PyErr_SetFromErrno: that runs signal handlers, whose exception would replace the kernel's answer. */
@@ -321,27 +314,25 @@ static inline enum outcome try_once(const Target *target, unsigned flags, PyObje
             return DONE;
         }
     }
-    *said = take_exception();
+    *said = PyErr_GetRaisedException();
     return REFUSED;
-}
-
-static COLD PyObject *begin_attempts(Window *self) {
-    return PyObject_CallMethod(python, "Attempts", "O", self->retry == NULL ? Py_None : self->retry);
 }
 
 /* After a refusal: wait and try again as the policy says. *attempts* counts, also across interruptions. Python's
  * refused() returns None to try again, the error to give up with, or raises what was no answer of a kernel. */
 static COLD enum outcome try_again(Window *self, const Target *target, unsigned flags, PyObject **attempts,
                                    PyObject **said) {
-    for (;;) {
+    while (self->made_in == generation) {
         PyObject *answer = *said, *failure = NULL; /* no answer yet where a deadline begins with the first try */
-        if (*attempts != NULL || (*attempts = begin_attempts(self)) != NULL)
+        if (*attempts == NULL)
+            *attempts = PyObject_CallMethod(python, "Attempts", "O", OR_NONE(self->policy.retry));
+        if (*attempts != NULL)
             failure = answer == NULL ? Py_NewRef(Py_None)
                                      : PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer,
                                                            target->file->fd, flags);
         Py_XDECREF(answer);
         if (failure != Py_None) {
-            *said = failure == NULL ? take_exception() : failure;
+            *said = failure == NULL ? PyErr_GetRaisedException() : failure;
             return failure == NULL ? INTERRUPTED : GIVEN_UP;
         }
         Py_DECREF(failure);
@@ -350,12 +341,14 @@ static COLD enum outcome try_again(Window *self, const Target *target, unsigned 
         if (outcome != REFUSED)
             return outcome;
     }
+    Py_CLEAR(*said);
+    return DONE; /* as far as this child of a fork is concerned: the parent goes on with it */
 }
 
 /* One START or END, tried as often as the policy says. */
 static inline enum outcome make_step(Window *self, const Target *target, unsigned flags, PyObject **attempts,
                                      PyObject **said) {
-    enum outcome outcome = self->timed ? REFUSED : try_once(target, flags, said);
+    enum outcome outcome = self->policy.timed ? REFUSED : try_once(target, flags, said);
     return outcome == REFUSED ? try_again(self, target, flags, attempts, said) : outcome;
 }
 
@@ -364,7 +357,7 @@ static inline enum outcome make_step(Window *self, const Target *target, unsigne
 static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
     PyObject *attempts = NULL;
     int interrupts = 0;
-    while (self->opened) {
+    while (self->opened && self->made_in == generation) {
         const Target *target = &self->targets[self->opened - 1];
         PyObject *said = NULL;
         enum outcome outcome = make_step(self, target, target->access | SYNC_END, &attempts, &said);
@@ -387,16 +380,16 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
         self->opened--;
         Py_CLEAR(attempts);
     }
+    Py_CLEAR(attempts); /* left over where a signal handler or the backend has forked meanwhile */
     stop_using_files(self);
 }
 
 /* Logs, attaches and raises what there is; takes the references. */
 static COLD int report(Window *self, PyObject *refusal, PyObject *interrupt, PyObject *failures, PyObject *body) {
-#define OR_NONE(object) ((object) == NULL ? Py_None : (object))
     int result = 0;
     if (refusal != NULL || interrupt != NULL || failures != NULL)
         result = done(PyObject_CallMethod(python, "conclude", "OOOOi", OR_NONE(refusal), OR_NONE(interrupt),
-                                          OR_NONE(failures), OR_NONE(body), self->log_only));
+                                          OR_NONE(failures), OR_NONE(body), self->policy.log_only));
     Py_XDECREF(refusal);
     Py_XDECREF(interrupt);
     Py_XDECREF(failures);
@@ -413,29 +406,27 @@ static void release_view(Window *self) {
 }
 
 static int use_files(Window *self) {
-    for (Py_ssize_t i = 0; i < self->count; i++) {
-        if (!start_using(self->targets[i].file)) {
-            while (i--)
-                stop_using(self->targets[i].file);
-            return 0;
-        }
-    }
-    self->using = 1;
-    return 1;
+    Py_ssize_t used = 0;
+    while (used < self->count && start_using(self->targets[used].file))
+        used++;
+    self->using = used == self->count;
+    while (!self->using && used--)
+        stop_using(self->targets[used].file);
+    return self->using;
 }
 
 /* What START of every target came to, if not DONE: whatever was opened is ended. */
 static COLD int start_failed(Window *self, enum outcome outcome, PyObject *said) {
     PyObject *interrupt = NULL, *failures = NULL;
     make_ends(self, &interrupt, &failures);
-    if (outcome != GIVEN_UP || !self->log_only)
+    if (outcome != GIVEN_UP || !self->policy.log_only)
         release_view(self);
     self->busy = 0;
     if (outcome == GIVEN_UP) /* 0 where it is only logged: the body runs, and no window is open */
         return report(self, said, interrupt, failures, NULL);
     /* Not PyErr_SetObject: that replaces its context by the exception that is being handled. */
     if (report(self, NULL, interrupt, failures, said) == 0)
-        restore_exception(Py_NewRef(said));
+        PyErr_SetRaisedException(Py_NewRef(said));
     Py_DECREF(said);
     return -1;
 }
@@ -453,11 +444,11 @@ static int start(Window *self) {
     if (self->bytes != NULL && self->bytes != Py_None) {
         Py_XSETREF(self->view, PyMemoryView_FromObject(self->bytes));
         if (self->view == NULL) {
-            said = take_exception();
+            said = PyErr_GetRaisedException();
             outcome = INTERRUPTED;
         }
     }
-    while (outcome == DONE && self->opened < self->count) {
+    while (outcome == DONE && self->opened < self->count && self->made_in == generation) {
         const Target *target = &self->targets[self->opened];
         outcome = make_step(self, target, target->access | SYNC_START, &attempts, &said);
         if (outcome == DONE)
@@ -485,7 +476,7 @@ static int end(Window *self, PyObject *body) {
 static void end_dropped(Window *self, PyObject *subject) {
     if (!self->using)
         return;
-    PyObject *pending = take_exception(), *interrupt = NULL, *failures = NULL;
+    PyObject *pending = PyErr_GetRaisedException(), *interrupt = NULL, *failures = NULL;
     if (self->made_in != generation)
         disown(self);
     if (self->opened) {
@@ -499,13 +490,11 @@ static void end_dropped(Window *self, PyObject *subject) {
     }
     Py_XDECREF(interrupt);
     Py_XDECREF(failures);
-    restore_exception(pending);
+    PyErr_SetRaisedException(pending);
 }
 
 static PyObject *window_enter(Window *self, PyObject *Py_UNUSED(ignored)) {
-    if (start(self) < 0)
-        return NULL;
-    return Py_NewRef(self->view != NULL ? self->view : (PyObject *)self);
+    return start(self) < 0 ? NULL : Py_NewRef(self->view != NULL ? self->view : (PyObject *)self);
 }
 
 static PyObject *window_exit(Window *self, PyObject *const *args, Py_ssize_t count) {
@@ -555,7 +544,7 @@ static PyObject *window_prepare(Window *self, PyObject *args) {
             return NULL;
     if (claim(self) < 0)
         return NULL;
-    if (self->opened) {
+    if (self->using) {
         self->busy = 0;
         return none_or_error(refuse(self, "open"));
     }
@@ -567,15 +556,15 @@ static PyObject *window_prepare(Window *self, PyObject *args) {
     }
     self->targets = targets;
     self->count = targets == NULL ? 0 : count;
-    Py_XSETREF(self->retry, Py_NewRef(retry));
-    self->timed = (char)timed;
-    self->log_only = (char)log_only;
+    Py_XSETREF(self->policy.retry, Py_NewRef(retry));
+    self->policy.timed = (char)timed;
+    self->policy.log_only = (char)log_only;
     self->moved = 0;
     self->busy = 0;
     return targets == NULL ? PyErr_NoMemory() : none_or_error(0);
 }
 
-/* Sets up DmaSyncer(buffer) and DmaSyncer(buffer, access): 1; 0 for what is less usual, or wrong; -1 for an exception. */
+/* Sets up DmaSyncer(buffer) and DmaSyncer(buffer, access): 1; 0 for what is less usual, or wrong; -1: an exception. */
 static inline int set_up_at_once(Window *self, PyObject *const *args, Py_ssize_t count) {
     if ((count != 1 && count != 2) || self->targets != NULL || PyLong_Check(args[0]))
         return 0;
@@ -591,7 +580,9 @@ static inline int set_up_at_once(Window *self, PyObject *const *args, Py_ssize_t
         PyErr_Clear();
         return 0;
     }
-    int usable = Py_IS_TYPE(file, file_type) && !is_closed((File *)file);
+    /* Its getter may have led back here. */
+    int usable = Py_IS_TYPE(file, file_type) && !(atomic_load(&((File *)file)->state) & CLOSED) &&
+                 self->targets == NULL && !self->busy;
     if (usable) {
         set_target(&self->only, file, NULL, access);
         self->targets = &self->only;
@@ -618,8 +609,6 @@ static PyObject *window_vectorcall(PyObject *type, PyObject *const *args, size_t
     PyObject *self = ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0), *method = NULL;
     int usual = names == NULL && ((PyTypeObject *)type)->tp_init == (initproc)window_init;
     int result = self == NULL ? -1 : usual ? set_up_at_once((Window *)self, args, PyVectorcall_NARGS(flags)) : 0;
-    if (result > 0)
-        return self;
     if (result == 0 && (method = PyObject_GetAttrString(self, "__init__")) != NULL)
         result = done(PyObject_Vectorcall(method, args, flags & ~PY_VECTORCALL_ARGUMENTS_OFFSET, names)) + 1;
     Py_XDECREF(method);
@@ -642,16 +631,13 @@ static PyObject *window_move(Window *self, PyObject *argument) {
     heir->count = self->count;
     heir->opened = self->opened;
     heir->using = self->using;
-    heir->retry = self->retry;
-    heir->timed = self->timed;
-    heir->log_only = self->log_only;
+    heir->policy = self->policy;
     heir->moved = self->targets == NULL;
     heir->made_in = self->made_in;
     self->targets = NULL;
     self->count = self->opened = 0;
     self->using = 0;
-    self->retry = NULL;
-    self->timed = self->log_only = 0;
+    self->policy = (Policy){NULL, 0, 0};
     self->moved = 1;
     self->busy = 0;
     return none_or_error(0);
@@ -663,7 +649,7 @@ static int window_traverse(Window *self, visitproc visit, void *arg) {
         Py_VISIT(self->targets[i].file);
         Py_VISIT(self->targets[i].ioctl);
     }
-    Py_VISIT(self->retry);
+    Py_VISIT(self->policy.retry);
     Py_VISIT(self->bytes);
     Py_VISIT(self->view);
     return 0;
@@ -672,7 +658,7 @@ static int window_traverse(Window *self, visitproc visit, void *arg) {
 static int window_clear(Window *self) {
     end_dropped(self, NULL); /* a finalizer of the same cycle may have opened it again */
     drop_targets(self);
-    Py_CLEAR(self->retry);
+    Py_CLEAR(self->policy.retry);
     Py_CLEAR(self->bytes);
     Py_CLEAR(self->view);
     return 0;
@@ -683,11 +669,11 @@ static void window_finalize(Window *self) {
 }
 
 static void window_dealloc(Window *self) {
-    PyTypeObject *type = Py_TYPE(self);
     /* The class may have been given a __del__ since. */
-    int finalize = self->using || type->tp_finalize != (destructor)window_finalize;
+    int finalize = self->using || Py_TYPE(self)->tp_finalize != (destructor)window_finalize;
     if (finalize && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return;
+    PyTypeObject *type = Py_TYPE(self); /* a finalizer may have given it another */
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
@@ -696,30 +682,30 @@ static void window_dealloc(Window *self) {
     Py_DECREF(type);
 }
 
-/* What CPython does not hand down, or does more slowly: a subclass that adds no constructor is made through
- * window_vectorcall, and one that adds neither members nor a finalizer is freed by window_dealloc alone. */
-static PyObject *window_init_subclass(PyTypeObject *type, PyObject *Py_UNUSED(ignored)) {
-    if (type->tp_init == (initproc)window_init && type->tp_new == PyType_GenericNew)
-        type->tp_vectorcall = window_vectorcall;
-    if (type->tp_basicsize == (Py_ssize_t)sizeof(Window) && type->tp_finalize == (destructor)window_finalize &&
-        type->tp_dictoffset == 0)
-        type->tp_dealloc = (destructor)window_dealloc;
-    return none_or_error(0);
+/* quicken(class): what CPython does not hand down to a subclass, or does more slowly. Only for subclasses that add
+ * neither members nor a finalizer; those that are derived from them in turn are made and freed in the ordinary way. */
+static PyObject *quicken(PyObject *Py_UNUSED(module), PyObject *class) {
+    PyTypeObject *type = (PyTypeObject *)class;
+    type->tp_vectorcall = window_vectorcall;
+    type->tp_dealloc = (destructor)window_dealloc;
+    return Py_NewRef(class);
 }
 
 static PyObject *window_get_active(Window *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->opened > 0 && self->made_in == generation);
+    return PyBool_FromLong(self->opened > 0 && self->opened == self->count && self->made_in == generation);
 }
 
 static PyObject *window_get_targets(Window *self, void *Py_UNUSED(closure)) {
-    PyObject *all = PyTuple_New(self->count);
-    for (Py_ssize_t i = 0; all != NULL && i < self->count; i++) {
-        PyObject *pair = Py_BuildValue("OI", self->targets[i].file, self->targets[i].access);
-        if (pair == NULL)
-            Py_CLEAR(all);
-        else
-            PyTuple_SET_ITEM(all, i, pair);
+    /* A list first: what is collected meanwhile may move the window away, and leave fewer targets than there were. */
+    PyObject *pairs = PyList_New(0);
+    for (Py_ssize_t i = 0; pairs != NULL && i < self->count; i++) {
+        PyObject *pair = Py_BuildValue("NI", Py_NewRef(self->targets[i].file), self->targets[i].access);
+        if (pair == NULL || PyList_Append(pairs, pair) < 0)
+            Py_CLEAR(pairs);
+        Py_XDECREF(pair);
     }
+    PyObject *all = pairs == NULL ? NULL : PyList_AsTuple(pairs);
+    Py_XDECREF(pairs);
     return all;
 }
 
@@ -760,7 +746,6 @@ static PyMethodDef window_methods[] = {
            "Open the window. Raises DmaSyncError where the kernel refuses for good, RuntimeError where it is open."),
     METHOD("end", window_end, METH_NOARGS,
            "Close the window; does nothing where none is open. Raises what leaving the with block would raise."),
-    METHOD("__init_subclass__", window_init_subclass, METH_NOARGS | METH_CLASS, NULL),
     METHOD("_prepare", window_prepare, METH_VARARGS, NULL),
     METHOD("_move", window_move, METH_O, NULL),
     {NULL, NULL, 0, NULL},
@@ -787,7 +772,9 @@ static PyType_Spec window_spec = {"dmasync._window.Window", sizeof(Window), 0,
 
 static int execute(PyObject *module) {
     static PyInterpreterState *home;
-    if (home != NULL && home != PyInterpreterState_Get()) {
+    if (home == NULL)
+        pthread_atfork(NULL, NULL, count_fork);
+    else if (home != PyInterpreterState_Get()) {
         PyErr_SetString(PyExc_ImportError, "dmasync._window serves one interpreter in a process");
         return -1;
     }
@@ -813,23 +800,19 @@ static int execute(PyObject *module) {
     if (sync_request == NULL || file_type == NULL || window_type == NULL || PyModule_AddType(module, file_type) < 0 ||
         PyModule_AddType(module, window_type) < 0 || PyModule_AddObjectRef(module, "SYNC_REQUEST", sync_request) < 0)
         return -1;
-    static int counting_forks;
-    if (!counting_forks && pthread_atfork(NULL, NULL, count_fork) == 0)
-        counting_forks = 1;
     return 0;
 }
 
+static PyMethodDef functions[] = {METHOD("quicken", quicken, METH_O, NULL), {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, execute},
-#if PY_VERSION_HEX >= 0x030C0000
-    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
-#endif
 #ifdef Py_GIL_DISABLED
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "dmasync._window", .m_slots = slots};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "dmasync._window", .m_methods = functions,
+                                        .m_slots = slots};
 
 PyMODINIT_FUNC PyInit__window(void) {
     return PyModuleDef_Init(&definition);

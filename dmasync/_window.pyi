@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from dmasync.backend import Backend
 from dmasync.retry import RetryPolicy
+
+_Class = TypeVar("_Class")
 
 SYNC_REQUEST: int
 """DMA_BUF_IOCTL_SYNC, as the C compiler sees it."""
@@ -44,6 +46,9 @@ class File:
 
     def release(self) -> int:
         """As close(), but the number stays open and is the caller's to close."""
+
+def quicken(subclass: type[_Class], /) -> type[_Class]:
+    """Make *subclass*, of Window, as fast to make and drop as Window: it adds neither members nor a finalizer."""
 
 class Window:
     """START of one dma-buf or several in turn, and END in reverse, exactly once for every START that succeeded.

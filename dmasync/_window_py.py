@@ -70,6 +70,10 @@ class File:
             self.close()
 
 
+def quicken(subclass: Any, /) -> Any:
+    return subclass
+
+
 class Window:
     _opened: int
     """So many of the targets are owed an END."""
@@ -135,13 +139,14 @@ class Window:
         file = self._only
         # A window over one buffer, written out: a method call more costs as much as the system call.
         if file is not None and self._phase is _shut and not file.closed:
+            afterwards = _open
             self._phase = _busy
             self._used = 1
             file.windows += 1
             try:
                 for _ in self._only_start:
                     self._opened = 1
-                    self._phase = _open
+                    self._phase = afterwards  # which is _open no longer if the backend has forked
                     return self
                 raise StopIteration  # the backend's: to the loop it was the end of what there is
             except BaseException as said:
@@ -161,12 +166,13 @@ class Window:
     def __exit__(self, exc_type: Any, exc: Any, traceback: Any, /) -> None:
         file = self._only
         if file is not None and self._phase is _open:
+            afterwards = _shut
             self._phase = _busy
             try:
                 for _ in self._only_end:
                     self._opened = self._used = 0
                     file.windows -= 1
-                    self._phase = _shut
+                    self._phase = afterwards
                     if file.closed:
                         file.close_if_unused()
                     return
@@ -187,10 +193,13 @@ class Window:
                 self._used += 1
             if self._lent is not None:
                 self._view = memoryview(self._lent)
-            while refusal is None and self._opened < len(self._targets):
+            while refusal is None and self._opened < len(self._targets) and self._phase is _busy:
                 refusal, said = self._make_step(_START, [], said), None
         except BaseException as surprise:
             said = surprise
+        if self._phase is not _busy:
+            self._claim()  # the backend, or a signal handler, has forked: what the kernel says is for the parent
+            said = None if isinstance(said, OSError) else said
         if refusal is not None or said is not None:
             self._conclude(refusal, None, said)
             if said is not None:
@@ -219,6 +228,9 @@ class Window:
         while True:
             try:
                 while self._opened:
+                    if self._phase is not _busy:
+                        self._claim()  # forked, as above: nothing is owed here
+                        break
                     left, answer, said = self._opened - 1, said, None
                     failure = self._make_step(_END, attempts, answer)
                     if failure is not None:
@@ -241,7 +253,7 @@ class Window:
         """
         number, opened = (self._opened, self._opened + 1) if step == _START else (self._opened - 1, self._opened - 1)
         file, access = self._targets[number]
-        while True:
+        while self._phase is _busy:
             if not attempts and (said is not None or self._timed):
                 attempts.append(outcome.Attempts(self._retry))
             if said is not None:
@@ -257,6 +269,7 @@ class Window:
                 if self._opened == opened:
                     raise
                 said = answer
+        return None  # in a child of a fork: the parent goes on with it
 
     def _claim(self) -> None:
         if self._phase is _busy:

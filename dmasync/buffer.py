@@ -13,7 +13,7 @@ from dmasync import uapi
 from dmasync.access import SyncType
 from dmasync.arguments import check_sync_type, file_number
 from dmasync.backend import LINUX, Backend, Mapping, retried
-from dmasync.core import File
+from dmasync.core import File, quicken
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.sync_file import SyncFile, warn_unclosed
 from dmasync.syncer import DmaSyncer
@@ -228,6 +228,7 @@ class DmaBuf:
                 mapping.close()
 
 
+@quicken
 class CpuAccess(DmaSyncer):
     """A window whose ``with`` block gets the bytes. Made by :meth:`DmaBuf.cpu_access` alone."""
 

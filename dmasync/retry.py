@@ -171,6 +171,8 @@ def conclude(
             interrupt = interrupt or surprise
     if log_only:
         errors = []
+    if interrupt is body:
+        interrupt = None  # a handler that raises what is on its way already
     if interrupt is None and body is not None:
         attach(body, errors)
         return

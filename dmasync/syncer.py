@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from dmasync.access import SyncType
 from dmasync.arguments import check_backend, check_policy, check_sync_type, file_number, listed
 from dmasync.backend import LINUX, Backend
-from dmasync.core import File, Window
+from dmasync.core import File, Window, quicken
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 
 Self = TypeVar("Self", bound=Window)
 
 
+@quicken
 class DmaSyncer(Window):
     """One window over one dma-buf, as a context manager; can be used again and again, one window at a time.
 
@@ -93,6 +94,7 @@ DmaSyncer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # in
 )
 
 
+@quicken
 class DmaSyncerGroup(Window):
     """One window over several buffers; can be used again and again, one window at a time.
 

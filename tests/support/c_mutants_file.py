@@ -25,27 +25,35 @@ MUTANTS_OF_FILE = [
     mutant(
         "File: the last window does not close the number",
         "    if (close_if_unused(self) < 0)\n        PyErr_WriteUnraisable((PyObject *)self);\n"
-        "}\n\nstatic File *new_file",
-        "}\n\nstatic File *new_file",
+        "}\n\n/* A window will use",
+        "}\n\n/* A window will use",
     ),
     mutant(
         "File: an error of the last window's close is lost",
         "    if (close_if_unused(self) < 0)\n        PyErr_WriteUnraisable((PyObject *)self);",
         "    if (close_if_unused(self) < 0)\n        PyErr_Clear();",
     ),
-    mutant("File: windows use one that is closed", "        if (state & CLOSED)\n            return 0;\n"),
-    mutant("File: a window that uses it is not counted", "state + WINDOW)", "state)"),
+    mutant(
+        "File: windows use one that is closed",
+        "if (!(atomic_fetch_add(&self->state, WINDOW) & CLOSED))",
+        "atomic_fetch_add(&self->state, WINDOW);\n    if (1)",
+    ),
+    mutant(
+        "File: a window that uses it is not counted",
+        "atomic_fetch_add(&self->state, WINDOW)",
+        "atomic_load(&self->state)",
+    ),
     mutant("File: a released number stays owned", "    atomic_fetch_and(&self->state, ~(uint64_t)OWNED);\n"),
     mutant("File: released is not closed", "OWNED);\n    atomic_fetch_or(&self->state, CLOSED);", "OWNED);"),
     mutant("File: a dropped one is not closed", "self->number != NULL && let_go(self)", "0 && let_go(self)"),
     mutant(
         "File: a finalizer loses the exception on its way",
-        "        PyErr_WriteUnraisable((PyObject *)self);\n    restore_exception(pending);\n}",
+        "        PyErr_WriteUnraisable((PyObject *)self);\n    PyErr_SetRaisedException(pending);\n}",
         "        PyErr_WriteUnraisable((PyObject *)self);\n    Py_XDECREF(pending);\n}",
     ),
     mutant("File: opened() owns nothing", "set_number(self, number, 1)", "set_number(self, number, 0)"),
     mutant("File: opened() takes the call's answer for the number", "if (number != NULL && offset >= 0)", "if (0)"),
-    mutant("File: what is no number passes", "    if (fd == -1 && PyErr_Occurred())\n        return -1;\n"),
+    mutant("File: what is no number passes", "    if (self->fd < 0)\n        return -1;\n"),
     # References
     mutant("File: keeps nothing alive", "Py_XNewRef(keeps)", "Py_NewRef(Py_None)"),
     mutant("File: keeps is not traversed", "    Py_VISIT(self->keeps);\n", tests="compiled"),
@@ -82,8 +90,8 @@ MUTANTS_OF_FILE = [
     ),
     mutant(
         "Window: an error of a dropped one leaks",
-        "    Py_XDECREF(failures);\n    restore_exception(pending);",
-        "    restore_exception(pending);",
+        "    Py_XDECREF(failures);\n    PyErr_SetRaisedException(pending);",
+        "    PyErr_SetRaisedException(pending);",
         tests="compiled",
     ),
     mutant(
@@ -105,11 +113,11 @@ MUTANTS_OF_FILE = [
         "    Target *targets",
         tests="compiled",
     ),
-    mutant("Window: its policy leaks", "    Py_CLEAR(self->retry);\n", tests="compiled"),
+    mutant("Window: its policy leaks", "    Py_CLEAR(self->policy.retry);\n", tests="compiled"),
     mutant("Window: its bytes leak", "    Py_CLEAR(self->bytes);\n", tests="compiled"),
     mutant("Window: files are not traversed", "        Py_VISIT(self->targets[i].file);\n", tests="cycles"),
     mutant("Window: ioctls are not traversed", "        Py_VISIT(self->targets[i].ioctl);\n", tests="compiled"),
-    mutant("Window: retry is not traversed", "    Py_VISIT(self->retry);\n", tests="compiled"),
+    mutant("Window: retry is not traversed", "    Py_VISIT(self->policy.retry);\n", tests="compiled"),
     mutant("Window: bytes are not traversed", "    Py_VISIT(self->bytes);\n", tests="compiled"),
     mutant(
         "Window: weak references outlive it",

@@ -28,27 +28,32 @@ MUTANTS = [
     ),
     mutant(
         "START: closed files before this one stay in use",
-        "            while (i--)\n                stop_using",
-        "            while (0)\n                stop_using",
+        "while (!self->using && used--)",
+        "while (0)",
         tests="compiled",
     ),
-    mutant("START: nobody knows that files are in use", "    self->using = 1;\n", tests="core"),
+    mutant(
+        "START: nobody knows that files are in use",
+        "self->using = used == self->count;",
+        "self->using = 0;",
+        tests="core",
+    ),
     mutant(
         "START: a failed one logs and raises nothing",
-        "        restore_exception(Py_NewRef(said));",
+        "        PyErr_SetRaisedException(Py_NewRef(said));",
         "        ;",
         tests="syncer",
     ),
     mutant(
         "START: an exception in its place gets another context",
-        "        restore_exception(Py_NewRef(said));",
+        "        PyErr_SetRaisedException(Py_NewRef(said));",
         "        PyErr_SetObject((PyObject *)Py_TYPE(said), said);",
         tests="compiled",
     ),
     mutant(
         "ioctl: EINTR through PyErr_SetFromErrno, which runs handlers",
         """        if (code == EINTR && PyErr_CheckSignals() < 0) {
-            *said = take_exception();
+            *said = PyErr_GetRaisedException();
             return INTERRUPTED;
         }""",
         """        errno = code;
@@ -95,8 +100,8 @@ MUTANTS = [
     ),
     mutant(
         "END: the files stay in use",
-        "        Py_CLEAR(attempts);\n    }\n    stop_using_files(self);",
-        "        Py_CLEAR(attempts);\n    }",
+        "forked meanwhile */\n    stop_using_files(self);",
+        "forked meanwhile */",
         tests="core",
     ),
     mutant("END: files are told twice", "        self->using = 0;\n", tests="core"),
@@ -140,13 +145,13 @@ MUTANTS = [
     ),
     mutant(
         "END: a deadline begins with the first refusal",
-        "self->timed ? REFUSED : try_once",
+        "self->policy.timed ? REFUSED : try_once",
         "0 ? REFUSED : try_once",
         tests="syncer",
     ),
     mutant(
         "END: a dropped window loses the exception on its way",
-        "    Py_XDECREF(failures);\n    restore_exception(pending);",
+        "    Py_XDECREF(failures);\n    PyErr_SetRaisedException(pending);",
         "    Py_XDECREF(failures);\n    Py_XDECREF(pending);",
         tests="compiled",
     ),
@@ -218,17 +223,32 @@ MUTANTS = [
         "    if (self->made_in != generation)\n        disown(self);\n    if (self->opened) {",
         "    if (self->opened) {",
     ),
-    mutant("fork: active in the child", "self->opened > 0 && self->made_in == generation", "self->opened > 0"),
+    mutant(
+        "fork: active in the child",
+        "self->opened == self->count && self->made_in == generation",
+        "self->opened == self->count",
+    ),
+    mutant("fork: the child repeats the parent's call", "    while (self->made_in == generation) {", "    for (;;) {"),
+    mutant(
+        "fork: the child makes the ENDs left",
+        "while (self->opened && self->made_in == generation)",
+        "while (self->opened)",
+    ),
+    mutant(
+        "fork: the child makes the STARTs left",
+        "self->opened < self->count && self->made_in == generation",
+        "self->opened < self->count",
+    ),
     mutant(
         "fork: busy in the child for ever",
-        "    self->busy = 0;\n    self->opened = 0;\n",
-        "    self->opened = 0;\n",
+        "    stop_using_files(self);\n    self->busy = 0;\n}",
+        "    stop_using_files(self);\n}",
         tests="compiled",
     ),
     mutant(
         "fork: the child's files stay in use",
-        "    stop_using_files(self);\n}\n\n/* One START",
-        "}\n\n/* One START",
+        "    stop_using_files(self);\n    self->busy = 0;\n}",
+        "    self->busy = 0;\n}",
         tests="compiled",
     ),
     mutant(
@@ -238,21 +258,21 @@ MUTANTS = [
     ),
     # Setting up and moving
     mutant(
-        "set up: an open one again", "    if (self->opened) {\n        self->busy", "    if (0) {\n        self->busy"
+        "set up: an open one again", "    if (self->using) {\n        self->busy", "    if (0) {\n        self->busy"
     ),
     mutant(
         "set up: at once though it is set up", " || self->targets != NULL || PyLong", " || PyLong", tests="compiled"
     ),
     mutant(
         "set up: a closed file",
-        "Py_IS_TYPE(file, file_type) && !is_closed((File *)file)",
+        "Py_IS_TYPE(file, file_type) && !(atomic_load(&((File *)file)->state) & CLOSED)",
         "Py_IS_TYPE(file, file_type)",
         tests="syncer",
     ),
     mutant(
         "set up: what is no File",
-        "int usable = Py_IS_TYPE(file, file_type) && !is_closed((File *)file)",
-        "int usable = !is_closed((File *)file)",
+        "int usable = Py_IS_TYPE(file, file_type) && !(atomic_load(&((File *)file)->state) & CLOSED)",
+        "int usable = !(atomic_load(&((File *)file)->state) & CLOSED)",
         tests="compiled",
     ),
     mutant(
@@ -284,25 +304,50 @@ MUTANTS = [
     mutant("move: the heir does not use the files", "    heir->using = self->using;\n", tests="syncer"),
     mutant(
         "move: it goes on using the files",
-        "    self->using = 0;\n    self->retry = NULL;",
-        "    self->retry = NULL;",
+        "    self->using = 0;\n    self->policy = (Policy){NULL, 0, 0};",
+        "    self->policy = (Policy){NULL, 0, 0};",
         tests="compiled",
     ),
     mutant(
         "move: both own the policy",
-        "    self->using = 0;\n    self->retry = NULL;",
+        "    self->using = 0;\n    self->policy = (Policy){NULL, 0, 0};",
         "    self->using = 0;",
         tests="compiled",
     ),
-    mutant("move: the deadline is lost", "    heir->timed = self->timed;\n", tests="compiled"),
-    mutant("move: logging only is lost", "    heir->log_only = self->log_only;\n", tests="syncer"),
+    mutant(
+        "set up: again while it reads its argument", "self->targets == NULL && !self->busy;", "1;", tests="compiled"
+    ),
+    mutant("group: active after its first START", "self->opened == self->count && ", ""),
+    mutant(
+        "targets: as many as there were",
+        "pairs != NULL && i < self->count; i++",
+        "pairs != NULL && i < 3; i++",
+        tests="compiled",
+    ),
+    mutant(
+        "move: the deadline is lost",
+        "    heir->policy = self->policy;\n",
+        "    heir->policy = self->policy;\n    heir->policy.timed = 0;\n",
+        tests="compiled",
+    ),
+    mutant(
+        "move: logging only is lost",
+        "    heir->policy = self->policy;\n",
+        "    heir->policy = self->policy;\n    heir->policy.log_only = 0;\n",
+        tests="syncer",
+    ),
     mutant("move: the heir is of another process", "    heir->made_in = self->made_in;\n", tests="compiled"),
-    mutant("move: it still only logs", "    self->timed = self->log_only = 0;\n", tests="compiled"),
+    mutant(
+        "move: it still only logs",
+        "    self->policy = (Policy){NULL, 0, 0};\n",
+        "    self->policy.retry = NULL;\n",
+        tests="compiled",
+    ),
     mutant("bytes: none are viewed too", " && self->bytes != Py_None", tests="compiled"),
     mutant(
         "interpreters: a second one takes it over",
-        "    if (home != NULL && home !=",
-        "    if (0 && home !=",
+        "else if (home !=",
+        "else if (0 && home !=",
         tests="compiled",
     ),
     mutant("move: nobody knows", "    self->moved = 1;\n", tests="syncer"),

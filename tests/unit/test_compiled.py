@@ -724,6 +724,13 @@ backend = FakeBackend()
 with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
     buffer = allocator.alloc("frame", 4096)
 interpreters.run_string(other, '''
+import warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    import dmasync
+assert not dmasync.compiled
+assert ["in place of the compiled core" in str(warning.message) for warning in said] == [True], said
+dmasync.DmaSyncer(5)
 try:
     import dmasync._window
 except ImportError as error:
@@ -743,6 +750,58 @@ def test_a_second_interpreter_does_not_take_the_compiled_core_from_the_first():
         [sys.executable, "-c", INTERPRETERS], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not compiled, reason="Python has numbers of any size")
+@pytest.mark.parametrize(("number", "error"), [(2**31, OverflowError), (-1, ValueError), ("5", TypeError)])
+def test_what_can_be_no_descriptor_makes_no_file(number, error):
+    with pytest.raises(error):
+        File(number, LinuxBackend())
+
+
+def test_a_constructor_that_is_called_again_while_it_reads_its_argument_sets_the_window_up_once():
+    backend = Quiet()
+    buffer, other = of_kernel(backend), of_kernel(backend, 6)
+    before = sys.getrefcount(other._file)
+
+    class Sly:
+        @property
+        def _file(self):
+            DmaSyncer.__init__(syncer, other)
+            return buffer._file
+
+    syncer = DmaSyncer.__new__(DmaSyncer)
+    DmaSyncer.__init__(syncer, Sly())
+    assert [file for file, _ in syncer._targets] == [buffer._file]
+    after = sys.getrefcount(other._file)
+    assert after == before
+    with syncer:
+        assert syncer.active
+    buffer.close()
+    other.close()
+
+
+def test_the_targets_of_a_window_can_be_read_while_a_collection_moves_it_away():
+    class Mover:
+        def __del__(self):
+            group._move(DmaSyncerGroup.__new__(DmaSyncerGroup))
+
+    backend = Quiet()
+    buffers = [of_kernel(backend, number) for number in range(5, 8)]
+    thresholds = gc.get_threshold()
+    for allocations in range(1, 12):
+        group = DmaSyncerGroup([(buffer, SyncType.READ) for buffer in buffers])
+        mover = Mover()
+        mover.cycle = mover
+        del mover
+        gc.set_threshold(allocations)
+        try:
+            targets = group._targets
+        finally:
+            gc.set_threshold(*thresholds)
+        assert all(file.fd == number for number, (file, _) in enumerate(targets, 5))
+    for buffer in buffers:
+        buffer.close()
 
 
 # The mutants of the C

@@ -522,6 +522,93 @@ def test_a_fork_inside_a_window_leaves_the_end_to_the_parent(kind, what):
     assert done.stderr.count("belongs to the parent") == (what != "leaves it alone")
 
 
+FORKED_MEANWHILE = """
+import errno, os, sys
+from dmasync import DmaSyncer, DmaSyncerGroup, LinuxBackend, RetryPolicy, SyncType
+
+END = 4
+kind, step, answer = sys.argv[1:]
+parent = os.getpid()
+
+class Forks(LinuxBackend):
+    made, child, forked = 0, None, False
+
+    def ioctl(self, fd, request, argument, /):
+        self.made += 1
+        if (argument[0] & END == END) == (step == "END") and not self.forked:
+            self.forked = True
+            self.child = os.fork()
+            self.made = 0 if not self.child else self.made
+            if answer == "EINTR":
+                raise InterruptedError(errno.EINTR, "interrupted")
+        return 0
+
+backend = Forks()
+windows = {
+    "syncer": lambda: DmaSyncer(5, backend=backend),
+    "deadline": lambda: DmaSyncer(5, backend=backend, retry=RetryPolicy(deadline=60)),
+    "group": lambda: DmaSyncerGroup([(5, SyncType.READ), (6, SyncType.READ)], backend=backend),
+}
+window = windows[kind]()
+with window:
+    if os.getpid() != parent and step == "START":
+        assert not window.active
+if os.getpid() != parent:
+    assert (backend.made, window.active) == (0, False), backend.made
+    os._exit(0)
+assert os.waitpid(backend.child, 0)[1] == 0
+targets = 2 if kind == "group" else 1
+assert backend.made == 2 * targets + (answer == "EINTR"), backend.made
+"""
+
+
+@pytest.mark.parametrize("answer", ["success", "EINTR"])
+@pytest.mark.parametrize("step", [START, END], ids=lambda step: step.name)
+@pytest.mark.parametrize("kind", ["syncer", "deadline", "group"])
+def test_a_fork_within_a_start_or_end_leaves_what_is_left_of_it_to_the_parent(kind, step, answer):
+    command = [sys.executable, "-c", FORKED_MEANWHILE, kind, step.name, answer]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_group_is_active_when_every_start_has_succeeded(backend):
+    seen: list[bool] = []
+
+    class Watching(LinuxBackend):
+        def ioctl(self, *_):  # type: ignore[override]
+            seen.append(group.active)
+            return 0
+
+        def close(self, *_):  # type: ignore[override]
+            pass
+
+    group = DmaSyncerGroup([(5, SyncType.READ), (6, SyncType.READ)], backend=Watching())
+    with group:
+        assert group.active
+    assert seen == [False, False, True, False]
+    assert not group.active
+
+
+def test_a_subclass_that_registers_its_own_subclasses_is_told_of_them():
+    told = []
+
+    class Registered:
+        def __init_subclass__(cls, *, kind: str, **options: object) -> None:
+            super().__init_subclass__(**options)
+            told.append((cls.__name__, kind))
+
+    class Traced(DmaSyncer, Registered, kind="traced"):
+        pass
+
+    assert told == [("Traced", "traced")]
+    assert not Traced(5).active
+
+
+def test_a_file_takes_its_arguments_by_position():
+    with pytest.raises(TypeError):
+        File(5, LinuxBackend(), owned=True)  # type: ignore[call-arg]
+
+
 def test_the_plain_twin_serves_where_it_is_asked_for():
     program = "import dmasync; from dmasync.core import Window; print(dmasync.compiled, Window.__module__)"
     environment = {**os.environ, "DMASYNC_COMPILED": "0"}
