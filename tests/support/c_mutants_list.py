@@ -57,9 +57,11 @@ MUTANTS = [
             return INTERRUPTED;
         }""",
         """        errno = code;
-        if (code == EINTR)
+        if (code == EINTR) {
             PyErr_SetFromErrno(PyExc_OSError);
-        else""",
+            *said = PyErr_GetRaisedException();
+            return REFUSED;
+        }""",
         tests="real_ioctl",
     ),
     mutant(
