@@ -7,6 +7,8 @@
 #include <Python.h>
 #include <frameobject.h>
 
+#include <string.h>
+
 #include "kernel.h"
 
 enum { MOST_PLACES = 8 };
@@ -30,6 +32,23 @@ static PyObject *place_of(PyObject *frame)
     return place;
 }
 
+/* Whether the code is another package's: an audit hook, say, whose exceptions the interpreter ignores. */
+static int is_foreign(PyObject *frame)
+{
+    PyCodeObject *code;
+    const char *file;
+    int foreign;
+
+    if (!PyFrame_Check(frame))
+        return 0;
+    code = PyFrame_GetCode((PyFrameObject *)frame);
+    file = PyUnicode_AsUTF8(code->co_filename);
+    foreign = file && strstr(file, "/site-packages/") && !strstr(file, "/dmasync/");
+    Py_DECREF(code);
+    PyErr_Clear();
+    return foreign;
+}
+
 static PyObject *look(PyObject *module, PyObject *args)
 {
     int signum;
@@ -41,6 +60,8 @@ static PyObject *look(PyObject *module, PyObject *args)
     if (!armed)
         Py_RETURN_NONE;
     PyErr_SetInterruptEx(number);
+    if (is_foreign(frame))
+        Py_RETURN_NONE;
     looks++;
     if (raised < places && looks == wanted[raised]) {
         where[raised] = place_of(frame);

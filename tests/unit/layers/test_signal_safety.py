@@ -204,7 +204,20 @@ def test_a_plan_survives_interruptions(backend, pipe, storm_of_ticks):
 @pytest.mark.skipif(
     not compiled, reason="in plain Python a storm may delay an END until its window is dropped, and lose it there"
 )
-@pytest.mark.parametrize("coherent", [True, False])
+@pytest.mark.parametrize(
+    "coherent",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.xfail(
+                sys.version_info < (3, 11),
+                reason="CPython 3.10 looks for signals where an except clause begins: the fake forgets a START there",
+                strict=False,
+            ),
+        ),
+    ],
+)
 def test_windows_balance_over_the_fake_kernel_under_a_storm_of_signals(storm_of_ticks, coherent):
     backend = FakeBackend(coherent=coherent)
     fd = heap_buffer(backend)
