@@ -17,6 +17,7 @@ from dmasync.buffer import DmaBuf
 from dmasync.core import File
 from dmasync.errors import AllocationError, NoProviderError
 from dmasync.frame import FrameBuffer, Plane, close_all
+from dmasync.owners import note_owner
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice
 from dmasync.sync_file import warn_unclosed
 from dmasync.udmabuf import size_limit
@@ -61,6 +62,7 @@ class DmaBufAllocator:
         backend = LINUX if backend is None else backend
         check_backend(backend)
         self._provider, self._file = _first_that_opens(backend, rows, flags)
+        note_owner(self, self._file.fd, backend)
 
     @property
     def provider(self) -> Provider:

@@ -117,6 +117,23 @@ class LinuxBackend:
 LINUX: Backend = LinuxBackend()
 """The backend of everything that was not given another."""
 
+_MOST_LAYERS = 16
+
+
+def kernel_beneath(backend: object) -> object:
+    """Whose descriptors *backend* speaks of: what lies below all its layers, LINUX for the kernel itself.
+
+    A layer around another backend may call that ``inner``; one that does not stands for a kernel of its own.
+    """
+    for _ in range(_MOST_LAYERS):  # a mock has every attribute, without end
+        if isinstance(backend, LinuxBackend):
+            return LINUX
+        below = getattr(backend, "inner", None)
+        if below is None:
+            break
+        backend = below
+    return backend
+
 
 def retried(call: Callable[..., Any], *arguments: Any) -> Any:
     """``call(*arguments)``, again for as long as a signal interrupts it (EINTR)."""

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import mmap as _mmap
 import os
+import sys
+import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +16,7 @@ from dmasync.access import SyncType
 from dmasync.arguments import check_sync_type, file_number
 from dmasync.backend import LINUX, Backend, Mapping, retried
 from dmasync.core import File, quicken
+from dmasync.owners import check_free, forget_owner, note_owner
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 from dmasync.sync_file import SyncFile, warn_unclosed
 from dmasync.syncer import DmaSyncer
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE  # an enum looks its members up in Python before CPython 3.12
+
+_HERE = os.path.dirname(__file__) + os.sep
+_CLOSED = "the DmaBuf was closed: allocate or import it again"
 
 
 class DmaBuf:
@@ -46,13 +52,14 @@ class DmaBuf:
         # What all windows' views are views of: one mapping per window would cost page faults each time.
         self._to_read: memoryview | None = None
         self._to_write: memoryview | None = None
+        note_owner(self, file.fd, file.backend)
 
     @classmethod
     def from_fd(cls, fd: int, *, backend: Backend | None = None) -> DmaBuf:
         """A DmaBuf that takes over *fd*, a dma-buf's descriptor that came from elsewhere.
 
-        Raises TypeError or ValueError, and leaves *fd* to the caller, if it is no descriptor or not a dma-buf's; an
-        OSError of the kernel as it is (EBADF for a number that is not open).
+        Raises TypeError or ValueError, and leaves *fd* to the caller, if it is no descriptor, not a dma-buf's, or one
+        that another DmaBuf closes; an OSError of the kernel as it is (EBADF for a number that is not open).
         """
         fd = file_number(fd, "fd")
         if backend is None:
@@ -65,6 +72,7 @@ class DmaBuf:
                 raise ValueError(f"fd must be a dma-buf's descriptor, {fd} is another file's") from error
             if error.errno != errno.EFAULT:
                 raise
+        check_free(fd, backend)
         size = backend.lseek(fd, 0, os.SEEK_END)
         return cls(File(fd, backend, True), size, "", None, object())
 
@@ -90,7 +98,7 @@ class DmaBuf:
     def fileno(self) -> int:
         """The descriptor's number, which stays this object's. Raises ValueError after close()."""
         if self._file.closed:
-            raise ValueError("the DmaBuf was closed: allocate or import it again")
+            raise ValueError(_CLOSED)
         return self._file.fd
 
     def map(self, sync_type: SyncType = SyncType.READ_WRITE) -> Mapping:
@@ -99,12 +107,14 @@ class DmaBuf:
         Bracket every access to it: see :meth:`cpu_access`, which does. Raises OSError as ``mmap(2)`` does.
         """
         check_sync_type(sync_type)
-        fd = self.fileno()
-        protection = _mmap.PROT_READ
-        if SyncType.WRITE in sync_type:
-            protection |= _mmap.PROT_WRITE
-        mapping: Mapping = retried(self._file.backend.mmap, fd, self._size, protection, _mmap.MAP_SHARED, 0)
-        return mapping
+        self.fileno()
+        writing = bool(sync_type & _WRITE)
+        try:
+            return self._map(writing)
+        except OSError as error:
+            if error.errno == errno.EACCES:
+                raise self._unlike_its_descriptor(writing, error) from error
+            raise
 
     def cpu_access(
         self,
@@ -116,7 +126,10 @@ class DmaBuf:
         """A window and the buffer's bytes in one: ``with buffer.cpu_access(SyncType.WRITE) as view``.
 
         *view* is a memoryview of ``size`` bytes, read-only for READ, that raises ValueError once the window is
-        closed. ``numpy.frombuffer(view, …)`` copies nothing; such an array cannot be taken back, do not use it later.
+        closed. What is made from it without a copy cannot be taken back: a slice, a cast, ``Plane.view()`` and
+        ``numpy.frombuffer(view, …)`` can be read after END, and after close(), and may then show stale bytes.
+
+        Raises PermissionError for WRITE where the descriptor was exported without O_RDWR (DRM_RDWR).
         """
         # Mapped before START, so that nothing that can fail stands between START and the body.
         view = self._to_read if sync_type is _READ else self._to_write
@@ -163,16 +176,24 @@ class DmaBuf:
         """The descriptor's number, which the caller has to close from now on; the DmaBuf is closed without it."""
         self.fileno()
         self._let_go = True
-        self._unmap()
-        return self._file.release()
+        forget_owner(self)
+        kept = self._unmap()
+        number = self._file.release()
+        self._warn_of(kept)
+        return number
 
     def close(self) -> None:
-        """Close the descriptor, or leave that to the END of the last open window; harmless when called again."""
+        """Close the descriptor, or leave that to the END of the last open window; harmless when called again.
+
+        ResourceWarning where a slice, a cast or an array of a window's view is kept: the bytes stay mapped for it.
+        """
         self._let_go = True
+        kept = None
         try:
-            self._unmap()
+            kept = self._unmap()
         finally:
             self._file.close()
+        self._warn_of(kept)
 
     def __enter__(self) -> DmaBuf:
         self.fileno()
@@ -194,6 +215,12 @@ class DmaBuf:
         state = "closed" if self.closed else f"fd={self._file.fd}"
         return f"<DmaBuf {self._name!r} {self._size} bytes {state}>"
 
+    def _map(self, writing: bool) -> Mapping:
+        protection = _mmap.PROT_READ | (_mmap.PROT_WRITE if writing else 0)
+        file = self._file
+        mapping: Mapping = retried(file.backend.mmap, file.fd, self._size, protection, _mmap.MAP_SHARED, 0)
+        return mapping
+
     def _map_once(self, sync_type: SyncType) -> memoryview:
         """The memoryview that windows of *sync_type* give views of."""
         check_sync_type(sync_type)
@@ -201,31 +228,77 @@ class DmaBuf:
         writing = bool(sync_type & _WRITE)
         view = self._to_write if writing else self._to_read
         if view is None:
+            to_write = None
             try:
-                mapping = self.map(SyncType.READ_WRITE)
-                self._to_write = memoryview(mapping)  # type: ignore[arg-type]  # a Mapping is a buffer: Protocols cannot say so before 3.12
+                mapping = self._map(True)
+                to_write = memoryview(mapping)  # type: ignore[arg-type]  # a Mapping is a buffer: Protocols cannot say so before 3.12
             except OSError as error:
-                # A descriptor that was exported for reading only (dma_buf_mmap: EACCES) can still be read.
-                if writing or error.errno != errno.EACCES:
+                if error.errno != errno.EACCES:
                     raise
-                mapping = self.map(SyncType.READ)
-            self._mapping = mapping
-            self._to_read = memoryview(mapping).toreadonly()  # type: ignore[arg-type]  # as above
+                # A descriptor that was exported for reading only (dma_buf_mmap: EACCES) can still be read.
+                if writing:
+                    raise self._unlike_its_descriptor(writing, error) from error
+                mapping = self.map(_READ)
+            to_read = memoryview(mapping).toreadonly()  # type: ignore[arg-type]  # as above
+            if self._mapping is None:
+                self._mapping, self._to_read, self._to_write = mapping, to_read, to_write
             view = self._to_write if writing else self._to_read
+            if self._let_go or view is None:
+                # Another thread closed the buffer meanwhile, and found nothing to unmap.
+                self._unmap()
+                raise ValueError(_CLOSED)
         assert view is not None  # noqa: S101 - for the type checker
         return view
 
-    def _unmap(self) -> None:
+    def _unlike_its_descriptor(self, writing: bool, error: OSError) -> OSError:
+        """What to raise for a mapping that was refused with EACCES."""
+        if writing:
+            with contextlib.suppress(OSError):
+                self._map(False).close()
+                return OSError(
+                    errno.EACCES,
+                    f"fd {self._file.fd} cannot be mapped for writing: whoever exported the dma-buf left out O_RDWR "
+                    "(DRM_RDWR); SyncType.READ works",
+                )
+        return OSError(
+            errno.EACCES,
+            f"fd {self._file.fd} cannot be mapped, not even for reading: if it was exported with O_WRONLY, let its "
+            f"exporter say O_RDWR; the kernel says: {error.strerror}",
+        )
+
+    def _unmap(self) -> Mapping | None:
+        """The mapping, if it stays since somebody still looks at the bytes; it goes with the last who does.
+
+        That is a window that is open, or what was made from a window's view and outlives it: a slice, a cast, an array.
+        """
         mapping, *views = self._mapping, self._to_read, self._to_write
         self._mapping = self._to_read = self._to_write = None
-        # A BufferError says that somebody still looks at the bytes (a window that is open, an array made from a view):
-        # they are unmapped when the last of those is gone.
-        with contextlib.suppress(BufferError):
+        try:
             for view in views:
                 if view is not None:
                     view.release()
             if mapping is not None:
                 mapping.close()
+        except BufferError:
+            return mapping
+        return None
+
+    def _warn_of(self, kept: Mapping | None) -> None:
+        """Say that the closed buffer stays mapped, unless that is for a window that is open."""
+        if kept is None or self._file.windows:
+            return
+        # Before CPython 3.13 a mapping has a duplicate of its descriptor: see LinuxBackend.mmap.
+        descriptor = type(kept) is _mmap.mmap and sys.version_info < (3, 13)
+        frame, level = sys._getframe(1), 2
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(
+            f"{self!r} stays mapped for what was made from a window's view and is kept (a slice, a cast, a Plane's "
+            f"view, an array): {self._size} bytes and {'1 descriptor' if descriptor else 'no descriptor'} until that "
+            "is gone; it can be read outside of any window, and stale: keep a copy, bytes(view), instead",
+            ResourceWarning,
+            stacklevel=level,
+        )
 
 
 @quicken

@@ -36,7 +36,10 @@ class DmaSyncError(OSError):
 
 
 class DmaSyncTimeout(DmaSyncError, TimeoutError):  # noqa: N818 - subprocess and asyncio call theirs so, too
-    """The deadline of the retry policy passed; errno is ETIMEDOUT, the last refusal is the ``__cause__``."""
+    """The policy's deadline passed, or its wait for fences; errno is ETIMEDOUT.
+
+    After a deadline the last refusal is the ``__cause__``. After a wait there were no attempts: ``attempts`` is 0.
+    """
 
 
 class AllocationError(OSError):

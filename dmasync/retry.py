@@ -43,7 +43,9 @@ class RetryPolicy:
 
     *errnos* are repeated, every other errno is a hard error. *max_attempts* counts the first try; when it is used
     up the last refusal is a hard error. *deadline*, in seconds from the first try, raises DmaSyncTimeout; it is
-    looked at between attempts and cuts no system call short. *backoff* maps (errno, attempts so far) to seconds.
+    looked at between attempts and cuts no system call short: a START sleeps in the kernel until the device's fences
+    have signalled. *wait* is for that: before each START, ``poll(2)`` waits for the fences for so many seconds at
+    most, then DmaSyncTimeout is raised and no START is made. *backoff* maps (errno, attempts so far) to seconds.
     *clock* and *sleep* are the time that is used.
     """
 
@@ -53,6 +55,7 @@ class RetryPolicy:
     backoff: Callable[[int, int], float] = default_backoff
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
+    wait: float | None = None
 
     def __post_init__(self) -> None:
         errnos: object = self.errnos
@@ -68,11 +71,14 @@ class RetryPolicy:
                 raise TypeError(f"max_attempts must be an int or None, not {self.max_attempts!r}")
             if self.max_attempts < 1:
                 raise ValueError(f"max_attempts must be at least 1, or None for no limit, not {self.max_attempts}")
-        if self.deadline is not None:
-            if not isinstance(self.deadline, (int, float)) or isinstance(self.deadline, bool):
-                raise TypeError(f"deadline must be seconds or None, not {self.deadline!r}")
-            if not self.deadline >= 0:
-                raise ValueError(f"deadline must not be negative, it is {self.deadline} seconds from the first try")
+        for field in ("deadline", "wait"):
+            seconds = getattr(self, field)
+            if seconds is None:
+                continue
+            if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+                raise TypeError(f"{field} must be seconds or None, not {seconds!r}")
+            if not seconds >= 0:
+                raise ValueError(f"{field} must not be negative, it is {seconds} seconds")
         for field in ("backoff", "clock", "sleep"):
             if not callable(getattr(self, field)):
                 raise TypeError(f"{field} must be callable, not {getattr(self, field)!r}")
@@ -95,6 +101,8 @@ class Attempts:
 
     def refused(self, error: OSError, fd: int, flags: int) -> DmaSyncError | None:
         """Count a refusal. None: try again (the pause is over). Otherwise: the error to give up with."""
+        if isinstance(error, DmaSyncTimeout):
+            return error  # the wait for fences before START
         self.count += 1
         policy = self.policy
         code = error.errno or 0

@@ -16,6 +16,7 @@ from dmasync import uapi
 from dmasync.arguments import file_number
 from dmasync.backend import LINUX, Backend
 from dmasync.core import File
+from dmasync.owners import check_free, forget_owner, note_owner
 
 _FOR_EVER = 1e9
 """Seconds, thirty years: a longer time-out is none, and no arithmetic on it can overflow."""
@@ -24,16 +25,21 @@ _FOR_EVER = 1e9
 class SyncFile:
     """Owns the descriptor of a sync file; a context manager that closes it.
 
-    ``SyncFile(fd)`` takes *fd* over; TypeError or ValueError if it cannot be a descriptor.
+    ``SyncFile(fd)`` takes *fd* over; TypeError or ValueError if it cannot be a descriptor, or another object closes it.
     """
 
     def __init__(self, fd: int, *, backend: Backend | None = None) -> None:
-        self._file = File(file_number(fd, "fd"), LINUX if backend is None else backend, True)
+        fd = file_number(fd, "fd")
+        backend = LINUX if backend is None else backend
+        check_free(fd, backend)
+        self._file = File(fd, backend, True)
+        note_owner(self, fd, backend)
 
     @classmethod
     def _of(cls, file: File) -> SyncFile:
         sync_file = cls.__new__(cls)
         sync_file._file = file
+        note_owner(sync_file, file.fd, file.backend)
         return sync_file
 
     _let_go = False
@@ -87,6 +93,7 @@ class SyncFile:
         """The descriptor's number, which the caller has to close from now on."""
         self.fileno()
         self._let_go = True
+        forget_owner(self)
         return self._file.release()
 
     def close(self) -> None:
@@ -113,7 +120,7 @@ class SyncFile:
         return f"<SyncFile {'closed' if self.closed else f'fd={self._file.fd}'}>"
 
 
-def warn_unclosed(owner: Any, tidy_up: Callable[[], None]) -> None:
+def warn_unclosed(owner: Any, tidy_up: Callable[[], object]) -> None:
     """For ``__del__`` of an owner of a File: *tidy_up* what was dropped without close(), and say so as files do."""
     # Not file.closed: where both are garbage of one cycle, the File may have been finalized first.
     if owner._let_go or not hasattr(owner, "_file"):

@@ -10,6 +10,7 @@ from dmasync.access import SyncType
 from dmasync.arguments import check_backend, check_policy, check_sync_type, file_number, listed
 from dmasync.backend import LINUX, Backend
 from dmasync.core import File, Window, quicken
+from dmasync.fences import after_the_fences
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 
 Self = TypeVar("Self", bound=Window)
@@ -142,13 +143,14 @@ def _prepare(
     retry: RetryPolicy,
     on_error: OnError,
 ) -> None:
-    window._prepare(
-        tuple((file, sync_type.value) for file, sync_type in targets),
-        None if backend is None else backend.ioctl,
-        None if retry is DEFAULT_RETRY else retry,
-        retry.deadline is not None,
-        on_error == "log",
-    )
+    pairs = tuple((file, sync_type.value) for file, sync_type in targets)
+    ioctl = None if backend is None else backend.ioctl
+    if retry is DEFAULT_RETRY:
+        window._prepare(pairs, ioctl, None, False, on_error == "log")
+        return
+    if retry.wait is not None:
+        ioctl = after_the_fences([file for file, _ in pairs], backend, retry)
+    window._prepare(pairs, ioctl, retry, retry.deadline is not None, on_error == "log")
 
 
 def _refuse(reason: str, what: str, closed: str) -> None:

@@ -31,15 +31,18 @@ from dmasync import (
     DmaSyncer,
     DmaSyncerGroup,
     DmaSyncError,
+    DmaSyncTimeout,
     LinuxBackend,
     NoProviderError,
     Provider,
+    RetryPolicy,
     Step,
     SyncFile,
     SyncType,
     uapi,
 )
 from dmasync.fakes import FaultInjector, Recorder, faults
+from dmasync.harness.vgem import Vgem
 from tests.vm.traced_windows import WINDOWS
 
 CMA, SYSTEM, UDMABUF = DmaBufAllocatorFlag.CMA_HEAP, DmaBufAllocatorFlag.SYSTEM_HEAP, DmaBufAllocatorFlag.UDMABUF
@@ -239,6 +242,55 @@ def test_a_duplicate_and_a_descriptor_from_elsewhere_show_the_same_bytes(buffer)
         for other in (twin, foreign):
             with other.cpu_access(SyncType.READ) as view:
                 assert bytes(view[:3]) == b"abc"
+
+
+def test_a_number_that_a_buffer_owns_is_not_taken_over_again(buffer):
+    with pytest.raises(ValueError, match="closes"):
+        DmaBuf.from_fd(buffer.fileno())
+
+
+@pytest.mark.parametrize(("mode", "readable"), [(os.O_RDONLY, True), (os.O_WRONLY, False)])
+def test_what_was_exported_without_o_rdwr_says_so_when_it_is_mapped(mode, readable):
+    with DmaBufAllocator(SYSTEM) as heap:
+        argument = uapi.dma_heap_allocation_data.pack(PAGE, 0, mode | os.O_CLOEXEC, 0)
+        LinuxBackend.ioctl(heap.fileno(), uapi.DMA_HEAP_IOCTL_ALLOC, argument)
+    with DmaBuf.from_fd(uapi.dma_heap_allocation_data.get(argument, "fd")) as buffer:
+        said = "left out O_RDWR" if readable else "not even for reading"
+        with pytest.raises(PermissionError, match=said):
+            buffer.cpu_access(SyncType.WRITE)
+        if readable:
+            with buffer.cpu_access(SyncType.READ) as view:
+                assert view[0] == 0
+
+
+def test_what_is_kept_of_a_view_keeps_the_bytes_and_a_descriptor(allocator):
+    with pytest.warns(ResourceWarning, match=f"{PAGE} bytes and {'1' if sys.version_info < (3, 13) else 'no'} descr"):
+        with allocator.alloc("kept", PAGE) as buffer, buffer.cpu_access() as view:
+            view[:1] = b"k"
+            kept = view[:1]
+    assert bytes(kept) == b"k"
+
+
+@pytest.mark.parametrize("write", [True, False], ids=["a writer's", "a reader's"])
+def test_a_wait_for_fences_ends_in_time_and_in_no_start(write):
+    with Vgem.load() as vgem:
+        handle, fd = vgem.new_buffer()
+        backend = Recorder(LinuxBackend())
+        with DmaBuf.from_fd(fd, backend=backend) as buffer:
+            fence = vgem.attach_fence(handle, write=write)
+            with pytest.raises(DmaSyncTimeout, match="a fence had not signalled"):
+                DmaSyncer(buffer, SyncType.WRITE, retry=RetryPolicy(wait=0.05)).start()
+            readers = RetryPolicy(wait=0.05)
+            if write:
+                with pytest.raises(DmaSyncTimeout):
+                    DmaSyncer(buffer, SyncType.READ, retry=readers).start()
+                assert len(backend.journal.attempts) == 0
+            else:  # START for READ waits for writers alone
+                with DmaSyncer(buffer, SyncType.READ, retry=readers):
+                    pass
+            vgem.signal(fence)
+            with DmaSyncer(buffer, retry=RetryPolicy(wait=9)):
+                pass
 
 
 def test_files_that_are_no_dma_bufs_are_refused(allocator):
