@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from dmasync import uapi
+from dmasync.advice import about_nodes, about_shortage
 from dmasync.arguments import check_backend, listed
 from dmasync.backend import LINUX, Backend, retried
 from dmasync.buffer import DmaBuf
@@ -18,7 +19,7 @@ from dmasync.core import File
 from dmasync.errors import AllocationError, NoProviderError
 from dmasync.frame import FrameBuffer, Plane, close_all
 from dmasync.owners import note_owner
-from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider, advice
+from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag, Provider
 from dmasync.sync_file import warn_unclosed
 from dmasync.udmabuf import size_limit
 
@@ -193,29 +194,32 @@ class DmaBufAllocator:
             return retried(call, *arguments)
         except OSError as error:
             code = error.errno or errno.EIO
-            raise AllocationError(code, f"{self._provider.path}: {what} failed: {os.strerror(code)}") from error
+            more = about_shortage(error, self._provider.flag)
+            raise AllocationError(
+                code, f"{self._provider.path}: {what} failed: {os.strerror(code)}{more and ': ' + more}"
+            ) from error
 
 
 def _first_that_opens(backend: Backend, rows: Sequence[Provider], flags: DmaBufAllocatorFlag) -> tuple[Provider, File]:
-    tried: list[tuple[Provider, int]] = []
+    refusals: list[tuple[Provider, OSError]] = []
     for row in rows:
         if row.flag & flags:
             try:
                 opened = retried(File.opened, backend, None, backend.open, row.path, os.O_RDWR | os.O_CLOEXEC)
                 return row, opened
             except OSError as error:
-                tried.append((row, error.errno or errno.EIO))
-    if not tried:
+                refusals.append((row, error))
+    if not refusals:
         raise NoProviderError(errno.ENOENT, f"providers hold no node for {flags}: pass one, or other flags")
+    tried = tuple((row.path, error.errno or errno.EIO) for row, error in refusals)
     codes = [code for _, code in tried]
     refused = [code for code in codes if code in (errno.EACCES, errno.EPERM)]
     others = [code for code in codes if code != errno.ENOENT]
-    said = ", ".join(f"{row.path}: {os.strerror(code)}" for row, code in tried)
-    advised = "; ".join(dict.fromkeys(advice(row, code) for row, code in tried))
+    said = ", ".join(f"{path}: {os.strerror(code)}" for path, code in tried)
     raise NoProviderError(
         (refused or others or codes)[0],
-        f"no node that gives dma-bufs could be opened ({said}): {advised}",
-        tuple((row.path, code) for row, code in tried),
+        f"no node that gives dma-bufs could be opened ({said}): {about_nodes(backend, refusals)}",
+        tried,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dmasync import uapi
 from dmasync.access import SyncType
+from dmasync.advice import raise_explained
 from dmasync.arguments import check_sync_type, file_number
 from dmasync.backend import LINUX, Backend, Mapping, retried
 from dmasync.core import File, quicken
@@ -153,7 +154,10 @@ class DmaBuf:
         argument = uapi.dma_buf_export_sync_file.pack(sync_type.value, -1)
         offset = uapi.dma_buf_export_sync_file.offsets["fd"]
         request = uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE
-        return SyncFile._of(retried(File.opened, backend, offset, backend.ioctl, fd, request, argument))
+        try:
+            return SyncFile._of(retried(File.opened, backend, offset, backend.ioctl, fd, request, argument))
+        except OSError as error:
+            raise_explained(error, "exporting a sync file")
 
     def import_sync_file(self, sync_file: SyncFile | int, sync_type: SyncType) -> None:
         """Add the fences of *sync_file* (borrowed) to the buffer: as a reader's for READ, else as a writer's.
@@ -169,7 +173,10 @@ class DmaBuf:
         """Another DmaBuf, with a descriptor of its own, of the same dma-buf."""
         fd = self.fileno()
         backend = self._file.backend
-        file = retried(File.opened, backend, None, backend.dup, fd)
+        try:
+            file = retried(File.opened, backend, None, backend.dup, fd)
+        except OSError as error:
+            raise_explained(error, "duplicating the descriptor")
         return DmaBuf(file, self._size, self._name, self._provider, self._key)
 
     def release(self) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import enum
-import errno
-import os
 from typing import NamedTuple
 
 
@@ -38,26 +36,3 @@ DEFAULT_PROVIDERS = (
     Provider(DmaBufAllocatorFlag.UDMABUF, "/dev/udmabuf"),
 )
 """First come, first served, among those whose flag was asked for."""
-
-
-def advice(provider: Provider, code: int) -> str:
-    """What to do about a node that answered open(2) with errno *code*."""
-    if code in (errno.EACCES, errno.EPERM):
-        if os.geteuid() == 0:
-            return (
-                "refused although this is root: a device policy of the container, the cgroup or a security module; "
-                "allow it there"
-            )
-        return "join the group that owns the node, or let a udev rule give it one: dmasync probe prints the command"
-    if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-        return _MISSING[provider.flag]
-    return "see what else the kernel log says"
-
-
-_MISSING = {
-    DmaBufAllocatorFlag.CMA_HEAP: (
-        "needs a kernel with CONFIG_DMABUF_HEAPS_CMA and a CMA region: a device tree's, or the kernel argument cma=64M"
-    ),
-    DmaBufAllocatorFlag.SYSTEM_HEAP: "needs a kernel with CONFIG_DMABUF_HEAPS_SYSTEM",
-    DmaBufAllocatorFlag.UDMABUF: "modprobe udmabuf, or a kernel with CONFIG_UDMABUF",
-}

@@ -25,11 +25,12 @@ class BadDescriptorError(OSError, ValueError):
     """
 
 
-def os_error(code: int) -> OSError:
-    """The OSError (of the subclass that Python picks for *code*) that a system call with errno *code*
-    raises.
+def os_error(code: int, because: str = "") -> OSError:
+    """The OSError (of the subclass that Python picks for *code*) that a system call with errno *code* raises.
+
+    *because*: which limit of this kernel it is, as nothing on this machine would tell.
     """
-    return OSError(code, os.strerror(code))
+    return OSError(code, f"{os.strerror(code)} ({because})" if because else os.strerror(code))
 
 
 def bad_descriptor(fd: int) -> OSError:

@@ -44,7 +44,8 @@ class FakeKernel:
     "host", the running kernel's. *coherent* and *memory* choose what lies behind a buffer
     (:mod:`dmasync.fakes.memory.coherent`).
     *list_limit* and *size_limit_mb* (None: as the release has it) are udmabuf's module parameters, and attributes that
-    may be changed at any time. *memory_mb* is what all heap buffers together may take, in MiB; beyond it is ENOMEM.
+    may be changed at any time. *memory_mb* is what heap buffers and the pages
+    of memfds in udmabufs may take together, in MiB; beyond it is ENOMEM.
     *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
 
     Each method returns what the system call returns and raises ``OSError`` with its errno, after the same
@@ -79,7 +80,7 @@ class FakeKernel:
         self.descriptors = Descriptors(self.lock, descriptor_limit)
         self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
         self._files = self.descriptors.files
-        self._heap_memory_left = memory_mb << 20
+        self._memory_mb, self._memory_left = memory_mb, memory_mb << 20
         self._inodes = itertools.count(1)
         self._mappings: dict[int, weakref.ref[FakeMapping]] = {}
 
@@ -212,6 +213,14 @@ class FakeKernel:
         with self.lock:
             self.buffer_of(fd).reservation.add(fence, Usage.WRITE if write else Usage.READ)
 
+    def stat(self, path: str) -> os.stat_result:
+        """``stat(2)`` of a node, on the file system that this kernel sees; OSError."""
+        return self.nodes.stat(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a folder of nodes, such as ``/dev/dma_heap``; FileNotFoundError."""
+        return self.nodes.listdir(path)
+
     def fdinfo(self, fd: int) -> dict[str, int | str]:
         """What ``/proc/self/fdinfo/<fd>`` shows, as far as it is the file's own.
 
@@ -247,12 +256,16 @@ class FakeKernel:
         """A number that no dma-buf of this kernel has had."""
         return next(self._inodes)
 
-    def take_heap_memory(self, size: int) -> None:
-        """Count *size* bytes of a heap buffer (negative: given back); ENOMEM when there are no more."""
+    def take_memory(self, size: int) -> None:
+        """Count *size* bytes that are allocated (negative: given back); ENOMEM when there are no more."""
         with self.lock:
-            if size > self._heap_memory_left:
-                raise os_error(errno.ENOMEM)
-            self._heap_memory_left -= size
+            if size > self._memory_left:
+                limit, left = self._memory_mb, self._memory_left
+                raise os_error(
+                    errno.ENOMEM,
+                    f"{size} bytes were asked for, {left} are free of the fake kernel's memory_mb={limit}",
+                )
+            self._memory_left -= size
 
     def vfs_ioctl(self, fd: int, file: File, request: int, arg: Argument) -> int | None:
         """The VFS's own answer to a request, None where it leaves it to the driver."""

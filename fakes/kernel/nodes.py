@@ -10,6 +10,7 @@ that it runs on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -72,6 +73,25 @@ class Nodes:
     def remove(self, path: str) -> None:
         """A node less; KeyError when there is none."""
         del self._openers[path]
+
+    def stat(self, path: str) -> os.stat_result:
+        """What a file system that is in force says about a node; FileNotFoundError where there is none."""
+        if not _file_system_is_fake():
+            raise os_error(errno.ENOENT)
+        return os.stat(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """The names of the nodes in the folder *path*; FileNotFoundError where there are none."""
+        folder = posixpath.normpath(path)
+        names = {posixpath.basename(node) for node in self._openers if posixpath.dirname(node) == folder}
+        if _file_system_is_fake():
+            if not self._listed:
+                names.clear()
+            with contextlib.suppress(FileNotFoundError):
+                names.update(os.listdir(path))
+        if not names:
+            raise os_error(errno.ENOENT)
+        return sorted(names)
 
     @staticmethod
     def check_flags(path: str, flags: int) -> None:

@@ -46,8 +46,8 @@ class Kernel(Protocol):
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""
 
-    def take_heap_memory(self, size: int) -> None:
-        """Count *size* bytes of a heap buffer (negative: given back); ENOMEM when there are no more."""
+    def take_memory(self, size: int) -> None:
+        """Count *size* bytes that are allocated (negative: given back); ENOMEM when there are no more."""
 
     def vfs_ioctl(self, fd: int, file: Any, request: int, arg: Argument) -> int | None:
         """The VFS's own answer to a request, None where it leaves it to the driver."""

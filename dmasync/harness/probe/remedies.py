@@ -32,7 +32,7 @@ UDEV_RULES = (
 )
 
 LEFT_OVER = "no driver answers behind {path}: the node is left over, remove it"
-DEVICE_POLICY = "root, yet refused: a device policy; in a container, start it with --device {path}"
+DEVICE_POLICY = "refused whoever asks: a device policy; in a container, start it with --device {path}"
 JOIN_GROUP = "sudo usermod -aG {group} {user}  # then log in again"
 WRITE_RULES = "printf '%s\\n' {rules} | sudo tee {file} && sudo udevadm control --reload && sudo udevadm trigger"
 LOAD_MODULES = "sudo modprobe {modules}"
@@ -80,7 +80,7 @@ def _template(flag: DmaBufAllocatorFlag, error: str, setting: str | None, access
     if error in ("ENXIO", "ENODEV"):
         return LEFT_OVER
     if error in ("EACCES", "EPERM") and access is not None:
-        if os.geteuid() == 0:
+        if error == "EPERM" or os.geteuid() == 0:  # the node's bits give EACCES, and stop no root
             return DEVICE_POLICY
         return JOIN_GROUP if access.mode & 0o060 == 0o060 and access.group != 0 else WRITE_RULES
     return UNKNOWN

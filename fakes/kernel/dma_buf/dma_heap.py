@@ -22,9 +22,9 @@ _DIRECTIONS = uapi.DMA_HEAP_IOCTL_ALLOC >> 30
 
 class _HeapBuffer(DmaBuf):
     def __init__(self, kernel: Kernel, flags: int, heap: str, size: int) -> None:
-        kernel.take_heap_memory(size)
+        kernel.take_memory(size)
         # Given back when the buffer is dropped, whether it ever got a descriptor or not.
-        self._give_back = weakref.finalize(self, kernel.take_heap_memory, -size)
+        self._give_back = weakref.finalize(self, kernel.take_memory, -size)
         super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
 
     def release(self) -> None:

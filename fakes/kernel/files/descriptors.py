@@ -34,7 +34,11 @@ class Descriptors:
         """``get_unused_fd_flags()``: a number that nobody else gets; EMFILE at the limit."""
         with self._lock:
             if self.limit is not None and len(self.files) >= self.limit:
-                raise os_error(errno.EMFILE)
+                raise os_error(
+                    errno.EMFILE,
+                    f"the fake kernel's descriptor_limit, its ulimit -n, is {self.limit}, and {len(self.files)} are "
+                    "open: raise it, or look for a leak in kernel.open_fds()",
+                )
             fd = self._next
             while fd in self.files:
                 fd = FIRST if fd == _LAST else fd + 1

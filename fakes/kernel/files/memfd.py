@@ -70,6 +70,9 @@ class Memfd(File):
         self.pinned_by: weakref.WeakSet[File] = weakref.WeakSet()  # udmabufs that hold pages of it
         self._writable_mappings = 0
         self._pinned: list[tuple[int, int]] = []
+        self._taken: list[
+            tuple[int, int]
+        ] = []  # ranges whose pages were counted, each (begin, end), apart and in order
 
     def truncate(self, length: int) -> None:
         if (length < self.size and self.seals & uapi.F_SEAL_SHRINK) or (
@@ -153,10 +156,23 @@ class Memfd(File):
             raise os_error(errno.EFBIG)
         elif offset + size - self.kernel.page_size >= self.size:
             if offset < self.size:
+                self._take_pages(offset, self.size)
                 self._pinned.append((offset, self.size - offset))  # page by page: those are there from now on
             raise os_error(errno.EINVAL)
+        self._take_pages(offset, offset + size)
         self._pinned.append((offset, size))
         return Run(self.store, offset, size)
+
+    def _take_pages(self, begin: int, end: int) -> None:
+        """Count the bytes of a range that no pin before has counted; they go back with the file. ENOMEM."""
+        apart = [part for part in self._taken if part[1] < begin or part[0] > end]
+        joined = [part for part in self._taken if not (part[1] < begin or part[0] > end)]
+        new = (min([begin, *(part[0] for part in joined)]), max([end, *(part[1] for part in joined)]))
+        more = new[1] - new[0] - sum(part[1] - part[0] for part in joined)
+        if more:
+            self.kernel.take_memory(more)
+            weakref.finalize(self, self.kernel.take_memory, -more)
+        self._taken = sorted([*apart, new])
 
     def check_pin(self, offset: int, size: int) -> None:
         """What ``memfd_pin_folios()`` asks before it takes any page."""

@@ -287,6 +287,39 @@ def test_heaps_run_out_of_memory_and_get_it_back() -> None:
         assert code_of(heap_buffer, limited, 1 << 20) == errno.EMFILE
 
 
+def udmabuf_of(kernel: FakeKernel, memfd: int, offset: int, size: int) -> int:
+    device = kernel.open("/dev/udmabuf", os.O_RDWR)
+    try:
+        return int(kernel.ioctl(device, uapi.UDMABUF_CREATE, uapi.udmabuf_create.pack(memfd, 0, offset, size)))
+    finally:
+        kernel.close(device)
+
+
+def test_udmabufs_run_out_of_the_same_memory_as_heaps() -> None:
+    kernel = fake_kernel(memory_mb=1)
+    heap = heap_buffer(kernel, 1 << 19)
+    memfd = sealed_memfd(kernel, 1 << 20)
+    assert code_of(udmabuf_of, kernel, memfd, 0, 1 << 20) == errno.ENOMEM
+    half = udmabuf_of(kernel, memfd, 0, 1 << 19)
+    assert code_of(heap_buffer, kernel, PAGE) == errno.ENOMEM
+    kernel.close(heap)
+    udmabuf_of(kernel, memfd, 1 << 19, 1 << 19)
+    kernel.close(half)
+    assert code_of(heap_buffer, kernel, PAGE) == errno.ENOMEM  # the pages are the memfd's, and it is open
+
+
+def test_pages_that_several_udmabufs_pin_are_there_once() -> None:
+    kernel = fake_kernel(memory_mb=1)
+    memfd = sealed_memfd(kernel, 1 << 20)
+    parts = [(0, 1 << 18), (1 << 19, 1 << 18), (1 << 17, 1 << 19), (0, 1 << 20), (0, 1 << 20), (PAGE, PAGE)]
+    made = [udmabuf_of(kernel, memfd, offset, size) for offset, size in parts]
+    kernel.close(memfd)
+    for fd in made:
+        assert code_of(heap_buffer, kernel, PAGE) == errno.ENOMEM
+        kernel.close(fd)
+    heap_buffer(kernel, 1 << 20)
+
+
 # The view from outside
 
 
