@@ -45,7 +45,8 @@ class FakeKernel:
     (:mod:`dmasync.fakes.memory.coherent`).
     *list_limit* and *size_limit_mb* (None: as the release has it) are udmabuf's module parameters, and attributes that
     may be changed at any time. *memory_mb* is what heap buffers and the pages
-    of memfds in udmabufs may take together, in MiB; beyond it is ENOMEM.
+    of memfds in udmabufs may take together, in MiB; beyond it is ENOMEM. *cma_mb* gives each CMA heap a region of that
+    many MiB of its own instead.
     *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
 
     Each method returns what the system call returns and raises ``OSError`` with its errno, after the same
@@ -65,6 +66,7 @@ class FakeKernel:
         page_size: int = mmap.PAGESIZE,
         memory: Callable[[Sequence[Run]], BufferMemory] | None = None,
         memory_mb: int = 1024,
+        cma_mb: int | None = None,
         descriptor_limit: int | None = None,
     ) -> None:
         if page_size < mmap.PAGESIZE or page_size % mmap.PAGESIZE:
@@ -81,6 +83,8 @@ class FakeKernel:
         self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
         self._files = self.descriptors.files
         self._memory_mb, self._memory_left = memory_mb, memory_mb << 20
+        self._region_size = None if cma_mb is None else cma_mb << 20
+        self._region_left: dict[str, int] = {}
         self._inodes = itertools.count(1)
         self._mappings: dict[int, weakref.ref[FakeMapping]] = {}
 
@@ -256,9 +260,18 @@ class FakeKernel:
         """A number that no dma-buf of this kernel has had."""
         return next(self._inodes)
 
-    def take_memory(self, size: int) -> None:
-        """Count *size* bytes that are allocated (negative: given back); ENOMEM when there are no more."""
+    def take_memory(self, size: int, region: str | None = None) -> None:
+        """Count *size* bytes that are allocated (negative: given back); ENOMEM when there are no more.
+
+        *region* is the CMA heap whose own memory it is, where such heaps have any.
+        """
         with self.lock:
+            if region is not None and self._region_size is not None:
+                left = self._region_left.get(region, self._region_size)
+                if size > left:
+                    raise os_error(errno.ENOMEM, f"{size} bytes were asked for, {left} are free in {region}'s region")
+                self._region_left[region] = left - size
+                return
             if size > self._memory_left:
                 limit, left = self._memory_mb, self._memory_left
                 raise os_error(

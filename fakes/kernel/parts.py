@@ -46,7 +46,7 @@ class Kernel(Protocol):
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""
 
-    def take_memory(self, size: int) -> None:
+    def take_memory(self, size: int, region: str | None = None) -> None:
         """Count *size* bytes that are allocated (negative: given back); ENOMEM when there are no more."""
 
     def vfs_ioctl(self, fd: int, file: Any, request: int, arg: Argument) -> int | None:

@@ -33,6 +33,7 @@ _KMALLOC_MAX_4K = 4 << 20
 # (here 6.6) has it in its newest one.
 _EXEC_SEAL = Since.of("6.3")
 _DEADLINE = Since.of("6.4")
+_MAP_ABOVE4G = Since.of("6.6")
 _FS_IDENTITY = Since.of("6.9")
 _PINNED_FOLIOS = Since.of("6.11")
 _LARGE_ARRAYS = Since.of("6.12")
@@ -75,6 +76,8 @@ class Profile:
     heap_fd_last: bool
     """A heap gives the new descriptor to the process only when its number has been told; before, it was there
     already when telling it failed."""
+    maps_above_4g: bool
+    """x86-64: whether MAP_SHARED_VALIDATE takes MAP_ABOVE4G."""
     anonymous_files_execute: bool
     """Whether a sync file, which has an anonymous inode, is as any other file when mapped with PROT_EXEC, or EPERM."""
     dma_bufs_execute: bool
@@ -117,6 +120,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
         detached_names=release in _DETACHED_NAMES,
         heap_fd_last=release in _HEAP_FD_LAST,
+        maps_above_4g=release in _MAP_ABOVE4G,
         anonymous_files_execute=release not in _ANONYMOUS_NOEXEC,
         dma_bufs_execute=release not in _PSEUDO_NOEXEC,
         descriptor_before_path=release in _DESCRIPTOR_BEFORE_PATH,

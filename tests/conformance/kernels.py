@@ -18,6 +18,7 @@ import pytest
 
 from dmasync import uapi
 from dmasync.backend import LINUX
+from dmasync.fakes import FakeDevice
 from dmasync.fakes.kernel import FakeFence, FakeKernel
 from dmasync.fakes.kernel.releases import Release, Since
 from dmasync.harness.vgem import Vgem
@@ -99,6 +100,11 @@ class System:
         return self.release in Since.of(first, *updates)
 
     @property
+    def cma_heap(self) -> str:
+        """The node of the default CMA region, where no device tree names it."""
+        return "/dev/dma_heap/" + ("default_cma_region" if self.since("6.17") else "reserved")
+
+    @property
     def signalled_names(self) -> tuple[str, str]:
         """The driver and the time line that "nothing to wait for" tells."""
         return ("detached-driver", "signaled-timeline") if self.since("6.17") else ("stub", "stub")
@@ -164,7 +170,7 @@ class System:
         """A dma-buf of *pages* pages that nobody has synced yet."""
         if provider == "udmabuf":
             return self.create(self.open(UDMABUF), self.memfd(pages), size=pages * PAGE)
-        return self.allocate(self.open(SYSTEM_HEAP), pages * PAGE)
+        return self.allocate(self.open(SYSTEM_HEAP if provider == "system" else self.cma_heap), pages * PAGE)
 
     def sync(self, fd: int, flags: int) -> None:
         argument = uapi.dma_buf_sync.pack(flags)
@@ -244,6 +250,10 @@ class System:
         """For a while, every new descriptor is one too many."""
         raise NotImplementedError
 
+    def imported(self, buffer: int) -> contextlib.AbstractContextManager[None]:
+        """For a while, a device is attached to *buffer* and has it mapped."""
+        raise NotImplementedError
+
     def fence(self) -> Fence:
         """Work of a device that has not finished."""
         raise NotImplementedError
@@ -277,7 +287,9 @@ class FakeSystem(System):
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
         options = {} if PROFILE is None else {"profile": PROFILE}
-        self.backend = self.kernel = FakeKernel(page_size=PAGE, providers=None if has_heap else [UDMABUF], **options)
+        self.backend = self.kernel = FakeKernel(
+            page_size=PAGE, providers=None if has_heap else [UDMABUF], cma_mb=16, **options
+        )
         self.release = self.kernel.profile.release
 
     def close_unknown(self) -> int:
@@ -310,6 +322,12 @@ class FakeSystem(System):
             yield
         finally:
             self.kernel.descriptors.limit = None
+
+    @contextlib.contextmanager
+    def imported(self, buffer: int) -> Iterator[None]:
+        with FakeDevice(self.kernel) as device:
+            device.attach(buffer)
+            yield
 
     def fence(self) -> Fence:
         return _FakeFence(self)
@@ -377,10 +395,22 @@ class RealSystem(System):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
-    def fence(self) -> Fence:
+    @property
+    def vgem(self) -> Vgem:
         if self._vgem is None:
             self._vgem = Vgem.find()
-        return _VgemFence(self, self._vgem)
+        return self._vgem
+
+    @contextlib.contextmanager
+    def imported(self, buffer: int) -> Iterator[None]:
+        handle = self.vgem.import_buffer(buffer)
+        try:
+            yield
+        finally:
+            self.vgem.forget(handle)
+
+    def fence(self) -> Fence:
+        return _VgemFence(self, self.vgem)
 
 
 class _VgemFence(Fence):

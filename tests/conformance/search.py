@@ -2,6 +2,7 @@
 
     python -m tests.conformance.search --steps 100000 --seed 1 --seeds 20 [--log FILE]
 
+The fake has the profile of the running kernel.
 Runs where there are ``/dev/udmabuf``, ``/dev/dma_heap/system`` and vgem, as root: ``tox run -e search-vm`` does it in a
 virtual machine. What was found before (``divergences/*.json`` beside this file, or beside the log) is run first.
 Exit status: 0 no difference, 1 at least one.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dmasync.fakes.kernel import UnmodelledCallError
+from dmasync.fakes.kernel.profile import nearest_profile
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_places import place_name
 from tests.conformance.search_program import (
@@ -57,6 +59,7 @@ class Search:
 
     def __init__(self, machine: RealMachine, folder: Path | None) -> None:
         self.machine = machine
+        self.profile = nearest_profile(os.uname().release).name
         self.folder = folder
         self.steps = 0
         self.checkpoints = 0
@@ -70,7 +73,7 @@ class Search:
 
     def random_program(self, seed: str, steps: int) -> None:
         """One program of *steps* operations."""
-        fake, real = FakeWorld(), RealWorld(self.machine)
+        fake, real = FakeWorld(self.profile), RealWorld(self.machine)
         ops: list[Op] = []
         answers: list[tuple[str, int]] = []
         try:
@@ -117,7 +120,7 @@ class Search:
 
     def replay(self, program: Iterable[Op]) -> DivergenceError | None:
         """Run a program that was there before; the first difference."""
-        fake, real = FakeWorld(), RealWorld(self.machine)
+        fake, real = FakeWorld(self.profile), RealWorld(self.machine)
         ops: list[Op] = []
         try:
             for op in program:

@@ -1,6 +1,6 @@
 """The long search in two halves: the fake answers on the host, a kernel in an emulator only has to confirm.
 
-    python -m tests.conformance.search_prepared write FILE --steps 1000000 --seed 1 --seeds 20
+    python -m tests.conformance.search_prepared write FILE --steps 1000000 --seed 1 --seeds 20 --profile 6.12
     python -m tests.conformance.search_prepared check FILE [--first N] [--seconds S] [--log FILE] [--record FILE]
 
 Same programs, same observations as :mod:`tests.conformance.search`, several times as many steps in the same time: an
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dmasync.fakes.kernel import UnmodelledCallError
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE
 from tests.conformance.search import CHECKPOINT_EVERY, PROGRAM_STEPS, DivergenceError, Search, print_summary
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_places import place_name
@@ -32,16 +33,16 @@ from tests.conformance.search_world import FakeWorld, Op, RealMachine, RealWorld
 _COLLECT_EVERY = 40
 
 
-def write(file: Path, steps: int, seeds: Sequence[int]) -> None:
-    """Programs of *steps* operations together, with the fake's answers."""
+def write(file: Path, steps: int, seeds: Sequence[int], profile: str = DEFAULT_PROFILE) -> None:
+    """Programs of *steps* operations together, with the answers of the fake with *profile*."""
     with file.open("wb") as stream:
         for number in range(-(-steps // PROGRAM_STEPS)):
             seed = f"{seeds[number % len(seeds)]}.{number // len(seeds)}"
-            marshal.dump(_answered(seed, min(PROGRAM_STEPS, steps - number * PROGRAM_STEPS)), stream)
+            marshal.dump(_answered(seed, min(PROGRAM_STEPS, steps - number * PROGRAM_STEPS), profile), stream)
 
 
-def _answered(seed: str, steps: int) -> tuple[Any, ...]:
-    world = FakeWorld()
+def _answered(seed: str, steps: int, profile: str) -> tuple[Any, ...]:
+    world = FakeWorld(profile)
     answers: list[tuple[Op, int, str]] = []
     outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
     unmodelled = count = 0
@@ -173,6 +174,7 @@ def main() -> int:
     writer.add_argument("--steps", type=int, default=1_000_000)
     writer.add_argument("--seed", type=int, default=1)
     writer.add_argument("--seeds", type=int, default=20)
+    writer.add_argument("--profile", default=DEFAULT_PROFILE, help="the release that answers (default: %(default)s)")
     checker.add_argument("--first", type=int, default=0, help="skip so many programs")
     checker.add_argument("--seconds", type=float, help="stop between two programs after this time")
     checker.add_argument("--log", type=Path)
@@ -181,7 +183,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGALRM, lambda *_: None)
     if options.command == "write":
-        write(options.file, options.steps, range(options.seed, options.seed + options.seeds))
+        write(options.file, options.steps, range(options.seed, options.seed + options.seeds), options.profile)
         return 0
     return check(options)
 

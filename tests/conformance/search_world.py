@@ -24,6 +24,7 @@ from typing import Any
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE
 from dmasync.harness.vgem import Vgem
 from tests.conformance.search_memory import Arena
 
@@ -430,9 +431,9 @@ def _asks_for_too_much(request: int, argument: bytes) -> bool:
 class FakeWorld(World):
     """The fake; counts at which places in its source it refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: str = DEFAULT_PROFILE) -> None:
         super().__init__()
-        self.kernel = self.backend = FakeKernel()
+        self.kernel = self.backend = FakeKernel(profile=profile)
         self.refusals: dict[tuple[Any, int, int], int] = {}
 
     def note(self, failure: OSError) -> None:

@@ -21,10 +21,13 @@ _DIRECTIONS = uapi.DMA_HEAP_IOCTL_ALLOC >> 30
 
 
 class _HeapBuffer(DmaBuf):
+    has_region = False
+
     def __init__(self, kernel: Kernel, flags: int, heap: str, size: int) -> None:
-        kernel.take_memory(size)
+        region = heap if self.has_region else None
+        kernel.take_memory(size, region)
         # Given back when the buffer is dropped, whether it ever got a descriptor or not.
-        self._give_back = weakref.finalize(self, kernel.take_memory, -size)
+        self._give_back = weakref.finalize(self, kernel.take_memory, -size, region)
         super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
 
     def release(self) -> None:
@@ -45,6 +48,8 @@ class SystemHeapBuffer(_HeapBuffer):
 
 class CmaHeapBuffer(_HeapBuffer):
     """A dma-buf of a CMA heap."""
+
+    has_region = True
 
     def may_map(self, length: int, flags: int) -> None:
         if not is_shared(flags):

@@ -23,7 +23,8 @@ _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
 _LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
 _LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
-_LEGACY_FLAGS |= 0x40 | 0x80 if platform.machine() == "x86_64" else 0  # MAP_32BIT, MAP_ABOVE4G
+_LEGACY_FLAGS |= 0x40 if platform.machine() == "x86_64" else 0  # MAP_32BIT
+_MAP_ABOVE4G = 0x80 if platform.machine() == "x86_64" else 0
 
 
 def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
@@ -37,7 +38,8 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     if length > _TASK_SIZE:
         raise os_error(errno.ENOMEM)
     kind = flags & MAP_TYPE
-    if kind == _MAP_SHARED_VALIDATE and flags & ~_LEGACY_FLAGS:
+    known = _LEGACY_FLAGS | (_MAP_ABOVE4G if file.kernel.profile.maps_above_4g else 0)
+    if kind == _MAP_SHARED_VALIDATE and flags & ~known:
         raise os_error(errno.EOPNOTSUPP)
     if kind not in (mmap.MAP_SHARED, mmap.MAP_PRIVATE, _MAP_SHARED_VALIDATE):
         raise os_error(errno.EINVAL)

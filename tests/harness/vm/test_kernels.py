@@ -121,6 +121,13 @@ def test_a_newer_kernel_is_put_together_from_its_packages_in_the_backports(offer
     assert kernels.resolve("debian:7.3.4+deb13-rt-amd64", machine="x86_64").release == "7.3.4+deb13-rt-amd64"
 
 
+def test_a_kernel_of_another_flavour_in_the_cache_is_not_taken_for_the_plain_one(newer):
+    newer("7.3.4+deb13-amd64", "7.3.4+deb13-rt-amd64")
+    assert kernels.resolve("debian:7.3-rt", machine="x86_64").release == "7.3.4+deb13-rt-amd64"
+    assert kernels.resolve("debian:7.3", machine="x86_64").release == "7.3.4+deb13-amd64"
+    assert kernels.resolve("debian:7.3-rt", machine="x86_64").release == "7.3.4+deb13-rt-amd64"
+
+
 def test_the_hosts_own_lists_are_asked_first(offer, newer):
     offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
     newer("6.12.11+deb13-amd64")

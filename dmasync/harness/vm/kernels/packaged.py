@@ -146,7 +146,12 @@ def _fitting(wanted: str, flavour: str, machine: str) -> Callable[[str], bool]:
     ending = _ending(machine, flavour)
     number = re.sub(rf"(-({'|'.join(FLAVOURS)}))+$", "", wanted.removesuffix(ending))
     beginning = re.compile(re.escape(number) + r"(?![0-9])")
-    return lambda release: release == wanted or (beginning.match(release) is not None and release.endswith(ending))
+
+    def fits(release: str) -> bool:
+        same_kind = release.endswith(ending) and _flavour(release) == flavour
+        return release == wanted or (same_kind and beginning.match(release) is not None)
+
+    return fits
 
 
 def _cache_folder(machine: str) -> Path:
