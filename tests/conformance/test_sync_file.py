@@ -337,7 +337,7 @@ def test_a_sync_file_cannot_be_mapped(system: System, prot: int, flags: int, cod
 
 @pytest.mark.parametrize(("prot", "flags"), [(4, 1), (5, 1), (5, 2), (7, 2)])
 def test_a_sync_file_cannot_be_mapped_for_execution(system: System, prot: int, flags: int) -> None:
-    with refused(errno.EPERM if system.since("6.17") else errno.ENODEV):
+    with refused(errno.EPERM if system.since("6.16") else errno.ENODEV):
         system.mmap(sync_file(system), PAGE, prot, flags)
 
 
