@@ -22,7 +22,7 @@ from dmasync.fakes.kernel.files.file import File
 from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
 from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
-from dmasync.fakes.kernel.nodes import Nodes
+from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, Profile, profile_named
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.kernel.waiting import Deadline, Waker
@@ -93,12 +93,14 @@ class FakeKernel:
     def open(self, path: str, flags: int) -> int:
         """``open(2)`` of a device node."""
         name = os.fsdecode(path)
+        if not self.profile.empty_paths:
+            flags &= ~O_EMPTYPATH
         self.nodes.check_flags(name, flags)
         if self.profile.descriptor_before_path:
             fd = self.descriptors.reserve()
-            self.nodes.check_path(name)
+            self.nodes.check_path(name, flags)
         else:
-            self.nodes.check_path(name)
+            self.nodes.check_path(name, flags)
             fd = self.descriptors.reserve()
         file = self.nodes.open(self, name, flags)
         # os.open adds O_CLOEXEC to every call (PEP 446), and so does the real backend.

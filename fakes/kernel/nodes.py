@@ -37,8 +37,10 @@ DEFAULT_NODES = (
 )
 
 _O_PATH = 0o10000000
-_O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-_VALID_FLAGS = 0o37777703  # VALID_OPEN_FLAGS
+O_EMPTYPATH = 1 << 26
+"""Let an empty path stand for where the path would begin; bits that a release does not know are taken off before."""
+_O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | O_EMPTYPATH
+_VALID_FLAGS = 0o37777703 | O_EMPTYPATH  # VALID_OPEN_FLAGS
 _NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000  # without the O_DIRECTORY that os.O_TMPFILE has in it
 _PATH_MAX = 4096
@@ -106,8 +108,10 @@ class Nodes:
             raise os_error(errno.EINVAL)
 
     @staticmethod
-    def check_path(path: str) -> None:
+    def check_path(path: str, flags: int) -> None:
         """``getname()``: a path that can be none."""
+        if not path and flags & O_EMPTYPATH:
+            raise UnmodelledCallError("open('', O_EMPTYPATH): the fake has device nodes only, no working directory")
         if not path:
             raise os_error(errno.ENOENT)
         if len(os.fsencode(path)) >= _PATH_MAX:

@@ -46,6 +46,7 @@ _ANONYMOUS_NOEXEC = Since.of("6.16")
 _PSEUDO_NOEXEC = Since.of("7.2")
 _DESCRIPTOR_BEFORE_PATH = Since.of("7.2")
 _NO_SIZE_LIMIT = Since.of("7.3")
+_EMPTY_PATHS = Since.of("7.3")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class Profile:
     """Whether dma-bufs may be mapped with PROT_EXEC."""
     descriptor_before_path: bool
     """open() looks for a descriptor before it looks at an empty or too long path."""
+
+    empty_paths: bool
+    """open() knows O_EMPTYPATH, and the file keeps it among its flags."""
 
     @staticmethod
     def page_limit(size_limit_mb: int, page_size: int) -> int:
@@ -124,6 +128,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         anonymous_files_execute=release not in _ANONYMOUS_NOEXEC,
         dma_bufs_execute=release not in _PSEUDO_NOEXEC,
         descriptor_before_path=release in _DESCRIPTOR_BEFORE_PATH,
+        empty_paths=release in _EMPTY_PATHS,
     )
 
 

@@ -19,6 +19,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dmasync import uapi
@@ -35,7 +36,6 @@ Observation = tuple[Any, ...]
 CLOSED = 99_999
 """A descriptor that is never open: what a variable stands for that holds none."""
 SYSTEM_HEAP, UDMABUF = "/dev/dma_heap/system", "/dev/udmabuf"
-DEFAULT_LIMITS = {"list_limit": 1024, "size_limit_mb": 64}
 _TICK = 0.002
 _PLUMBING = tuple(
     f"fakes/kernel/{name}.py" for name in ("host", "usermem", "descriptors", "errors", "waiting", "fence")
@@ -550,7 +550,7 @@ class RealWorld(World):
     def close(self) -> None:
         super().close()
         if self._limits_set:
-            self._machine.set_limits(**DEFAULT_LIMITS)
+            self._machine.set_limits(*self._machine.default_limits)
 
 
 class RealMachine:
@@ -563,6 +563,8 @@ class RealMachine:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         self.no_descriptors = _RealNoneLeft(wanted, hard)
         self._fdinfo: dict[int, int] = {}
+        parameters = Path("/sys/module/udmabuf/parameters")
+        self.default_limits = [int((parameters / name).read_text()) for name in ("list_limit", "size_limit_mb")]
 
     def read_fdinfo(self, fd: int) -> bytes:
         """``/proc/self/fdinfo/<fd>``; the files stay open, high up: each read tells of what *fd* is by then."""

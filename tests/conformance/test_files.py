@@ -27,6 +27,7 @@ from tests.conformance.kernels import (
 MAP_SHARED_VALIDATE = 3
 FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC = 0x5451, 0x5450, 0x5421, 0x5452
 FIOQSIZE, FIONREAD, FIGETBSZ = 0x5460, 0x541B, 2
+O_PATH, O_EMPTYPATH = 0o10000000, 1 << 26
 NODES = pytest.mark.parametrize("node", [UDMABUF, SYSTEM_HEAP])
 KINDS = pytest.mark.parametrize("kind", ["memfd", UDMABUF, SYSTEM_HEAP, "udmabuf", "system", "sync file"])
 DEFAULT = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
@@ -170,6 +171,13 @@ def test_flags_and_an_impossible_path_are_found_before_the_descriptor_limit(
         code = errno.EMFILE
     with system.no_descriptors_left(), refused(code):
         system.open(path, flags)
+
+
+@NODES
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDONLY, O_PATH, O_PATH | os.O_NOFOLLOW])
+def test_the_flag_for_empty_paths_is_kept_where_it_is_known(system: System, node: str, flags: int) -> None:
+    fd = system.open(node, flags | O_EMPTYPATH)
+    assert bool(int(system.fdinfo(fd)["flags"], 8) & O_EMPTYPATH) == system.since("7.3")
 
 
 @NODES

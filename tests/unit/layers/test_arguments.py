@@ -14,7 +14,10 @@ PLAN = faults.storm(errno.EINTR, 1)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FakeBackend(nope=1), "FakeBackend has no option 'nope': those of the kernel are cma_mb, descriptor_limit, "),
+        (
+            lambda: FakeBackend(nope=1),
+            "FakeBackend has no option 'nope': those of the kernel are cma_mb, descriptor_limit, ",
+        ),
         (lambda: FakeBackend(faults=PLAN), r"faults must be a list of plans of dmasync.fakes.faults, not storm\("),
         (lambda: FakeBackend(faults=str(PLAN)), "faults must be a list of plans"),
         (lambda: FakeBackend(faults=None), "faults must be a list of plans"),
