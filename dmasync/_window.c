@@ -368,8 +368,8 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
                 Py_XDECREF(said);
                 continue;
             }
-            Py_SETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
-                                                target->access | SYNC_END, said, interrupts));
+            Py_XSETREF(said, PyObject_CallMethod(python, "hopeless", "iIOi", target->file->fd,
+                                                 target->access | SYNC_END, said, interrupts));
         }
         if (outcome != DONE) {
             if (said != NULL && (*failures != NULL || (*failures = PyList_New(0)) != NULL))
