@@ -54,8 +54,8 @@ OWN_TESTS = {
 ENVIRONMENTS = {"_window_py": {"DMASYNC_COMPILED": "0"}}
 """What a module needs to be at work."""
 LIFELINE = re.compile(
-    r"\b(refused|start_rest|_start_rest|continue|_starts|_ends|starmap|map|extend|_make_ends|_make_step|_exit_slowly"
-    r"|_end\w*|end|conclude|dropped|\w*close\w*|_?release\w*|_unmap|_stop_using_files|windows)\b"
+    r"\b(refused|continue|_starts?|_ends?|starmap|map|extend|_make_ends|_make_step"
+    r"|_only_\w*|end|conclude|dropped|\w*close\w*|_?release\w*|_unmap|_stop_using_files|windows)\b"
 )
 """What a mutant takes out when it takes out a retry, an END or a close."""
 LEAST_SECONDS = 10
