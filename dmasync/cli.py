@@ -65,11 +65,10 @@ def _run(arguments: list[str]) -> int:
     try:
         status = int(options.run(options))
     except (BrokenPipeError, SystemExit) as error:
-        # A reader that went away; rich turns it into SystemExit(1), which would be a regression.
+        # A reader that has seen enough, as head has; rich turns it into SystemExit(1), which would be a regression.
         if isinstance(error, SystemExit) and error.code != 1:
             raise
         _let_go_of_standard_output()
-        print(f"dmasync {options.command}: cannot write to standard output: Broken pipe", file=sys.stderr)
         raise SystemExit(2) from None
     except CommandError as error:
         print(f"dmasync {options.command}: {error}", file=sys.stderr)
@@ -81,7 +80,8 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except OSError as error:
         _let_go_of_standard_output()
-        print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):
+            print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
         raise SystemExit(status or 2) from None
     return status
 

@@ -10,6 +10,7 @@ from dmasync.harness import old_names
 from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.bench.targets import AUTO, FAKE, GUEST_TIMEOUT_SECONDS, HARDWARE, VM
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.runs.reading import load_run
 from dmasync.harness.sizes import parse_sizes
@@ -37,16 +38,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB",
     )
     parser.add_argument(
-        "--only", metavar="GLOB", action="append", default=[], help="rows of such a name; may be repeated"
+        "--only",
+        metavar="GLOB",
+        type=given_text,
+        action="append",
+        default=[],
+        help="rows of such a name; may be repeated",
     )
-    parser.add_argument("--kernel", metavar="K", help="a bzImage, a build tree, or debian:VERSION; see dmasync vm")
+    parser.add_argument(
+        "--kernel", metavar="K", type=given_text, help="a bzImage, a build tree, or debian:VERSION; see dmasync vm"
+    )
     parser.add_argument(
         "--append", metavar="ARG", action="append", default=[], help="an argument for the kernel; may be repeated"
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64")
     parser.add_argument("--setup", action="store_true", help="install what a virtual machine lacks here, with apt")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, default=DEFAULT_OUTPUT, help="the run (default: %(default)s)"
+        "-o", "--output", metavar="FILE", type=given_path, default=DEFAULT_OUTPUT, help="the run (default: %(default)s)"
     )
     parser.add_argument(
         "--timeout",
@@ -55,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for a virtual machine's boot and suites (default: %(default)g)",
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="list each row that is not exact")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
 
 
@@ -63,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     with ConsoleProgress("dmasync bench") as console:
         progress: Progress = SilentProgress() if options.quiet else console
         status = run_suite(request_of(options), options.output, progress)
-    print_summary(load_run(options.output))
+    print_summary(load_run(options.output), verbose=options.verbose)
     return status
 
 

@@ -23,6 +23,7 @@ from dmasync.harness.bench.targets import VM, Request
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.facts import RUN_BLOCK
+from dmasync.harness.runs.measuring_machine import HOST, machine_facts
 from dmasync.harness.runs.writing import write_atomically
 from dmasync.harness.vm import host_packages, kernels
 from dmasync.harness.vm.guest import host_files
@@ -57,6 +58,7 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
             raise CommandError(f"nothing was measured{_why(text)}", ExitStatus.CANNOT_JUDGE)
         document = json.loads(file.read_text(encoding="utf-8"))
     document["commit_info"] = _commit_info()
+    document["machine_info"] |= {HOST: machine_facts()} if target == VM else machine_facts()
     document[RUN_BLOCK] |= provenance
     write_atomically(output, json.dumps(document, indent=1) + "\n")
     if status != 0:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dmasync.harness.runs.facts import FIRST_START, INSTRUCTIONS, NULL_STEP, PAIR
 from dmasync.harness.runs.reading import Row, Run, printable
+from dmasync.harness.terminal import Column, console, print_table
 
 TABLE_SIZE = 1 << 20
 """The table's buffers; the file has the other sizes."""
@@ -22,20 +21,19 @@ _WIDTH_OF_A_FILE = 120
 Key = tuple[str, bool, str]
 
 
-def print_summary(run: Run, stream: TextIO | None = None) -> None:
-    """Print the table, rows that are not exact, what could not be measured and why, and where the file is."""
-    stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDTH_OF_A_FILE)
+def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+    """Print the table, how many rows are not exact, what could not be measured and why, and where the file is.
+
+    *verbose*: each row that is not exact, with its quartiles.
+    """
+    shown = console(stream, file_width=_WIDTH_OF_A_FILE)
     rows = list(run.rows.values())
     unit = "instructions" if rows and rows[0].is_exact_clock else "ns"
-    console.print(Text(_headline(run, unit)), soft_wrap=True)
-    console.print(_overhead(rows))
-    console.print(Text(_reading(rows, unit)), soft_wrap=True)
-    for line in _inexact(rows):
-        console.print(Text(line), soft_wrap=True)
-    for line in _missing(run):
-        console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"{len(rows)} rows in {run.path}"), soft_wrap=True)
+    shown.print(Text(_headline(run, unit)), soft_wrap=True)
+    _print_overhead(shown, rows)
+    told = [_reading(rows, unit), *(_inexact(rows) if verbose else _inexact_counted(rows)), *_missing(run)]
+    for line in [*told, f"{len(rows)} rows in {run.path}"]:
+        shown.print(Text(line), soft_wrap=True)
 
 
 def _headline(run: Run, unit: str) -> str:
@@ -48,28 +46,30 @@ def _headline(run: Run, unit: str) -> str:
     )
 
 
-def _overhead(rows: Iterable[Row]) -> Table:
-    table = Table(header_style="bold")
-    for column in ("provider", "importer", "access"):
-        table.add_column(column, no_wrap=True)
-    for column in ("START", "END", "pair", "first START", "kernel's part of a pair", "DmaSyncer pair"):
-        table.add_column(column, justify="right")
-    rows = list(rows)
+def _print_overhead(shown: Console, rows: Sequence[Row]) -> None:
+    columns = [Column(name) for name in ("provider", "importer", "access")]
+    columns += [
+        Column(name, number=True)
+        for name in ("START", "END", "pair", "first START", "kernel's part of a pair", "DmaSyncer pair")
+    ]
     null = next((row for row in rows if row.facts.step == NULL_STEP), None)
+    table = []
     for (provider, attached, access), cells in sorted(_by_buffer(rows).items(), key=lambda item: _order(item[0])):
         if not any(step in cells for step in _STEPS):
             continue
         pair = cells.get(PAIR)
         kernel = None if pair is None or null is None else max(0.0, pair.median - 2 * null.median)
-        table.add_row(
-            provider,
-            "vgem" if attached else "none",
-            access,
-            *(_shown(cells[step].median) if step in cells else "" for step in _STEPS),
-            "" if kernel is None else _shown(kernel),
-            _shown(cells["DmaSyncer"].median) if "DmaSyncer" in cells else "",
+        table.append(
+            (
+                provider,
+                "vgem" if attached else "none",
+                access,
+                *(_shown(cells[step].median) if step in cells else "" for step in _STEPS),
+                "" if kernel is None else _shown(kernel),
+                _shown(cells["DmaSyncer"].median) if "DmaSyncer" in cells else "",
+            )
         )
-    return table
+    print_table(shown, columns, table)
 
 
 def _order(key: Key) -> tuple[object, ...]:
@@ -102,9 +102,34 @@ def _reading(rows: Iterable[Row], unit: str) -> str:
     return f"through fcntl.ioctl from Python, net of the loop; {unit}: {what}{floor}"
 
 
+def _inexact_counted(rows: Iterable[Row]) -> list[str]:
+    """One line a reason: how many rows have it."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        if row.is_exact_clock and not row.facts.exact:
+            reason = _why_inexact(row)
+            counts[reason] = counts.get(reason, 0) + 1
+    more = " (-v lists them)"
+    return [f"not exact: {count} {'row' if count == 1 else 'rows'}: {reason}{more}" for reason, count in counts.items()]
+
+
+def _why_inexact(row: Row) -> str:
+    step = row.facts.step or ""
+    if not row.facts.resolution:
+        return "some rounds took another number of instructions"
+    if "threads" in step:
+        return "threads take turns at other places in every run"
+    if "EINTR" in step:
+        return "signals arrive at other places in every run"
+    if step.startswith("recorded"):
+        return "Python's memory grows while it records"
+    return "pages are allocated or mapped, other ones each time"
+
+
 def _inexact(rows: Iterable[Row]) -> list[str]:
     return [
-        f"not exact: {printable(row.fullname)}: {_shown(row.median)}, quartiles {_shown(row.q1)} to {_shown(row.q3)}"
+        f"not exact: {printable(row.fullname)}: {_why_inexact(row)}: {_shown(row.median)}, quartiles {_shown(row.q1)} "
+        f"to {_shown(row.q3)}"
         + (f", from boot to boot up to {row.facts.resolution:g} %" if row.facts.resolution else "")
         for row in rows
         if row.is_exact_clock and not row.facts.exact

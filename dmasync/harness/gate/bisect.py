@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
-from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
+from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, refuse_unusable, run_line
 from dmasync.harness.gate.two_kernels import Measure, Subject, arguments, measure_with_bench
 from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import GateSettings
@@ -64,6 +64,8 @@ def run(
         if error.status in (ExitStatus.UNUSABLE, ExitStatus.BISECT_STOP):
             return _answer(ExitStatus.BISECT_STOP, str(error))
         return _answer(ExitStatus.BISECT_SKIP, f"skipped: {error}")
+    except BrokenPipeError:
+        raise
     except Exception as error:  # a crash of ours must not be taken for a bad commit
         return _answer(ExitStatus.BISECT_STOP, f"internal error: {type(error).__name__}: {error}")
 
@@ -77,6 +79,8 @@ def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure 
         raise CommandError("a bisection measures the candidate only: give --measure CMD")
     if options.self_check or options.keep or options.more_candidate:
         raise CommandError("--self-check, --keep and --candidate are not for a step of a bisection: leave them out")
+    for line, option in ((options.build, "--build"), (options.measure, "--measure")):
+        refuse_unusable(line, option)
     outputs = Outputs.of(options)
     outputs.check([Path(options.base), *([Path(options.candidate)] if options.candidate else [])])
     base = load_run(options.base).only(options.only)

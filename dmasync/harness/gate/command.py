@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate import bisect, interleave, two_kernels
@@ -13,6 +13,7 @@ from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.judge.compare import self_check
 from dmasync.harness.judge.settings import GateSettings, load_settings, number
 from dmasync.harness.judge.verdict import Verdict
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.reading import Run, files_of, load_run, printable
 
 
@@ -20,14 +21,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync gate``."""
     parser.allow_abbrev = False  # a shortened --bisect would escape its own rules for exit statuses
     files = parser.add_argument_group("two runs")
-    files.add_argument("base", metavar="BASE", nargs="?", help="run file, or a folder of them")
-    files.add_argument("candidate", metavar="CANDIDATE", nargs="?", help="run file, or a folder of them")
+    files.add_argument("base", metavar="BASE", nargs="?", type=given_text, help="run file or folder of them")
     files.add_argument(
-        "--base", dest="more_base", metavar="F", action="append", default=[], help="a further run of the base"
+        "candidate", metavar="CANDIDATE", nargs="?", type=given_text, help="run file, or a folder of them"
+    )
+    files.add_argument(
+        "--base",
+        dest="more_base",
+        metavar="F",
+        type=given_text,
+        action="append",
+        default=[],
+        help="a further run of the base",
     )
     files.add_argument(
         "--candidate",
         dest="more_candidate",
+        type=given_text,
         metavar="F",
         action="append",
         default=[],
@@ -39,14 +49,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings",
         metavar="F",
-        type=Path,
+        type=given_path,
         help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)",
     )
     parser.add_argument(
-        "--only", metavar="GLOB", action="append", default=[], help="judge rows of such a name; may be repeated"
+        "--only",
+        metavar="GLOB",
+        type=given_text,
+        action="append",
+        default=[],
+        help="judge rows of such a name; may be repeated",
+    )
+    parser.add_argument(
+        "--same-machine", action="store_true", help="judge wall rows although CPU, governor or the like differ"
     )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
-    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the runs that are measured here in DIR")
+    parser.add_argument("--keep", metavar="DIR", type=given_path, help="keep the runs that are measured here in DIR")
     two_kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
     interleave.add_arguments(parser.add_argument_group("two measuring commands, taken A B B A"))
     bisect.add_arguments(parser.add_argument_group("one step of git bisect run"))
@@ -71,6 +89,7 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     if not interleave.is_asked_for(options):
         _refuse_idle(options, ("blocks",), "for two measuring commands: add --measure-base and --measure-candidate")
     if two_kernels.is_asked_for(options):
+        _refuse_idle(options, ("same_machine",), "for runs by the wall clock: kernels are measured on the exact clock")
         outputs.check([])
         return two_kernels.run(options, settings, outputs)
     _refuse_idle(options, ("arch", "quick"), "for kernels that are measured here: add --kernel or --append-candidate")
@@ -107,7 +126,7 @@ def _only_self_check(options: argparse.Namespace, base: Sequence[Run], settings:
 
 
 def _settings(options: argparse.Namespace) -> GateSettings:
-    settings = load_settings(options.settings)
+    settings = replace(load_settings(options.settings), same_machine=options.same_machine)
     if options.max_regression is None:
         return settings
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.finish import finish
 from dmasync.harness.gate.outputs.destinations import Outputs
-from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, run_line
+from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, refuse_unusable, run_line
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.runs.reading import Run, load_run
 from dmasync.harness.runs.writing import made_folder
@@ -37,13 +37,15 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def is_asked_for(options: argparse.Namespace) -> bool:
-    return bool(options.measure_base or options.measure_candidate)
+    return options.measure_base is not None or options.measure_candidate is not None
 
 
 def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -> ExitStatus:
     """Measure both sides in turn and judge them; CommandError (3) if a measurement fails."""
-    if not (options.measure_base and options.measure_candidate):
+    if options.measure_base is None or options.measure_candidate is None:
         raise CommandError("give both --measure-base and --measure-candidate")
+    refuse_unusable(options.measure_base, "--measure-base")
+    refuse_unusable(options.measure_candidate, "--measure-candidate")
     blocks = DEFAULT_BLOCKS if options.blocks is None else options.blocks
     if blocks < 1:
         raise CommandError(f"--blocks is {blocks}, expected at least 1")

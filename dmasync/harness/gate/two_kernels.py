@@ -17,9 +17,11 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.finish import finish
 from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.option_types import given_text
 from dmasync.harness.progress import ConsoleProgress
 from dmasync.harness.runs.reading import Run, load_run
 from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.vm.kernels import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--kernel",
         metavar="K",
+        type=given_text,
         action="append",
         default=[],
         help="the base's kernel, then the candidate's; once: both sides run it",
@@ -58,7 +61,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
             default=[],
             help=f"an argument for the {side}'s kernel; may be repeated",
         )
-    group.add_argument("--arch", metavar="ARCH", help="the guest's architecture (x86_64, arm64)")
+    group.add_argument("--arch", metavar="ARCH", choices=ARCHITECTURES, help="the guest's architecture (x86_64, arm64)")
     group.add_argument("--quick", action="store_true", help="the short suite")
 
 

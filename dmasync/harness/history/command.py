@@ -8,7 +8,6 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +18,7 @@ from dmasync.harness.bench import command as bench
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.reading import Run, load_run, printable
 from dmasync.harness.runs.storage import KeptRun, Standing, Storage, default_folder
 from dmasync.harness.runs.writing import made_folder
@@ -39,13 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pruning.add_argument("--older-than", metavar="DAYS", type=float, help="spare what is younger")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would go")
     keeping = actions.add_parser("keep", help="put a run file into the storage")
-    keeping.add_argument("run_file", metavar="RUN")
+    keeping.add_argument("run_file", metavar="RUN", type=given_text)
     keeping.add_argument(
         "--good", action="store_true", help="later nights are judged against it (default: it is not judged)"
     )
     night = actions.add_parser("nightly", help="measure, judge against the last good run, keep, report")
     night.add_argument(
-        "--report", metavar="FILE", type=Path, help="the HTML page to write (default: report.html in the storage)"
+        "--report", metavar="FILE", type=given_path, help="the HTML page to write (default: report.html in the storage)"
     )
     night.add_argument(
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
@@ -59,7 +59,7 @@ def _add_storage(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
         "--storage",
         metavar="DIR",
-        type=Path,
+        type=given_path,
         default=default,
         help="where the runs are (default: $DMASYNC_STORAGE, else .benchmarks)",
     )

@@ -9,10 +9,11 @@ from typing import Any
 from dmasync.harness.judge.blocks import Timed
 from dmasync.harness.judge.exact import judge_exact
 from dmasync.harness.judge.kernel_part import kernel_parts
-from dmasync.harness.judge.match import Matched, match, never_measured
+from dmasync.harness.judge.match import Matched, by_machine, match, never_measured
 from dmasync.harness.judge.settings import Allowance, GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
 from dmasync.harness.judge.wall import WallRow, judge_wall
+from dmasync.harness.runs import measuring_machine
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Row, Run
 
@@ -20,6 +21,8 @@ from dmasync.harness.runs.reading import Row, Run
 def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> Judgement:
     """Compare the runs of two sides, at least one each; several a side are taken as repetitions."""
     found = match(base, candidate)
+    if not settings.same_machine and (apart := measuring_machine.difference([*base, *candidate])):
+        found = by_machine(found, apart)
     judged = {row.fullname: row for row in _judged(found.rows, base, candidate, settings)}
     parts = kernel_parts(base[0]), kernel_parts(candidate[0])
     return Judgement(
@@ -128,6 +131,7 @@ def side_of(runs: Sequence[Run]) -> Side:
         first.facts.kernel_command_line,
         first.facts.kernel_config_digest,
         first.moment.isoformat(timespec="seconds") if first.moment else None,
+        first.facts.kernel_append,
     )
 
 
@@ -148,11 +152,11 @@ def _warnings(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
 
 
 def _machine(run: Run) -> str | None:
-    machine: Mapping[str, Any] = run.machine
-    cpu = machine.get("cpu")
+    told: Mapping[str, Any] = run.machine
+    cpu = told.get("cpu")
     brand = cpu.get("brand_raw") if isinstance(cpu, dict) else None
     count = cpu.get("count") if isinstance(cpu, dict) else None
-    parts = [machine.get("node"), machine.get("machine"), brand, f"{count} CPUs" if count else None]
+    parts = [told.get("node"), told.get("machine"), brand, f"{count} CPUs" if count else None]
     return ", ".join(str(part) for part in parts if part) or None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
-from dmasync.harness.judge.words import amount, factor
+from dmasync.harness.judge.words import amount, buffer_kind, factor
 from dmasync.harness.runs.facts import RowFacts
 
 _WORDS = {
@@ -33,31 +34,32 @@ def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
     return names
 
 
-OWN_WORDS = ("virtme", "/virtme-init-")
-"""What virtme-ng adds for itself: where the modules lie, and a guest's first program, which has another name in every
-boot on a root folder of our own.
+_OWN_WORD = re.compile(r"virtme|/virtme-init-|init=\S*virtme")
+"""What virtme-ng adds for itself: where the modules lie, and a guest's first program, which lies below the folder of
+virtme-ng or has another name in every boot.
 """
 
 
 def command_lines(base: Side, candidate: Side) -> str:
-    """What the candidate's kernel command line has more and less than the base's; empty where they are the same."""
-    before, after = (
-        {word for word in (side.command_line or "").split() if not word.startswith(OWN_WORDS)}
-        for side in (base, candidate)
-    )
+    """What the candidate's kernel command line has more and less than the base's; empty where they are the same.
+
+    Where both runs say what was asked for (--append), that alone: the rest of the line is the harness's own.
+    """
+    before, after = map(_words, (base, candidate))
+    if base.append is not None and candidate.append is not None:
+        before, after = set(base.append), set(candidate.append)
     added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
     return " ".join(
         part for part in (f"with {added}" if added else "", f"without {removed}" if removed else "") if part
     )
 
 
+def _words(side: Side) -> set[str]:
+    return {word for word in (side.command_line or "").split() if not _OWN_WORD.match(word)}
+
+
 def _subject(facts: RowFacts) -> str:
-    if facts.provider is None:
-        return ""
-    # A udmabuf needs no importer: its own device has mapped it.
-    if facts.provider == "udmabuf" or facts.attached is None:
-        return facts.provider
-    return f"{facts.provider}, {'attached' if facts.attached else 'not attached'}"
+    return "" if facts.provider is None else buffer_kind(facts)
 
 
 def _told(rows: Sequence[JudgedRow]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dmasync.harness.judge.verdict import UnjudgedRow
-from dmasync.harness.runs.facts import COMPARED_FACTS, NotMeasured, RowFacts
+from dmasync.harness.runs.facts import BOUNCE_LIMIT, COMPARED_FACTS, NotMeasured, RowFacts
 from dmasync.harness.runs.reading import Row, Run
 
 _MOST_NAMES = 3
@@ -49,6 +49,17 @@ def match(base: Sequence[Run], candidate: Sequence[Run]) -> Match:
     return Match(tuple(matched), tuple(vanished), tuple(appeared), tuple(not_comparable))
 
 
+def by_machine(found: Match, apart: str) -> Match:
+    """*found* without the wall rows: *apart* says how the machines differ that measured them.
+
+    The exact clock is the emulator's, whatever it runs on.
+    """
+    reason = f"different machines: {apart} (--same-machine judges them as one)"
+    lost = [UnjudgedRow(row.fullname, reason) for row in found.rows if not row.base[0].is_exact_clock]
+    kept = tuple(row for row in found.rows if row.base[0].is_exact_clock)
+    return replace(found, rows=kept, not_comparable=(*found.not_comparable, *lost))
+
+
 def never_measured(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
     """What the suite has and neither side could measure: a sentence a reason, since one reason takes many rows."""
     measured = {name for run in (*base, *candidate) for name in run.rows}
@@ -73,8 +84,14 @@ def _listed(names: Sequence[str]) -> str:
 def _why_missing(name: str, runs: Sequence[Run], found: int) -> str:
     reasons = [row.reason for run in runs for row in run.facts.not_measured if row.fullname == name]
     if reasons:
-        return reasons[0]
+        return reasons[0] + _explained(reasons[0], runs)
     return f"only in {found} of {len(runs)} runs" if found else "not in the file"
+
+
+def _explained(reason: str, runs: Sequence[Run]) -> str:
+    """What a file of an older version does not say of an error that bounce buffers make."""
+    bounced = any("swiotlb=force" in (run.facts.kernel_command_line or "").split() for run in runs)
+    return f" ({BOUNCE_LIMIT})" if bounced and "[Errno 5]" in reason and BOUNCE_LIMIT not in reason else ""
 
 
 def _difference(rows: Sequence[Row]) -> str:

@@ -45,6 +45,7 @@ class GateSettings:
     ``noisy_percent`` is how much a row of the exact clock that is not exact may spread and still be judged.
     ``false_alarms`` is the probability of any false regression or improvement in one comparison;
     ``drift_percent`` is how much a machine may change its speed between two runs that are not interleaved.
+    ``same_machine``: wall rows are judged although the files say that the machines differ.
     """
 
     exact_percent: float = 0.1
@@ -54,6 +55,7 @@ class GateSettings:
     false_alarms: float = 0.01
     drift_percent: float = 20.0
     rules: tuple[RowRule, ...] = field(default=())
+    same_machine: bool = False
 
     def exact(self, fullname: str) -> Allowance:
         return self._ruled(fullname, Allowance(self.exact_percent, self.exact_instructions))
@@ -123,7 +125,8 @@ def _settings(table: object) -> GateSettings:
     rows = table.get("rows", {})
     if not isinstance(rows, dict):
         raise ValueError("'rows' is not a table of globs")
-    return GateSettings(**numbers, rules=tuple(_rule(glob, rule) for glob, rule in rows.items()))
+    rules = tuple(_rule(glob, rule) for glob, rule in rows.items())
+    return GateSettings(**numbers, rules=rules, same_machine=False)
 
 
 def _rule(glob: str, rule: Any) -> RowRule:

@@ -71,6 +71,8 @@ class Side:
     command_line: str | None
     config_digest: str | None
     moment: str | None
+    append: tuple[str, ...] | None = None
+    """The kernel arguments that were asked for; None where the run does not tell."""
 
 
 @dataclass(frozen=True)

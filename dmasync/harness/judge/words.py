@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from dmasync.harness.judge.verdict import JudgedRow
+from dmasync.harness.runs.facts import END, FIRST_START, START, RowFacts
 from dmasync.harness.runs.reading import Row, printable
 
 _WALL_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns"))
@@ -57,17 +59,40 @@ def short(fullname: str) -> str:
 
 
 def described(row: JudgedRow | Row) -> str:
-    """A row in the words of its facts, ``pair READ on 1 MiB of udmabuf (fcntl)``; else its name."""
-    facts = row.facts
-    if facts.step is None or facts.provider is None:
-        return short(row.fullname)
-    size = "" if facts.size is None else f"{bytes_in_words(facts.size)} of "
+    """A row in the words of its facts, ``START READ of 1 MiB udmabuf``; else its name."""
+    return kind_of_row([row.facts], row.fullname)
+
+
+_ATTACHED = {True: ", attached", False: ", not attached", None: ""}
+_STEPS = {START: "START", END: "END", FIRST_START: "first START"}
+
+
+def step_in_words(step: str) -> str:
+    """``START`` and ``first START``; any other as it is, with blanks."""
+    return _STEPS.get(step, step.replace("-", " "))
+
+
+def buffer_kind(facts: RowFacts) -> str:
+    """The kind of buffer, ``udmabuf`` or ``system, attached``; empty where the row has none."""
     # A udmabuf needs no importer: its own device has mapped it.
-    told = None if facts.provider == "udmabuf" else facts.attached
-    attached = {True: ", attached", False: ", not attached", None: ""}[told]
-    access = f" {facts.access}" if facts.access else ""
-    interface = f" ({facts.api})" if facts.api else ""
-    return printable(f"{facts.step}{access} on {size}{facts.provider}{attached}{interface}")
+    attached = None if facts.provider == "udmabuf" else facts.attached
+    return f"{facts.provider or ''}{_ATTACHED[attached]}"
+
+
+def kind_of_row(rows: Sequence[RowFacts], fullname: str) -> str:
+    """What *rows* of one step and one kind of buffer have in common: ``START READ of 1 MiB udmabuf``.
+
+    *fullname* of the first stands for rows that say nothing about themselves.
+    """
+    first = rows[0]
+    if first.step is None or first.provider is None:
+        return short(fullname)
+    accesses, sizes, interfaces = ({getattr(row, name) for row in rows} for name in ("access", "size", "api"))
+    access = f" {first.access}" if accesses == {first.access} and first.access else ""
+    size = f"{bytes_in_words(first.size)} " if len(sizes) == 1 and first.size is not None else ""
+    usual = first.api in (None, "fcntl") or len(interfaces) > 1
+    interface = "" if usual else f", {first.api}"
+    return printable(f"{step_in_words(first.step)}{access} of {size}{buffer_kind(first)}{interface}")
 
 
 def bytes_in_words(size: float) -> str:

@@ -16,6 +16,7 @@ from dmasync.harness.model.fit import Line, fit
 from dmasync.harness.model.stream import BYTES_PER_PIXEL, FrameCost, Stream, frame_costs
 from dmasync.harness.model.tables import named, print_model, print_predictions, seconds_of
 from dmasync.harness.old_names import PREDICTED
+from dmasync.harness.option_types import given_path
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Run, load_run
 
@@ -26,7 +27,7 @@ PAGE = 4096
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync model``."""
-    parser.add_argument("run_file", metavar="RUN.json", type=Path, help="a run of dmasync bench")
+    parser.add_argument("run_file", metavar="RUN.json", type=given_path, help="a run of dmasync bench")
     parser.add_argument("--frame", metavar="WxH", default="1920x1080", help="pixels (default: %(default)s)")
     parser.add_argument(
         "--format",
@@ -55,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         metavar="OTHER.json",
-        type=Path,
+        type=given_path,
         help="hold the model against this run's rows of other sizes (dmasync bench --sizes); status 1 where one is off",
     )
     parser.add_argument(

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dmasync.harness.model.check import Prediction
@@ -14,6 +13,7 @@ from dmasync.harness.model.fit import Line, Subject
 from dmasync.harness.model.stream import WIDEST, FrameCost, Stream
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Run
+from dmasync.harness.terminal import Column, console, print_table
 
 _WIDTH_OF_A_FILE = 120
 NOTHING = 5e-4
@@ -39,15 +39,15 @@ def print_model(
     speed: float | None,
 ) -> None:
     stdout = sys.stdout
-    console = Console(file=stdout, highlight=False, width=None if stdout.isatty() else _WIDTH_OF_A_FILE)
+    shown = console(stdout, file_width=_WIDTH_OF_A_FILE)
 
     def say(text: str) -> None:
-        console.print(Text(text), soft_wrap=True)
+        shown.print(Text(text), soft_wrap=True)
 
     unit = lines[0].unit
     arch = next(iter(found.rows.values())).facts.arch
     say(f"cost = a + b * bytes, in {unit} per call; kernel {found.kernel}, {arch}")
-    console.print(_lines_table(lines))
+    _print_lines(shown, lines)
     for subject in too_few:
         say(f"not fitted: {named(subject)}: measured at fewer than two sizes")
     say("")
@@ -63,14 +63,11 @@ def print_model(
 
 
 def print_predictions(checked: list[Prediction], path: Path) -> None:
-    stdout = sys.stdout
-    table = Table(header_style="bold", title=f"held against {path}", title_justify="left")
-    for column in ("provider", "step", "access"):
-        table.add_column(column, no_wrap=True)
-    for column in ("size", "predicted", "measured", "off by"):
-        table.add_column(column, justify="right")
-    for one in checked:
-        table.add_row(
+    shown = console(file_width=_WIDTH_OF_A_FILE)
+    columns = [Column(name) for name in ("provider", "step", "access")]
+    columns += [Column(name, number=True) for name in ("size", "predicted", "measured", "off by")]
+    rows = [
+        (
             one.subject.named,
             one.subject.step,
             one.subject.access,
@@ -79,29 +76,32 @@ def print_predictions(checked: list[Prediction], path: Path) -> None:
             f"{one.measured:,.0f}",
             f"{one.error:+.2%}",
         )
-    Console(file=stdout, highlight=False, width=None if stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
+        for one in checked
+    ]
+    shown.print(Text(f"held against {path}", style="italic"), soft_wrap=True)
+    print_table(shown, columns, rows)
 
 
-def _lines_table(lines: list[Line]) -> Table:
-    table = Table(header_style="bold")
-    for column in ("provider", "step", "access"):
-        table.add_column(column, no_wrap=True)
-    for column in ("a", "b per KiB", "largest residual", "at", "sizes"):
-        table.add_column(column, justify="right")
+def _print_lines(shown: Console, lines: list[Line]) -> None:
+    columns = [Column(name) for name in ("provider", "step", "access")]
+    columns += [Column(name, number=True) for name in ("a", "b per KiB", "largest residual", "at", "sizes")]
+    rows = []
     for line in lines:
         worst = max(line.residuals, key=lambda size: abs(line.residuals[size]))
         tested = line.is_tested
-        table.add_row(
-            line.subject.named,
-            line.subject.step,
-            line.subject.access,
-            f"{line.fixed:,.0f}",
-            f"{line.per_byte * 1024:,.3f}",
-            f"{line.largest_residual:.2%}" if tested else "untested",
-            f"{worst // 1024:,} KiB" if tested else "",
-            str(len(line.residuals)),
+        rows.append(
+            (
+                line.subject.named,
+                line.subject.step,
+                line.subject.access,
+                f"{line.fixed:,.0f}",
+                f"{line.per_byte * 1024:,.3f}",
+                f"{line.largest_residual:.2%}" if tested else "untested",
+                f"{worst // 1024:,} KiB" if tested else "",
+                str(len(line.residuals)),
+            )
         )
-    return table
+    print_table(shown, columns, rows)
 
 
 def _answer(answer: FrameCost, stream: Stream, speed: float | None) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from dataclasses import replace
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import load_settings
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.report.page import page
 from dmasync.harness.runs.reading import files_of, load_run
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
@@ -18,12 +19,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs",
         metavar="RUN",
+        type=given_text,
         nargs="+",
         help="run files, or folders of them; the last is judged against the first",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the page to write")
+    parser.add_argument("-o", "--output", metavar="FILE", type=given_path, required=True, help="the page to write")
     parser.add_argument(
-        "--settings", metavar="F", type=Path, help="a TOML file with [tool.dmasync.gate] (default: pyproject.toml)"
+        "--settings",
+        metavar="F",
+        type=given_path,
+        help="TOML with [tool.dmasync.gate] (default: pyproject.toml)",
+    )
+    parser.add_argument(
+        "--same-machine", action="store_true", help="judge wall rows although CPU, governor or the like differ"
     )
 
 
@@ -31,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the page. The status is 0 when it was written, whatever the verdicts say: the gate judges."""
     files = files_of(options.runs)
     refuse_unwritable([options.output], files)
-    settings = load_settings(options.settings)
+    settings = replace(load_settings(options.settings), same_machine=options.same_machine)
     runs = [load_run(path) for path in files]
     if not any(run.rows or run.facts.not_measured for run in runs):
         raise CommandError("nothing was measured in these runs: no picture can be drawn", ExitStatus.CANNOT_JUDGE)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dmasync.harness.exit_status import ExitStatus
 from dmasync.harness.judge import groups, words
+from dmasync.harness.judge.alike import Alike, alike, causes
 from dmasync.harness.judge.compare import side_of
 from dmasync.harness.judge.match import by_reason
 from dmasync.harness.judge.settings import GateSettings
@@ -56,6 +58,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
     environment.filters["plain"] = printable
     return environment.get_template("report.html").render(
         title=_title(runs, judgement),
+        verdict=_verdict(judgement),
         headline=headline(judgement),
         unjudged=_unjudged(judgement) if judgement else [],
         judgement=judgement,
@@ -74,21 +77,32 @@ def headline(judgement: Judgement | None) -> list[str]:
         return ["One run, nothing to compare it with."]
     sentences = []
     for verdict, word in ((Verdict.REGRESSED, "slower"), (Verdict.IMPROVED, "faster")):
-        rows = sorted((row for row in judgement.rows if row.verdict is verdict), key=_by_change)
+        rows = [row for row in judgement.rows if row.verdict is verdict]
         if rows:
             count = len(judgement.rows)
             rows_in_words = f"{len(rows)} of {count} {'row' if count == 1 else 'rows'} got"
-            # Rows that moved alike, as those of all accesses do, say it once.
-            unlike: dict[tuple[float, float], JudgedRow] = {}
-            for row in rows:
-                unlike.setdefault((row.base, row.candidate), row)
-            worst = "; ".join(_change(row) for row in list(unlike.values())[:3])
-            more = "" if len(rows) <= 3 else f"; and {len(rows) - min(3, len(unlike))} more"
+            found = alike(rows, judgement.rows)
+            worst = "; ".join(_change(group) for group in found[:3])
+            more = f"; and {sum(len(group.rows) for group in found[3:])} more" if found[3:] else ""
             sentences.append(f"{rows_in_words} {word}: {worst}{more}.")
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
-    sentences += [f"{sentence}." for sentence in groups.by_buffer(judgement)]
     return [*sentences, f"Verdict: {judgement.summary}.", _compared(judgement)]
+
+
+_MARKS = {
+    ExitStatus.GOOD: ("good", "\N{HEAVY CHECK MARK}", "Not slower"),
+    ExitStatus.REGRESSION: ("bad", "\N{HEAVY BALLOT X}", "Slower"),
+    ExitStatus.CANNOT_JUDGE: ("unknown", "?", "Cannot judge"),
+}
+
+
+def _verdict(judgement: Judgement | None) -> tuple[str, str, str, str] | None:
+    """The page's first line: its class, a mark, a word, and what changed by how much."""
+    if judgement is None:
+        return None
+    told = causes(judgement)
+    return (*_MARKS[judgement.status], ", ".join(told) if told else judgement.summary)
 
 
 def _compared(judgement: Judgement) -> str:
@@ -110,14 +124,13 @@ def _unjudged(judgement: Judgement) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def _change(row: JudgedRow) -> str:
+def _change(group: Alike) -> str:
+    """One number from and to, of the row that moved most; several rows moved alike."""
+    row = group.rows[0]
     before, after = words.amount(row.base, row.unit), words.amount(row.candidate, row.unit)
     unit = " instructions" if row.unit == "instructions" else ""
-    return f"{words.described(row)}, from {before} to {after}{unit} ({words.factor(row)})"
-
-
-def _by_change(row: JudgedRow) -> float:
-    return -row.ratio if row.verdict is Verdict.REGRESSED else row.ratio
+    most = ", the most" if len(group.rows) > 1 else ","
+    return f"{group.name}{most} from {before} to {after}{unit} ({words.factor(row)})"
 
 
 def _most_important(row: JudgedRow) -> tuple[int, float]:

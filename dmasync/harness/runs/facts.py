@@ -43,6 +43,9 @@ COARSEST = 30
 COUNTS = "instructions"
 """Beside the facts, where the unit is instructions: the rounds as they were counted, whole numbers per operation."""
 
+BOUNCE_LIMIT = "swiotlb=force: a bounce slot ends at 256 KiB, and a device maps no larger piece of a buffer"
+"""Why vgem cannot import a buffer of a heap, whose pieces are larger, where all is to be bounced."""
+
 RUN_BLOCK = "dmasync"
 RUN_SCHEMA = 1
 
@@ -146,6 +149,8 @@ class RunFacts:
     kernel_command_line: str | None = None
     target: str | None = None
     not_measured: tuple[NotMeasured, ...] = field(default=())
+    kernel_append: tuple[str, ...] | None = None
+    """The kernel arguments that whoever measured asked for; None where the file does not tell."""
 
     def as_block(self) -> dict[str, object]:
         """The value for ``output_json["dmasync"]`` in pytest-benchmark's hook for updating its JSON."""
@@ -153,6 +158,7 @@ class RunFacts:
             "schema": RUN_SCHEMA,
             **with_old_target(asdict(self)),
             "not_measured": [asdict(row) for row in self.not_measured],
+            "kernel_append": None if self.kernel_append is None else list(self.kernel_append),
         }
 
     @classmethod
@@ -167,7 +173,14 @@ class RunFacts:
             texts[name] = told.get(name)
             if not _fits(texts[name], (str, type(None))):
                 raise ValueError(f"block {RUN_BLOCK!r} has {name!r} = {_shown(texts[name])}")
-        return cls(**texts, not_measured=tuple(_not_measured(block.get("not_measured", []))))
+        append = block.get("kernel_append")
+        if append is not None and not (isinstance(append, list) and all(isinstance(word, str) for word in append)):
+            raise ValueError(f"block {RUN_BLOCK!r} has 'kernel_append' = {_shown(append)}, expected a list of words")
+        return cls(
+            **texts,
+            not_measured=tuple(_not_measured(block.get("not_measured", []))),
+            kernel_append=None if append is None else tuple(append),
+        )
 
 
 def _not_measured(rows: object) -> Iterable[NotMeasured]:

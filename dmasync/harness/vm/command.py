@@ -12,6 +12,7 @@ from pathlib import Path
 from dmasync.harness import old_names
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.old_names import OldName
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.vm import cache, host, host_packages, kernels
 from dmasync.harness.vm.kernels import ARCHITECTURES
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel",
         metavar="K",
+        type=given_text,
         help="a bzImage, a build tree, or debian:VERSION (default: the newest packaged kernel with udmabuf built in)",
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
@@ -36,11 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="an argument for the kernel; may be repeated",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="a folder that keeps what the guest writes to it")
+    parser.add_argument(
+        "--output", metavar="DIR", type=given_path, help="a folder that keeps what the guest writes there"
+    )
     mount = parser.add_argument(
         "--mount",
         metavar="DIR",
-        type=Path,
+        type=given_path,
         action="append",
         default=[],
         help="a folder that the guest must see too; may be repeated",
@@ -69,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean", action="store_true", help="remove the kernels and root folders in the cache, and end"
     )
-    parser.add_argument("--result", metavar="FILE", type=Path, help="write how it ended to FILE, as JSON")
+    parser.add_argument("--result", metavar="FILE", type=given_path, help="write how it ended to FILE, as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument("guest_command", metavar="CMD", nargs=argparse.REMAINDER, help="after --: the command")
 

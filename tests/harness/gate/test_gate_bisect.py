@@ -241,3 +241,36 @@ def test_a_typo_stops_git_bisect_instead_of_blaming_a_commit(tmp_path: Path) -> 
     )
     assert run.returncode != 0
     assert "first bad commit" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--build", "", "--measure", "true"],
+        ["--build", " \t", "--measure", "true"],
+        ["--build=", "--kernel", "K"],
+        ["--measure", ""],
+        ["--measure", "\n"],
+        ["--measure", "echo 'never closed"],
+        ["--build", 'make "CC=ccache gcc', "--measure", "true"],
+        ["--build", "make &&", "--measure", "true"],
+        ["--build", "(make", "--measure", "true"],
+        ["--measure", "cp run.json ${DMASYNC_RUN"],
+        ["--kernel", ""],
+        ["--measure", "true", "--only", ""],
+        ["--measure", "true", "--keep", ""],
+        [""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_or_unfinished_argument_stops_the_bisection_before_anything_runs(
+    baseline: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["gate", "--bisect", str(baseline), *arguments]) == 128
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "is empty" in said or "is no shell command" in said
+
+
+def test_neither_side_s_measuring_command_may_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", "--measure-base", "true", "--measure-candidate", " "]) == 2
+    assert "--measure-candidate is empty" in capsys.readouterr().err

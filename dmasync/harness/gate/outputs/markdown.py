@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from dmasync.harness.exit_status import ExitStatus
+from dmasync.harness.judge.alike import headline
 from dmasync.harness.judge.groups import by_buffer, by_reason, command_lines
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.judge.words import amount, difference, factor, interval, kernel_amounts, short
@@ -25,7 +27,8 @@ _MARKS = {
 
 def markdown(judgement: Judgement) -> str:
     """The whole comment, ending in a newline."""
-    lines = [f"### dmasync gate: {_escaped(judgement.summary)}", ""]
+    mark = {ExitStatus.GOOD: "✅", ExitStatus.REGRESSION: "❌"}.get(judgement.status, "❔")
+    lines = [f"### dmasync gate: {_escaped(headline(judgement))} {mark}", ""]
     lines += [f"- base: {_side(judgement.base)}", f"- candidate: {_side(judgement.candidate)}"]
     if changed := command_lines(judgement.base, judgement.candidate):
         lines.append(f"- the candidate's kernel command line: {_code(changed)}")
