@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import importlib.metadata
 import os
@@ -59,7 +60,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = build_parser(arguments[:1])
-    options = parser.parse_args(arguments)
+    options = _parsed(parser, arguments)
     from dmasync.harness.exit_status import CommandError
 
     try:
@@ -86,6 +87,33 @@ def _run(arguments: list[str]) -> int:
     return status
 
 
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The options; a mistake ends the process with the usage of the command that it was made in."""
+    name = arguments[0] if arguments else ""
+    if name and not name.startswith("-") and name not in COMMANDS:
+        known = f"expected one of {', '.join(COMMANDS)}"
+        parser.error(f"there is no command {name!r}{_nearest(name, COMMANDS) or f': {known}'}")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        _refuse(options.parser, unknown)
+    return options
+
+
+def _refuse(failing: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    known_options = failing._option_string_actions  # argparse has no public door to them
+    told = _nearest(unknown[0].partition("=")[0], known_options) if unknown[0].startswith("-") else ""
+    message = f"unrecognized arguments: {' '.join(unknown)}{told}"
+    if "'--bisect'" in told:  # git would take 2 for a bad commit
+        print(f"{failing.prog}: {message}", file=sys.stderr)
+        raise SystemExit(128)
+    failing.error(message)
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    found = difflib.get_close_matches(word, known, 1)
+    return f": did you mean {found[0]!r}?" if found else ""
+
+
 def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser of ``dmasync``, with the arguments of *commands*; the other commands are named and have none.
 
@@ -101,13 +129,18 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
         choices=("bash", "zsh", "tcsh", "fish"),
         help="print a completion script for this shell",
     )
+    from dmasync.harness.help_texts import HelpFormatter, epilog
+
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
         if name in commands:
             module = _load(name)
             module.configure(subparser)
-            subparser.set_defaults(run=module.run)
+            subparser.add_argument("-V", "--version", action="version", version=f"dmasync {_version()}")
+            subparser.formatter_class = HelpFormatter
+            subparser.epilog = epilog(name, subparser.epilog)
+            subparser.set_defaults(run=module.run, parser=subparser)
     return parser
 
 

@@ -7,8 +7,10 @@ import time
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
 from rich.status import Status
+from rich.text import Text
+
+from dmasync.harness.console import console
 
 
 class Progress(Protocol):
@@ -45,7 +47,7 @@ class ConsoleProgress:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._console = console(sys.stderr)
         self._status: Status | None = None
         self._started = time.monotonic()
 
@@ -53,10 +55,10 @@ class ConsoleProgress:
         if not self._console.is_terminal:
             self.note(text)
         elif self._status is None:
-            self._status = self._console.status(f"{self._prefix}: {text}")
+            self._status = self._console.status(Text(f"{self._prefix}: {text}"))
             self._status.start()
         else:
-            self._status.update(f"{self._prefix}: {text}")
+            self._status.update(Text(f"{self._prefix}: {text}"))
 
     def note(self, text: str) -> None:
         print(f"{self._prefix}: {text}", file=sys.stderr, flush=True)  # noqa: T201

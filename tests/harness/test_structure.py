@@ -17,7 +17,7 @@ MODULES = sorted(HARNESS.rglob("*.py"))
 SUITES = sorted((PACKAGE / "benchmarks").glob("*.py"))
 MAY_IMPORT = {
     "runs": set(),
-    "vm": set(),
+    "vm": {"runs"},
     "bench": {"runs", "vm"},
     "judge": {"runs"},
     "model": {"runs"},

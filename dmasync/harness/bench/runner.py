@@ -25,6 +25,7 @@ from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.facts import RUN_BLOCK
 from dmasync.harness.runs.measuring_machine import HOST, machine_facts
 from dmasync.harness.runs.writing import write_atomically
+from dmasync.harness.scratch import scratch_folder
 from dmasync.harness.vm import host_packages, kernels
 from dmasync.harness.vm.guest import host_files
 from dmasync.harness.vm.host import host_machine
@@ -46,8 +47,8 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
     GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: nothing
     was measured (3), or what the virtual machine raises.
     """
-    with tempfile.TemporaryDirectory(prefix="dmasync-bench-") as scratch:
-        file = Path(scratch) / "run.json"
+    with scratch_folder("bench") as scratch:
+        file = scratch / "run.json"
         if target == VM:
             status, text, provenance = _in_machine(request, file, progress)
         else:

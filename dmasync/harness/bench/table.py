@@ -8,9 +8,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.runs.facts import FIRST_START, INSTRUCTIONS, NULL_STEP, PAIR
 from dmasync.harness.runs.reading import Row, Run, printable
-from dmasync.harness.terminal import Column, console, print_table
 
 TABLE_SIZE = 1 << 20
 """The table's buffers; the file has the other sizes."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dmasync.harness.gate.two_kernels import Measure, Subject, arguments, measur
 from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.scratch import scratch_folder
 from dmasync.harness.vm.host_packages import MissingPartError
 from dmasync.harness.vm.machine import BootError, GuestDiedError, VirtualMachineError
 
@@ -107,8 +107,8 @@ def _candidate(options: argparse.Namespace, measure: Measure | None) -> Run:
         raise CommandError("--measure and --kernel were given: give one of them")
     if options.build:
         _built(options.build)
-    with tempfile.TemporaryDirectory(prefix="dmasync-bisect-") as scratch:
-        output = Path(scratch) / "candidate.json"
+    with scratch_folder("bisect") as scratch:
+        output = scratch / "candidate.json"
         if options.measure:
             _measured_by(options.measure, output)
         else:

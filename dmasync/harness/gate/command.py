@@ -14,7 +14,7 @@ from dmasync.harness.judge.compare import self_check
 from dmasync.harness.judge.settings import GateSettings, load_settings, number
 from dmasync.harness.judge.verdict import Verdict
 from dmasync.harness.option_types import given_path, given_text
-from dmasync.harness.runs.reading import Run, files_of, load_run, printable
+from dmasync.harness.runs.reading import Run, files_of, load_run, narrowed, printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +102,10 @@ def _run(options: argparse.Namespace) -> ExitStatus:
     outputs.check([*base_files, *candidate_files])
     if not base_files:
         raise CommandError("nothing to judge: give BASE and CANDIDATE, or two kernels with --kernel")
-    base = [load_run(path).only(options.only) for path in base_files]
-    if not candidate_files:
+    runs = narrowed([load_run(path) for path in (*base_files, *candidate_files)], options.only)
+    base, candidate = runs[: len(base_files)], runs[len(base_files) :]
+    if not candidate:
         return _only_self_check(options, base, settings)
-    candidate = [load_run(path).only(options.only) for path in candidate_files]
     return finish(base, candidate, None, options.self_check, settings, outputs)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -16,8 +15,9 @@ from dmasync.harness.gate.finish import finish
 from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.gate.shell import OUTPUT_VARIABLE, NotStartedError, refuse_unusable, run_line
 from dmasync.harness.judge.settings import GateSettings
-from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.reading import Run, load_run, narrowed
 from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.scratch import scratch_folder
 
 DEFAULT_BLOCKS = 6
 """A B B A that often: 12 runs a side found a true +10 % in 99.9 % of simulated comparisons."""
@@ -49,8 +49,8 @@ def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -
     blocks = DEFAULT_BLOCKS if options.blocks is None else options.blocks
     if blocks < 1:
         raise CommandError(f"--blocks is {blocks}, expected at least 1")
-    with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
-        folder = made_folder(options.keep) if options.keep else Path(scratch)
+    with scratch_folder("gate") as scratch:
+        folder = made_folder(options.keep) if options.keep else scratch
         lines = {"A": options.measure_base, "B": options.measure_candidate}
         runs: dict[str, list[Run]] = {"A": [], "B": []}
         sequence = "ABBA" * blocks
@@ -58,8 +58,8 @@ def run(options: argparse.Namespace, settings: GateSettings, outputs: Outputs) -
             name = "base" if side == "A" else "candidate"
             print(f"run {number} of {len(sequence)}: {name}", file=sys.stderr)  # noqa: T201
             runs[side].append(_measured(lines[side], folder / f"{number:03}-{name}.json"))
-        base, candidate = ([run.only(options.only) for run in runs[side]] for side in "AB")
-        return finish(base, candidate, None, options.self_check, settings, outputs)
+        both = narrowed([*runs["A"], *runs["B"]], options.only)
+        return finish(both[: len(runs["A"])], both[len(runs["A"]) :], None, options.self_check, settings, outputs)
 
 
 def _measured(line: str, output: Path) -> Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from dmasync.harness.option_types import given_text
 from dmasync.harness.progress import ConsoleProgress
 from dmasync.harness.runs.reading import Run, load_run
 from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.scratch import scratch_folder
 from dmasync.harness.vm.kernels import ARCHITECTURES
 
 
@@ -75,8 +75,8 @@ def run(
     """Measure base, base again for the self-check, and candidate; judge."""
     base, candidate = subjects(options)
     measure = measure or measure_with_bench
-    with tempfile.TemporaryDirectory(prefix="dmasync-gate-") as scratch:
-        folder = made_folder(options.keep) if options.keep else Path(scratch)
+    with scratch_folder("gate") as scratch:
+        folder = made_folder(options.keep) if options.keep else scratch
         base_run = _measured(measure, base, folder / "base.json")
         again = _measured(measure, base, folder / "base-again.json") if options.self_check else None
         candidate_run = _measured(measure, candidate, folder / "candidate.json")

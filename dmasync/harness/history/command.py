@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import sys
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dmasync.harness import old_names
 from dmasync.harness.bench import command as bench
+from dmasync.harness.console import console
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
@@ -53,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action in (listing, pruning, keeping, night):
         # Before or behind the action; a default here would replace what stands before it.
         _add_storage(action, argparse.SUPPRESS)
+        action.set_defaults(parser=action)
 
 
 def _add_storage(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -70,18 +69,21 @@ def run(options: argparse.Namespace) -> int:
     storage = Storage(options.storage or default_folder())
     if storage.folder.exists() and not storage.folder.is_dir():
         raise CommandError(f"{storage.folder}: is not a folder")
+    if options.action in ("list", "prune") and options.storage is not None and not storage.folder.is_dir():
+        raise CommandError(f"--storage {storage.folder}: no such folder")
     if options.action == "prune":
         return _prune(storage, options.keep, options.older_than, options.dry_run)
     if options.action == "keep":
-        kept = storage.keep(_run_with_rows(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
+        kept = storage.keep_once(_run_with_rows(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
         print(kept)  # noqa: T201
         return ExitStatus.GOOD
     if options.action == "nightly":
         asked = bench.parse(options.bench)
         measure = functools.partial(measure_host, request=bench.request_of(asked), quiet=asked.quiet)
         report = options.report or made_folder(storage.folder) / "report.html"
+        made_folder(storage.folder)
         return nightly(storage, report, measure=measure)
-    return _list(storage.kept(), options.json)
+    return _list(storage, options.json)
 
 
 def _run_with_rows(path: str) -> Run:
@@ -91,14 +93,14 @@ def _run_with_rows(path: str) -> Run:
     return run
 
 
-def _list(kept: Sequence[KeptRun], as_json: bool) -> int:
+def _list(storage: Storage, as_json: bool) -> int:
+    kept = storage.kept()
     if as_json:
         runs = [_described(one) for one in kept]
         print(json.dumps({"schema_version": SCHEMA_VERSION, "runs": runs}, indent=1))  # noqa: T201
         return ExitStatus.GOOD
     whole = [one for one in kept if one.run is not None]
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
-    console = Console(highlight=False, width=width)
+    shown = console(file_width=_WIDTH_OF_A_FILE)
     table = Table(header_style="bold")
     for column in ("date", "host", "kernel", "target", "clock", "rows", "standing", "file"):
         table.add_column(column, overflow="fold")
@@ -107,12 +109,12 @@ def _list(kept: Sequence[KeptRun], as_json: bool) -> int:
         keys = ("date", "host", "kernel", "target", "clock", "rows", "standing", "file")
         table.add_row(*(Text(printable(told[key] if told[key] is not None else "")) for key in keys))
     if whole:
-        console.print(table)
+        shown.print(table)
     for one in kept:
         if one.run is None:
-            console.print(Text(f"damaged, left alone: {printable(one.path)}: {one.damage}"), soft_wrap=True)
+            shown.print(Text(f"damaged, left alone: {printable(one.path)}: {one.damage}"), soft_wrap=True)
     if not kept:
-        console.print("no runs are kept")
+        shown.print(Text(f"no runs are kept in {printable(storage.folder)}"), soft_wrap=True)
     return ExitStatus.GOOD
 
 

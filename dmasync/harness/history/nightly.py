@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from dmasync.harness.report.page import page
 from dmasync.harness.runs.reading import load_run
 from dmasync.harness.runs.storage import Kind, Standing, Storage
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
+from dmasync.harness.scratch import scratch_folder
 
 _RUNS_IN_REPORT = 30
 _STANDINGS = {
@@ -47,8 +47,8 @@ def nightly(
     settings = settings or load_settings()
     if report is not None:
         refuse_unwritable([report], [])
-    with tempfile.TemporaryDirectory(prefix="dmasync-nightly-") as scratch:
-        output = Path(scratch) / "run.json"
+    with scratch_folder("nightly") as scratch:
+        output = scratch / "run.json"
         (measure or measure_host)(output)
         run = load_run(output)
         if not run.rows:

@@ -34,6 +34,7 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
         found.not_comparable,
         [
             *_warnings(base, candidate),
+            *_idle_rules([*base, *candidate], settings),
             *(f"not measured on either side: {lost}" for lost in never_measured(base, candidate)),
         ],
     )
@@ -149,6 +150,18 @@ def _warnings(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
     if same:
         warnings.append(f"both sides hold the same file: {min(same).name}")
     return warnings
+
+
+def _idle_rules(runs: Sequence[Run], settings: GateSettings) -> list[str]:
+    """Rules of single rows that no row has the name for: a misspelt glob allows nothing."""
+    if any(run.narrowed for run in runs):
+        return []
+    names = set().union(*(run.names for run in runs))
+    return [
+        f"[tool.dmasync.gate.rows]: no row is named {rule.glob!r}: the rule does nothing"
+        for rule in settings.rules
+        if not any(rule.matches(name) for name in names)
+    ]
 
 
 def _machine(run: Run) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 from collections.abc import Mapping
@@ -77,6 +78,8 @@ class GateSettings:
         return allowance
 
 
+_NEAR = 0.85
+"""How alike two names are when one is taken for a misspelt other."""
 _NUMBERS = {
     "exact-percent": "exact_percent",
     "exact-instructions": "exact_instructions",
@@ -97,13 +100,33 @@ def load_settings(path: Path | None = None, *, start: Path | None = None) -> Gat
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CommandError(f"{chosen}: cannot be read: {reason}") from None
-    table: object = document
-    for key in ("tool", "dmasync", "gate"):
-        table = table.get(key, {}) if isinstance(table, dict) else table
+    try:
+        table = _gate_table(document, must_be_there=path is not None)
+    except ValueError as error:
+        raise CommandError(f"{chosen}: {error}") from None
     try:
         return _settings(table)
     except ValueError as error:
         raise CommandError(f"{chosen}: [tool.dmasync.gate]: {error}") from None
+
+
+def _gate_table(document: Mapping[str, Any], must_be_there: bool) -> object:
+    """``[tool.dmasync.gate]`` of *document*; ValueError for a misspelt one, and for none where it *must be there*."""
+    tools = document.get("tool", {})
+    if not isinstance(tools, dict):
+        raise ValueError("'tool' is not a table")
+    if "dmasync" not in tools and (nearest := difflib.get_close_matches("dmasync", tools, 1, _NEAR)):
+        raise ValueError(f"there is a table [tool.{nearest[0]}]: did you mean [tool.dmasync]?")
+    own = tools.get("dmasync", {})
+    if not isinstance(own, dict):
+        raise ValueError("[tool.dmasync] is not a table")
+    if unknown := set(own) - {"gate"}:
+        raise ValueError(
+            f"[tool.dmasync] has {min(unknown)!r}, which nothing reads: its one table is [tool.dmasync.gate]"
+        )
+    if must_be_there and document and "gate" not in own:
+        raise ValueError("has no table [tool.dmasync.gate]")
+    return own.get("gate", {})
 
 
 def _nearest(start: Path) -> Path | None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.model.check import Prediction
 from dmasync.harness.model.fit import Line, Subject
 from dmasync.harness.model.stream import WIDEST, FrameCost, Stream
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Run
-from dmasync.harness.terminal import Column, console, print_table
 
 _WIDTH_OF_A_FILE = 120
 NOTHING = 5e-4

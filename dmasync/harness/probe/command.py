@@ -12,10 +12,10 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import dmasync
+from dmasync.harness.console import console
 from dmasync.harness.exit_status import ExitStatus
 from dmasync.harness.old_names import with_old_target
 from dmasync.harness.probe import nodes, remedies
@@ -101,14 +101,12 @@ def virtual_machine_facts() -> dict[str, Any]:
 
 
 def _print_for_people(facts: dict[str, Any]) -> None:
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=PIPE_WIDTH)
+    shown = console(file_width=PIPE_WIDTH)
     kernel, machine = facts["kernel"], facts["virtual_machine"]
-    console.print(f"kernel {kernel['release']} ({kernel['machine']})")
+    shown.print(f"kernel {kernel['release']} ({kernel['machine']})")
     settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
-    console.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
-    console.print(f"compiled core: {'in use' if facts['compiled'] else 'not in use, plain Python does its work'}")
+    shown.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
+    shown.print(f"compiled core: {'in use' if facts['compiled'] else 'not in use, plain Python does its work'}")
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("node", "provider", "opens", "permissions", "what fixes it"):
         table.add_column(column, overflow="fold")
@@ -117,16 +115,16 @@ def _print_for_people(facts: dict[str, Any]) -> None:
         permissions = f"{node['mode']} {node['owner']}:{node['group']}" if node["present"] else "-"
         opens = "yes" if node["opens"] else node["error"]
         table.add_row(node["path"], node["flag"], opens, permissions, node["remedy"] or "")
-    console.print(table)
+    shown.print(table)
     bounds = facts["udmabuf_limits"]
-    console.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
-    console.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
-    console.print(
+    shown.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
+    shown.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
+    shown.print(
         f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm {'yes' if machine['kvm'] else 'no'} (not needed)"
     )
     for program, path in machine["programs"].items():
-        console.print(f"  {program}: {path or 'missing'}")
-    console.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
+        shown.print(f"  {program}: {path or 'missing'}")
+    shown.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
     for remedy in machine["remedies"]:
-        console.print(f"  fix with: {remedy}", soft_wrap=True)
-    console.print(f"dmasync bench would measure on: {facts['target']}")
+        shown.print(f"  fix with: {remedy}", soft_wrap=True)
+    shown.print(f"dmasync bench would measure on: {facts['target']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +39,9 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def drawing(width: float, height: float, columns: int = 1, rows: int = 1) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of *width* by *height* inches and its axes in reading order."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="matplotlib")
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # No pyplot: it would choose a backend for the whole process and keep the figure.
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)

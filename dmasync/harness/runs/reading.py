@@ -108,6 +108,8 @@ class Run:
     machine: Mapping[str, Any] = field(default_factory=dict)
     commit: Mapping[str, Any] = field(default_factory=dict)
     moment: datetime | None = None
+    narrowed: bool = False
+    """Whether :meth:`only` left rows out."""
 
     @property
     def python(self) -> str | None:
@@ -130,7 +132,13 @@ class Run:
 
         not_measured = tuple(row for row in self.facts.not_measured if wanted(row.fullname))
         rows = {name: row for name, row in self.rows.items() if wanted(name)}
-        return replace(self, rows=rows, facts=replace(self.facts, not_measured=not_measured))
+        facts = replace(self.facts, not_measured=not_measured)
+        return replace(self, rows=rows, facts=facts, narrowed=self.narrowed or bool(globs))
+
+    @property
+    def names(self) -> set[str]:
+        """The full names of all rows that the suite has, measured or not."""
+        return {*self.rows, *(row.fullname for row in self.facts.not_measured)}
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -156,6 +164,16 @@ def load_run(path: str | os.PathLike[str]) -> Run:
             "run file", f"{printable(path)}: of an older version: its key {old_names.TARGET!r} is now 'target'"
         )
     return Run(path, rows, facts, machine, _mapping(path, document, "commit_info"), _moment(document.get("datetime")))
+
+
+def narrowed(runs: Sequence[Run], globs: Sequence[str]) -> list[Run]:
+    """Each of *runs* as :meth:`Run.only` has it. CommandError for a glob that names no row of any of them."""
+    names = set().union(*(run.names for run in runs))
+    for glob in globs:
+        if not any(is_named(name, glob) for name in names):
+            files = ", ".join(printable(run.path) for run in runs)
+            raise CommandError(f"--only {glob!r}: no row has such a name in {files}")
+    return [run.only(globs) for run in runs]
 
 
 def files_of(given: Sequence[str | None]) -> list[Path]:

@@ -137,6 +137,27 @@ class Storage:
                 f"cannot keep {run.path.name} in {self.folder}: {error.strerror}", ExitStatus.UNUSABLE
             ) from None
 
+    def keep_once(self, run: Run, standing: Standing) -> Path:
+        """As :meth:`keep`; a file that is kept already is one observation: it gets the standing, and no copy."""
+        try:
+            content = run.path.read_bytes()
+        except OSError as error:
+            raise CommandError(f"{run.path}: cannot be read: {error.strerror}", ExitStatus.UNUSABLE) from None
+        for path in self.folder.rglob("*.json") if self.folder.is_dir() else ():
+            with suppress(OSError):
+                if path.stat().st_size == len(content) and path.read_bytes() == content:
+                    return _renamed(path, standing)
+        return self.keep(run, standing)
+
+
+def _renamed(path: Path, standing: Standing) -> Path:
+    number_and_date = path.stem.rpartition("_")[0]
+    target = path.with_name(f"{number_and_date}_{standing.value}.json")
+    if standing is not Standing.UNJUDGED and target != path:
+        path.rename(target)
+        return target
+    return path
+
 
 def default_folder() -> Path:
     """``$DMASYNC_STORAGE``, else ``.benchmarks`` here, where pytest-benchmark keeps its own."""

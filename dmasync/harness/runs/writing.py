@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -29,7 +30,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
 
 
 def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Before any work: CommandError if an output's folder is missing, or it is one of the inputs."""
+    """Before any work: CommandError if an output cannot be written, or is one of the inputs."""
     read = {os.path.realpath(path) for path in inputs}
     for path in outputs:
         target = Path(os.path.realpath(path))
@@ -39,15 +40,34 @@ def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]], inputs: Iterabl
             raise CommandError(f"cannot write {path}: is a directory", ExitStatus.UNUSABLE)
         if not target.parent.is_dir():
             raise CommandError(f"cannot write {path}: no directory {target.parent}", ExitStatus.UNUSABLE)
+        try:
+            if target.exists() and not target.is_file():
+                os.close(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            else:
+                _try(target)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a FIFO that nobody reads yet
+                raise CommandError(f"cannot write {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
 
 
 def made_folder(path: Path) -> Path:
-    """*path* as a folder, made if it is not there; CommandError (status 2) if it cannot be."""
+    """*path* as a folder to write to, made if it is not there; CommandError (status 2) if it cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"cannot make the folder {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+    try:
+        _try(path / "dmasync")
+    except OSError as error:
+        raise CommandError(f"cannot write to the folder {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
     return path
+
+
+def _try(target: Path) -> None:
+    """Make and remove the temporary file that :func:`_replace` would: who may and what fits, only the kernel knows."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    os.close(descriptor)
+    os.unlink(temporary)
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ all of it or nothing. A lock per entry makes a second process wait for the first
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import shutil
@@ -41,6 +42,9 @@ def entry(path: Path, build: Callable[[Path], list[str]]) -> Path:
         if is_whole(path):  # another process made it while this one waited
             return path
         discard(path)
+        for left_over in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            if left_over.is_dir():  # of a process that was killed: whoever is at work holds the lock
+                shutil.rmtree(left_over, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             scratch.chmod(0o755)

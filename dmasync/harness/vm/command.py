@@ -14,9 +14,10 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.old_names import OldName
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
+from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.vm import cache, host, host_packages, kernels
 from dmasync.harness.vm.kernels import ARCHITECTURES
-from dmasync.harness.vm.machine import CompletedRun, VirtualMachine, VirtualMachineError
+from dmasync.harness.vm.machine import CompletedRun, VirtualMachine, VirtualMachineError, check_memory
 
 RESULT_SCHEMA = 1
 
@@ -66,6 +67,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for boot and command (default: %(default)g)",
     )
+    parser.add_argument(
+        "--boot-timeout",
+        type=float,
+        default=VirtualMachine.boot_timeout,
+        metavar="S",
+        help="seconds after which a boot that does not get on has failed (default: %(default)g)",
+    )
     parser.add_argument("--kvm", action="store_true", help="use KVM if it is there; never used unless asked for")
     parser.add_argument(
         "--setup", action="store_true", help="install what this host lacks, with apt, as root or by sudo"
@@ -82,6 +90,9 @@ def run(options: argparse.Namespace) -> int:
     """Boot, run the command, pass its output and exit status on."""
     if options.clean:
         return _clean()
+    check_memory(options.memory)
+    if options.result is not None:
+        refuse_unwritable([options.result], [])
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup:
         raise CommandError("no command; write: dmasync vm -- CMD…")
@@ -109,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
                 mount=options.mount,
                 environment=environment,
                 timeout=options.timeout,
+                boot_timeout=options.boot_timeout,
                 kvm=options.kvm,
                 progress=progress,
             )
@@ -165,4 +177,4 @@ def _write_result(path: Path | None, completed: CompletedRun | None, error: Comm
         outcome |= {"outcome": type(error).__name__, "message": str(error), "status": int(error.status)}
         if isinstance(error, VirtualMachineError):
             outcome["console"] = error.console
-    path.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(outcome, indent=1) + "\n")

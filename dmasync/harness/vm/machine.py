@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
+from dmasync.harness.scratch import scratch_folder
 from dmasync.harness.vm import guard, host, host_packages
 from dmasync.harness.vm.arm64_root import BUSYBOX, foreign_root
 from dmasync.harness.vm.boot_watch import BootWatch
@@ -43,6 +44,9 @@ boot of six, and then the clock rounds each figure. It measures against the two 
 """
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
+MEMORY = re.compile(r"(\d{1,6})([MG]?)", re.ASCII | re.IGNORECASE)
+UNITS = {"": 20, "M": 20, "G": 30}
+LEAST_MEMORY = 64 << 20
 PROCESSOR = {"aarch64": "cortex-a57"}
 LARGE_PAGES_PROCESSOR = {"aarch64": "cortex-a76"}
 """The first does not know pages of 16 KiB."""
@@ -137,9 +141,7 @@ class VirtualMachine:
             index_modules(self.kernel.modules)
         mounts = self._mounts()
         with contextlib.ExitStack() as stack:
-            scratch = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="dmasync-vm-", dir=_scratch_parent()))
-            )
+            scratch = stack.enter_context(scratch_folder("vm", _scratch_parent()))
             control = scratch / "control"
             control.mkdir()
             self._write_scripts(control, command, mounts)
@@ -166,8 +168,10 @@ class VirtualMachine:
             raise CommandError(f"cpus is {self.cpus}: the exact clock counts one CPU's instructions, give cpus=1")
         if self.exact and self.kvm:
             raise CommandError("kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
-        if self.timeout <= 0:
-            raise CommandError(f"timeout is {self.timeout} s, expected more than 0")
+        check_memory(self.memory)
+        for name, seconds in (("timeout", self.timeout), ("boot_timeout", self.boot_timeout)):
+            if not seconds > 0:
+                raise CommandError(f"{name} is {seconds:g} s, expected more than 0")
         for argument in self.append:
             if '"' in argument or "\n" in argument or not argument:
                 raise CommandError(f"append has {argument!r}: a kernel argument holds no quotes and no line ends")
@@ -322,6 +326,15 @@ class VirtualMachine:
 
     def _named(self) -> str:
         return f"kernel {self.kernel.release or self.kernel.source}"
+
+
+def check_memory(memory: str) -> None:
+    """CommandError if *memory* is no size that a guest can have."""
+    size = MEMORY.fullmatch(memory)
+    if size is None:
+        raise CommandError(f"memory is {memory!r}, expected a number with M or G behind it, as 1G")
+    if int(size[1]) << UNITS[size[2].upper()] < LEAST_MEMORY:
+        raise CommandError(f"memory is {memory}, too little for a kernel: give at least 64M")
 
 
 @contextlib.contextmanager

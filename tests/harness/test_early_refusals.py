@@ -1,0 +1,217 @@
+"""What is refused before anything is measured, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmasync import cli
+from dmasync.harness.help_texts import EXAMPLES, STATUSES
+from dmasync.harness.scratch import reclaim, scratch_folder
+from tests.support.run_files import HEAP, PAIR, exact
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    try:
+        status = cli.main(list(arguments))
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "told"),
+    [
+        (["vm", "--kernl", "K", "--", "true"], "usage: dmasync vm", "did you mean '--kernel'?"),
+        (["probe", "--jsn"], "usage: dmasync probe", "did you mean '--json'?"),
+        (["history", "prune", "--dry-rum"], "usage: dmasync history prune", "did you mean '--dry-run'?"),
+        (["bench", "--qiuck=1"], "usage: dmasync bench", "did you mean '--quick'?"),
+        (["prob"], "usage: dmasync", "did you mean 'probe'?"),
+        (["xyzzy"], "usage: dmasync", "expected one of probe, vm, bench"),
+        (["replay", "t", "--what-is-this"], "usage: dmasync replay", "unrecognized arguments: --what-is-this"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest_right_one(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], usage: str, told: str
+) -> None:
+    status, said = refused(capsys, *arguments)
+    assert status == 2
+    assert said.startswith(usage)
+    assert told in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["--bsect", "--biscet", "--isect"])
+def test_git_is_stopped_by_a_misspelt_bisect(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert refused(capsys, "gate", "base", "candidate", option)[0] == 128
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_ends_with_examples_that_parse_and_the_exit_statuses(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "exit status: " + STATUSES[command].split()[0] in shown
+    for example in EXAMPLES[command]:
+        assert f"\n  {example}\n" in shown
+        done = subprocess.run(
+            ["sh", "-c", f"set -- {example}; shift; printf '%s\\n' \"$@\""], capture_output=True, text=True, check=True
+        )
+        cli.build_parser([command]).parse_args(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_each_command_tells_the_version(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "-V"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("dmasync ")
+
+
+@pytest.mark.parametrize("memory", ["lots", "1T", "-1G", "0", "63M", "", "1 G", "1GiB"])
+def test_a_memory_that_no_guest_can_have_is_refused_before_a_kernel_is_fetched(
+    capsys: pytest.CaptureFixture[str], memory: str
+) -> None:
+    status, said = refused(capsys, "vm", f"--memory={memory}", "--kernel", "/nope", "--", "true")
+    assert (status, "memory is" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "--on", "fake", "-o", "/proc/run.json"],
+        ["vm", "--result", "/proc/r.json", "--", "true"],
+        ["vm", "--result", "MISSING/r.json", "--", "true"],
+        ["gate", "--append-candidate", "x", "--json", "/proc/v.json"],
+        ["gate", "--append-candidate", "x", "--keep", "/proc/runs"],
+        ["gate", "--measure-base", "exit 9", "--measure-candidate", "exit 9", "--html", "/proc/p.html"],
+        ["history", "--storage", "/proc", "nightly", "--bench=--on=fake"],
+        ["history", "--storage", "STORE", "nightly", "--report", "/proc/r.html"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, said = refused(capsys, *arguments)
+    assert status == 2
+    assert "cannot write" in said or "cannot make the folder" in said
+    assert "measuring" not in said
+    assert "booting" not in said
+
+
+@pytest.mark.parametrize(("candidate", "expected"), [(9000, 1), (5649, 2)])
+def test_one_file_that_cannot_be_written_loses_itself_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], candidate: int, expected: int
+) -> None:
+    files = [str(exact(tmp_path / "b.json", {PAIR: 5649})), str(exact(tmp_path / "c.json", {PAIR: candidate}))]
+    status = cli.main(["gate", *files, "--json", "/dev/full", "--markdown", str(tmp_path / "v.md")])
+    captured = capsys.readouterr()
+    assert status == expected
+    assert "cannot write /dev/full: No space left on device" in captured.err
+    assert "test_pair" in captured.out
+    assert "test_pair" in (tmp_path / "v.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("[tool.dmasync.gat]\nexact-percent = 1", "[tool.dmasync] has 'gat'"),
+        ("[tool.dmasycn.gate]\nexact-percent = 1", "did you mean [tool.dmasync]?"),
+        ("[gate]\nexact-percent = 1", "has no table [tool.dmasync.gate]"),
+        ("tool = 1", "'tool' is not a table"),
+        ("[tool.dmasync.gate]\nexact-procent = 1", "unknown key 'exact-procent'"),
+    ],
+)
+def test_a_misspelt_table_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: str, told: str
+) -> None:
+    (tmp_path / "s.toml").write_text(settings)
+    run = str(exact(tmp_path / "b.json", {PAIR: 1}))
+    status, said = refused(capsys, "gate", run, run, "--settings", str(tmp_path / "s.toml"))
+    assert (status, told in said) == (2, True)
+
+
+def test_a_rule_for_no_row_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.toml").write_text('[tool.dmasync.gate.rows]\n"*test_piar*" = 5\n"*test_pair*" = 5\n')
+    run = str(exact(tmp_path / "b.json", {PAIR: 1, HEAP: 2}))
+    call = ["gate", run, run, "--settings", str(tmp_path / "s.toml")]
+    assert cli.main(call) == 0
+    shown = capsys.readouterr().out
+    assert "no row is named '*test_piar*'" in shown
+    assert "'*test_pair*'" not in shown
+    # Of a part of the rows a rule may well name none.
+    assert cli.main([*call, "--only", "*udmabuf*"]) == 0
+    assert "test_piar" not in capsys.readouterr().out
+
+
+def test_only_of_nothing_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(exact(tmp_path / "b.json", {PAIR: 1}))
+    status, said = refused(capsys, "gate", run, run, "--only", "*udmabuf*", "--only", "*nothing*")
+    assert (status, "--only '*nothing*': no row has such a name" in said) == (2, True)
+
+
+def test_a_run_that_is_kept_again_is_one_observation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, store = str(exact(tmp_path / "b.json", {PAIR: 1})), ["--storage", str(tmp_path / "store")]
+    for options in ([], [], ["--good"], []):
+        assert cli.main(["history", *store, "keep", *options, run]) == 0
+    files = [path.name for path in (tmp_path / "store").rglob("*.json")]
+    assert len(files) == 1
+    assert files[0].endswith("_good.json")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(files[0])
+
+
+@pytest.mark.parametrize("action", [["list"], ["list", "--json"], ["prune", "--keep", "1"]])
+def test_a_storage_that_is_not_there_is_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: list[str]
+) -> None:
+    status, said = refused(capsys, "history", "--storage", str(tmp_path / "nope"), *action)
+    assert (status, "no such folder" in said) == (2, True)
+
+
+def test_a_reader_that_has_seen_enough_is_not_complained_of(tmp_path: Path) -> None:
+    run = str(exact(tmp_path / "b.json", {f"t.py::row[{number}]": 5 for number in range(3000)}))
+    line = f"{sys.executable} -m dmasync gate {run} {run} | head -n 1"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_a_scratch_folder_is_reclaimed_when_its_owner_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\n"
+        "from dmasync.harness.scratch import scratch_folder\n"
+        f"with scratch_folder('test', {str(tmp_path)!r}) as folder:\n"
+        "    (folder / 'file').touch()\n"
+        "    print(folder, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    left = Path(process.stdout.readline().strip())
+    assert reclaim(tmp_path) == []  # it is at work
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert left.is_dir()
+    with scratch_folder("other", str(tmp_path)) as own:
+        assert not left.exists()
+        assert own.is_dir()
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_of_others_with_such_a_name_stay(tmp_path: Path) -> None:
+    (tmp_path / "dmasync-their-own").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / ".owner").touch()
+    (tmp_path / "dmasync-a-link").symlink_to(tmp_path / "target")
+    assert reclaim(tmp_path) == []
+    assert len(os.listdir(tmp_path)) == 3
