@@ -56,6 +56,7 @@ def test_the_wheel_has_one_package_its_types_and_templates_and_no_tests(wheel):
     for name in (
         "dmasync/benchmarks/test_floor.py",
         "dmasync/harness/bench/suites.ini",
+        "dmasync/harness/vm/kernels/guest.config",
         "dmasync/py.typed",
         "dmasync/fakes/py.typed",
         "dmasync/syncer.py",

@@ -81,7 +81,7 @@ def clear() -> list[Path]:
     half way. Returns what was removed.
     """
     removed = []
-    for group in ("kernels/*/*", "roots/*", "apt/*"):
+    for group in ("kernels/*/*", "built/*/*", "objects/*/*", "trees/*", "roots/*", "apt/*"):
         for path in sorted(cache_directory().glob(group)):
             if path.name.startswith("."):
                 continue

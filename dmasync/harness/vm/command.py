@@ -30,6 +30,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=given_text,
         help="a bzImage, a build tree, or debian:VERSION (default: the newest packaged kernel with udmabuf built in)",
     )
+    parser.add_argument(
+        "--build",
+        metavar="SOURCE",
+        help="build the kernel instead, once: a kernel tree, or debian:6.1 for Debian's linux-source-6.1",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="with --build: CONFIG_ lines on top of what a guest needs"
+    )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
     parser.add_argument("--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction")
     parser.add_argument(
@@ -94,8 +102,12 @@ def run(options: argparse.Namespace) -> int:
     if options.result is not None:
         refuse_unwritable([options.result], [])
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
-    if not command and not options.setup:
+    if not command and not options.setup and options.build is None:
         raise CommandError("no command; write: dmasync vm -- CMD…")
+    if options.build is not None and options.kernel is not None:
+        raise CommandError("--build and --kernel both name a kernel: give one")
+    if options.config is not None and options.build is None:
+        raise CommandError("--config goes with --build: a kernel that is there already has its configuration")
     environment = dict(_assignment(text) for text in options.env)
     machine_name = ARCHITECTURES[options.arch] if options.arch else host.host_machine()
     with ConsoleProgress("dmasync vm") as console:
@@ -103,10 +115,14 @@ def run(options: argparse.Namespace) -> int:
         try:
             if options.setup:
                 host_packages.install_missing(progress, machine_name)
-            kernel = kernels.resolve(options.kernel, machine=machine_name, progress=progress)
+            if options.build is not None:
+                kernel = kernels.build(options.build, machine_name, progress, fragment=options.config)
+            else:
+                kernel = kernels.resolve(options.kernel, machine=machine_name, progress=progress)
             if not command:
                 progress.done()
-                print(f"ready: {kernel.source}")  # noqa: T201
+                # The image of a built kernel has no name of its own: say where it is, for --kernel.
+                print(kernel.image if options.build is not None else f"ready: {kernel.source}")  # noqa: T201
                 return ExitStatus.GOOD
             if kernel.option("CONFIG_UDMABUF") == "n":
                 progress.note(f"kernel {kernel.release} has no udmabuf (CONFIG_UDMABUF is not set)")

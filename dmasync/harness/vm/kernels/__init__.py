@@ -4,6 +4,7 @@
 ``kernel.py``   ``Kernel``: image, release, modules, configuration
 ``at_path.py``  images, build trees, folders into which packages were unpacked
 ``packaged.py`` Debian's packages: what is offered, and fetching one release into the cache
+``built.py``    a small kernel out of a source tree; ``guest.config`` is its configuration
 =============== ==========================================================================
 
 The rest of the harness imports this package, not its modules.
@@ -16,10 +17,13 @@ from pathlib import Path
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.vm import host
 from dmasync.harness.vm.kernels.at_path import from_path, index_modules
+from dmasync.harness.vm.kernels.built import build
 from dmasync.harness.vm.kernels.kernel import ARCHITECTURES, Kernel, KernelError
 from dmasync.harness.vm.kernels.packaged import DEBIAN_PREFIX, cached, named, newest, offered
 
-__all__ = ["ARCHITECTURES", "Kernel", "KernelError", "cached", "from_path", "index_modules", "offered", "resolve"]
+__all__ = [
+    "ARCHITECTURES", "Kernel", "KernelError", "build", "cached", "from_path", "index_modules", "offered", "resolve",
+]  # fmt: skip
 
 
 def resolve(

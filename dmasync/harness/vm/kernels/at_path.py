@@ -15,7 +15,7 @@ from dmasync.harness.vm.kernels.kernel import Kernel, KernelError
 
 IMAGE_IN_BUILD_TREE = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
 PACKAGE_MODULES_FOLDERS = ("lib/modules", "usr/lib/modules")
-NEEDED_MODULES = ("CONFIG_9P_FS", "CONFIG_NET_9P_VIRTIO", "CONFIG_OVERLAY_FS", "CONFIG_VIRTIO_PCI")
+NEEDED_OPTIONS = ("CONFIG_9P_FS", "CONFIG_NET_9P_VIRTIO", "CONFIG_OVERLAY_FS", "CONFIG_VIRTIO_PCI")
 """What the guest's root folder is mounted with."""
 
 
@@ -75,7 +75,7 @@ def from_image(image: Path, machine: str, source: str, release: str | None = Non
 
 def check_modules(kernel: Kernel) -> None:
     """Raise KernelError where the kernel has what a guest is started with as modules, and the modules are not there."""
-    wanted = [name for name in NEEDED_MODULES if kernel.option(name) == "m"]
+    wanted = [name for name in NEEDED_OPTIONS if kernel.option(name) == "m"]
     if wanted and (kernel.modules is None or not (kernel.modules / "kernel").is_dir()):
         raise KernelError(
             f"kernel {kernel.release or kernel.source} has {', '.join(wanted)} as modules, and they are not beside it; "
