@@ -41,16 +41,31 @@ def draw(run: Run, step: str, axes: object) -> None:
         facts = row.facts
         if (facts.provider, facts.step, facts.api) == ("udmabuf", step, "fcntl") and facts.size and facts.access:
             lines[facts.access].append((facts.size, row.median * 1e9))
-            arch = facts.arch or ""
+            arch = {"aarch64": "arm64", "x86_64": "x86-64"}.get(facts.arch or "", facts.arch or "")
     for access, (dashes, marker) in STYLES.items():
         points = sorted(lines[access])
         axes.plot(*zip(*points, strict=True), dashes, marker=marker, label=access, markersize=4)  # type: ignore[attr-defined]
+        if points[-1][0] < largest(run):
+            axes.annotate(  # type: ignore[attr-defined]
+                "no larger one\nwas measured",
+                points[-1],
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="x-small",
+            )
     axes.set(xscale="log", yscale="log", title=f"{arch}: {STEPS[step]}")  # type: ignore[attr-defined]
     sizes = sorted({size for points in lines.values() for size, _ in points})
     names = [f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB" for size in sizes]
     axes.set_xticks(sizes, names, rotation=60, ha="right", rotation_mode="anchor")  # type: ignore[attr-defined]
     axes.minorticks_off()  # type: ignore[attr-defined]
     axes.grid(color="#cccccc", linewidth=0.5)  # type: ignore[attr-defined]
+
+
+def largest(run: Run) -> int:
+    """The largest buffer of any row that is drawn."""
+    drawn = (row.facts for row in run.rows.values())
+    return max(facts.size or 0 for facts in drawn if facts.provider == "udmabuf" and facts.step in STEPS)
 
 
 if __name__ == "__main__":

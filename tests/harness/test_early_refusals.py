@@ -92,6 +92,8 @@ def test_a_memory_that_no_guest_can_have_is_refused_before_a_kernel_is_fetched(
         ["gate", "--append-candidate", "x", "--keep", "/proc/runs"],
         ["gate", "--measure-base", "exit 9", "--measure-candidate", "exit 9", "--html", "/proc/p.html"],
         ["history", "--storage", "/proc", "nightly", "--bench=--on=fake"],
+        ["replay", "trace.jsonl", "--svg", "/proc/t.svg"],
+        ["replay", "trace.jsonl", "--perfetto", "MISSING/t.json"],
         ["history", "--storage", "STORE", "nightly", "--report", "/proc/r.html"],
     ],
     ids=" ".join,

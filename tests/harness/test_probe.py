@@ -13,7 +13,7 @@ import pytest
 
 import dmasync
 from dmasync import DmaBufAllocatorFlag, cli
-from dmasync.harness.probe import nodes, remedies
+from dmasync.harness.probe import command, kvm, nodes, remedies
 from dmasync.harness.vm import host
 from tests.support import fake_host
 
@@ -109,7 +109,7 @@ def test_json_has_a_schema_and_agrees_with_the_exit_status(capsys):
     assert facts["schema"] == 1
     assert [entry["path"] for entry in facts["nodes"]] == [path for _, path in nodes.DEFAULT_PROVIDERS]
     usable = any(entry["opens"] for entry in facts["nodes"])
-    assert status == (0 if usable else 4)
+    assert status == (0 if usable or facts["virtual_machine"]["possible"] else 4)
     assert facts["target"] == facts["rung"]
     assert (facts["target"] == "hardware") == usable
     assert facts["compiled"] is dmasync.compiled
@@ -156,3 +156,64 @@ def test_the_probe_says_whether_the_compiled_core_is_in_use(in_use, words, monke
     monkeypatch.setattr(dmasync, "compiled", in_use)
     cli.main(["probe"])
     assert words in capsys.readouterr().out
+
+
+@pytest.fixture
+def machine_parts(tmp_path, monkeypatch):
+    """All that a virtual machine needs, but a kernel."""
+    fake_host.install_virtual_machine(tmp_path)
+    for name in ("apt-get", "dpkg"):
+        fake_host.install_program(tmp_path, name)
+    monkeypatch.setattr(host, "search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(command, "search_path", lambda: str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("cache", ["/proc/no/folder", "/dev/null"])
+def test_a_virtual_machine_without_a_place_for_its_kernel_is_not_possible(machine_parts, monkeypatch, capsys, cache):
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(command.nodes, "survey", lambda configuration: [])
+    assert cli.main(["probe"]) == 4
+    shown = capsys.readouterr().out
+    assert "virtual machine: not possible yet" in shown
+    assert "the cache cannot be written" in shown
+    assert "fix with: export XDG_CACHE_HOME=" in shown
+
+
+def test_a_host_that_can_boot_one_is_no_failure(machine_parts, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(machine_parts / "cache"))
+    monkeypatch.setattr(command.nodes, "survey", lambda configuration: [])
+    assert cli.main(["probe"]) == 0
+    assert "dmasync bench would measure on: vm" in capsys.readouterr().out
+    assert not (machine_parts / "cache").exists()
+
+
+def test_a_node_of_kvm_that_makes_no_machine_is_no_kvm(tmp_path):
+    assert kvm.try_kvm(tmp_path / "none") == (False, "")
+    (tmp_path / "kvm").touch()
+    works, why = kvm.try_kvm(tmp_path / "kvm")
+    assert (works, "makes no virtual machine (" in why) == (False, True)
+    (tmp_path / "folder").mkdir()
+    assert kvm.try_kvm(tmp_path / "folder")[1].endswith("does not open (Is a directory)")
+
+
+@pytest.mark.parametrize(
+    ("emulator", "works", "why"),
+    [
+        ("import sys\nsys.exit(0)", True, ""),
+        (
+            "import sys\nprint('kvm.c: Assertion failed.', file=sys.stderr)\nsys.exit(134)",
+            False,
+            "Assertion failed.",
+        ),
+    ],
+)
+def test_an_emulator_that_ends_in_an_assertion_is_no_kvm(tmp_path, monkeypatch, emulator, works, why):
+    for name in ("qemu-system-x86_64", "qemu-system-aarch64"):
+        fake_host.install_program(tmp_path, name, emulator)
+    monkeypatch.setattr(kvm, "search_path", lambda: str(tmp_path))
+    monkeypatch.setattr(kvm.fcntl, "ioctl", lambda fd, request, *rest: 12 if request == 0xAE00 else os.dup(fd))
+    (tmp_path / "kvm").touch()
+    found = kvm.try_kvm(tmp_path / "kvm")
+    assert found[0] is works
+    assert found[1].endswith(why)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from PIL import Image
 
 from dmasync.cli import main
 from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.report import history_figure
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.runs.facts import NotMeasured, RunFacts
 from dmasync.harness.runs.reading import Row, load_run
@@ -101,7 +104,7 @@ def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(
 
 def test_every_picture_is_drawn(tmp_path: Path, history: list[Path]) -> None:
     page = report(history, tmp_path / "r.html")
-    titles = re.findall(r"<h2>(.*?)</h2>\s*<figure><svg", page)
+    titles = re.findall(r'<h2>(.*?)</h2>\s*<figure><div class="scroll"><svg', page)
     assert tuple(titles) == PICTURES
     assert "Not drawn" not in page
 
@@ -226,7 +229,7 @@ def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Pat
     page = report(history, tmp_path / "r.html")
     only_pictures = re.sub(r"<figcaption>.*?</figcaption>", "", page)
     # Each picture on a slice of its own height, so that the screenshot can be cut without measuring anything.
-    slices = re.findall(r"<figure>(<svg.*?</svg>)\s*</figure>", only_pictures, re.S)
+    slices = re.findall(r'<figure><div class="scroll">(<svg.*?</svg>)\s*</div>\s*</figure>', only_pictures, re.S)
     assert len(slices) == len(PICTURES)
     style = "<style>body{margin:0}div{height:600px;overflow:hidden}svg{width:auto;height:600px}</style>"
     test_page = tmp_path / "pictures.html"
@@ -251,3 +254,50 @@ def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Pat
         assert dark > 0.002, f"{title} is blank"
     with Image.open(shots["page"]) as shot:
         assert shot.size == (1100, 4000)
+
+
+def test_lines_that_lie_on_each_other_are_one_and_each_change_has_its_line(tmp_path: Path, history: list[Path]) -> None:
+    runs = [load_run(path) for path in history]
+    bundles = history_figure._chosen(history_figure.series(runs, GateSettings()))
+    drawn = [tuple(round(row.median / bundle[0].rows[0].median, 2) for row in bundle[0].rows) for bundle in bundles]
+    assert len(drawn) == len(set(drawn))
+    heap = next(bundle for bundle in bundles if bundle[0].rows[0].facts.provider == "system")
+    assert len(heap) == 8
+    assert "pair of system (1 of 8 alike)" in text_of(report(history, tmp_path / "r.html"))
+    shown = {change for bundle in bundles for change in bundle[0].changes}
+    assert shown == {2, 3}
+    assert any(history_figure._largest(bundle[0]) == 2 for bundle in bundles)
+
+
+def test_rows_that_do_not_spread_are_no_picture(tmp_path: Path) -> None:
+    page = report([exact(tmp_path / "b.json", {PAIR: 5, HEAP: 6})], tmp_path / "r.html")
+    assert "every round took the same" in page[page.index("<h2>Distribution per row") :].partition("<h2>Timeline")[0]
+
+
+def test_the_page_leads_with_a_mark_and_what_changed_by_how_much(tmp_path: Path) -> None:
+    base, candidate = exact(tmp_path / "b.json", {PAIR: 1000}), exact(tmp_path / "c.json", {PAIR: 1120})
+    told = text_of(report([base, candidate], tmp_path / "r.html"))
+    assert "\N{HEAVY BALLOT X} Slower: pair of udmabuf +120 (+12.0 %)" in told
+    told = text_of(report([candidate, base], tmp_path / "r.html"))
+    assert "\N{HEAVY CHECK MARK} Not slower: pair of udmabuf -120 (-10.7 %)" in told
+
+
+def test_the_page_is_for_phones_the_dark_and_paper(tmp_path: Path) -> None:
+    base = exact(tmp_path / "b.json", {PAIR: 1000})
+    page = report([base, exact(tmp_path / "c.json", {PAIR: 1120})], tmp_path / "r.html")
+    for rule in ("prefers-color-scheme: dark", "@media print", "min-width: 46rem", "overflow-x: auto"):
+        assert rule in page
+    # A name may break behind what parts its words, and nowhere else.
+    assert "test_<wbr>pair[<wbr>udmabuf-<wbr>READ-<wbr>1MiB]" in page
+
+
+def test_matplotlib_s_complaints_reach_nobody(tmp_path: Path) -> None:
+    run = exact(tmp_path / "b.json", {"t.py::\N{HANGUL SYLLABLE GA}[\N{PILE OF POO}]": 5, PAIR: 5})
+    other = exact(tmp_path / "c.json", {"t.py::\N{HANGUL SYLLABLE GA}[\N{PILE OF POO}]": 7, PAIR: 5})
+    done = subprocess.run(
+        [sys.executable, "-m", "dmasync", "report", str(run), str(other), "-o", str(tmp_path / "r.html")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": "/proc/none", "MPLCONFIGDIR": "/proc/none", "XDG_CACHE_HOME": "/proc/none"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")

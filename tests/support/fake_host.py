@@ -35,6 +35,10 @@ with (control / "stdout").open("ab") as out, (control / "stderr").open("ab") as 
 if mode == "dies":
     print("[    9.9] reboot: Power down", flush=True)
     sys.exit(0)
+if log := os.environ.get("FAKE_KERNEL_LOG"):
+    (control / "kernel-log").write_text(log)
+    (control / "tainted-before").write_text("0\\n")
+    (control / "tainted-after").write_text("512\\n")
 (control / "status").write_text(f"{status}\\n")
 """
 

@@ -178,7 +178,14 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
         sink = _Answers(out, progress, len(plan.read_text(encoding="utf-8").splitlines()) - 1)
         completed = machine.run(f"{prepare}; cd /; exec {line} <{shlex.quote(str(plan))}", stdout=sink, stderr=errors)
     progress.done()
+    log = completed.kernel_log
+    if log.warning:
+        progress.note(f"the kernel warned while the suites ran: {log.warning}")
+    if log.killed:
+        progress.note(f"the guest ran out of memory, and its kernel killed {', '.join(log.killed)}")
     provenance = {
+        "kernel_warnings": list(log.splats) or [log.warning] * bool(log.warning),
+        "tainted": log.tainted,
         "kernel_config_digest": kernel.config_digest,
         "kernel_source": completed.kernel_source,
         "kernel_append": list(completed.append),

@@ -63,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--same-machine", action="store_true", help="judge wall rows although CPU, governor or the like differ"
     )
+    parser.add_argument(
+        "--fail-on-warning",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a candidate whose kernel warned is not good (the default where kernels are measured here)",
+    )
     parser.add_argument("--self-check", action="store_true", help="judge nothing unless the base equals itself")
     parser.add_argument("--keep", metavar="DIR", type=given_path, help="keep the runs that are measured here in DIR")
     two_kernels.add_arguments(parser.add_argument_group("two kernels, measured on the exact clock"))
@@ -126,7 +132,10 @@ def _only_self_check(options: argparse.Namespace, base: Sequence[Run], settings:
 
 
 def _settings(options: argparse.Namespace) -> GateSettings:
-    settings = replace(load_settings(options.settings), same_machine=options.same_machine)
+    fails = options.fail_on_warning
+    if fails is None:
+        fails = two_kernels.is_asked_for(options)
+    settings = replace(load_settings(options.settings), same_machine=options.same_machine, fail_on_warning=fails)
     if options.max_regression is None:
         return settings
     try:

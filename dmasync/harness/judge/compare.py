@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRo
 from dmasync.harness.judge.wall import WallRow, judge_wall
 from dmasync.harness.runs import measuring_machine
 from dmasync.harness.runs.facts import INSTRUCTIONS
-from dmasync.harness.runs.reading import Row, Run
+from dmasync.harness.runs.reading import Row, Run, printable
 
 
 def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> Judgement:
@@ -25,6 +26,7 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
         found = by_machine(found, apart)
     judged = {row.fullname: row for row in _judged(found.rows, base, candidate, settings)}
     parts = kernel_parts(base[0]), kernel_parts(candidate[0])
+    warned = _new_warnings(base, candidate)
     return Judgement(
         side_of(base),
         side_of(candidate),
@@ -34,9 +36,12 @@ def judge(base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings)
         found.not_comparable,
         [
             *_warnings(base, candidate),
+            *(f"the candidate's kernel warned while it was measured: {line}" for line in warned),
             *_idle_rules([*base, *candidate], settings),
             *(f"not measured on either side: {lost}" for lost in never_measured(base, candidate)),
         ],
+        kernel_warnings=warned,
+        fail_on_warning=settings.fail_on_warning,
     )
 
 
@@ -150,6 +155,17 @@ def _warnings(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
     if same:
         warnings.append(f"both sides hold the same file: {min(same).name}")
     return warnings
+
+
+def _new_warnings(base: Sequence[Run], candidate: Sequence[Run]) -> list[str]:
+    """The first lines of what only the candidate's kernel warned of; numbers in them (of processes) do not count."""
+    known = {_without_numbers(splat) for run in base for splat in run.facts.kernel_warnings}
+    new = {_without_numbers(splat): splat for run in candidate for splat in run.facts.kernel_warnings}
+    return [printable(splat.splitlines()[0]) for words, splat in new.items() if words not in known]
+
+
+def _without_numbers(splat: str) -> str:
+    return re.sub(r"\b(0x)?[0-9a-f]*\d[0-9a-f]*\b", "#", (splat.splitlines() or [""])[0])
 
 
 def _idle_rules(runs: Sequence[Run], settings: GateSettings) -> list[str]:

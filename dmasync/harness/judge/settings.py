@@ -46,6 +46,7 @@ class GateSettings:
     ``noisy_percent`` is how much a row of the exact clock that is not exact may spread and still be judged.
     ``false_alarms`` is the probability of any false regression or improvement in one comparison;
     ``drift_percent`` is how much a machine may change its speed between two runs that are not interleaved.
+    ``fail_on_warning``: a candidate whose kernel warned is not good.
     ``same_machine``: wall rows are judged although the files say that the machines differ.
     """
 
@@ -57,6 +58,7 @@ class GateSettings:
     drift_percent: float = 20.0
     rules: tuple[RowRule, ...] = field(default=())
     same_machine: bool = False
+    fail_on_warning: bool = False
 
     def exact(self, fullname: str) -> Allowance:
         return self._ruled(fullname, Allowance(self.exact_percent, self.exact_instructions))
@@ -149,7 +151,7 @@ def _settings(table: object) -> GateSettings:
     if not isinstance(rows, dict):
         raise ValueError("'rows' is not a table of globs")
     rules = tuple(_rule(glob, rule) for glob, rule in rows.items())
-    return GateSettings(**numbers, rules=rules, same_machine=False)
+    return GateSettings(**numbers, rules=rules, same_machine=False, fail_on_warning=False)
 
 
 def _rule(glob: str, rule: Any) -> RowRule:

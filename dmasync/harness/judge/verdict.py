@@ -88,6 +88,10 @@ class Judgement:
     warnings: Sequence[str] = field(default=())
     self_check: str | None = None
     """None: not asked for; ``same``; or why the base does not equal itself (then nothing is judged)."""
+    kernel_warnings: Sequence[str] = ()
+    """What the candidate's kernel warned of and the base's did not, a line each."""
+    fail_on_warning: bool = False
+    """Whether such a candidate is not good."""
 
     @property
     def status(self) -> ExitStatus:
@@ -95,7 +99,7 @@ class Judgement:
         if self.self_check not in (None, Verdict.SAME.value):
             return ExitStatus.CANNOT_JUDGE
         verdicts = {row.verdict for row in self.rows}
-        if Verdict.REGRESSED in verdicts:
+        if Verdict.REGRESSED in verdicts or (self.fail_on_warning and self.kernel_warnings):
             return ExitStatus.REGRESSION
         if not verdicts or Verdict.CANNOT_TELL in verdicts or self.vanished or self.not_comparable:
             return ExitStatus.CANNOT_JUDGE
@@ -106,7 +110,9 @@ class Judgement:
         """One sentence: what the status says and why."""
         if self.self_check not in (None, Verdict.SAME.value):
             return f"cannot judge: the base does not equal itself ({self.self_check})"
-        counted = [f"{count} {verdict.value}" for verdict in Verdict if (count := self.count(verdict))]
+        failing = self.kernel_warnings if self.fail_on_warning else ()
+        counted = [f"the candidate's kernel warned ({failing[0]})"] if failing else []
+        counted += [f"{count} {verdict.value}" for verdict in Verdict if (count := self.count(verdict))]
         for rows, name in ((self.vanished, "vanished"), (self.not_comparable, "not comparable")):
             if rows:
                 counted.append(f"{len(rows)} {name}")

@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import shutil
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from dmasync.harness.console import console
 from dmasync.harness.exit_status import ExitStatus
 from dmasync.harness.old_names import with_old_target
 from dmasync.harness.probe import nodes, remedies
+from dmasync.harness.probe.kvm import try_kvm
 from dmasync.harness.vm import cache, host_packages, kernels
 from dmasync.harness.vm.host import host_machine, search_path
 
@@ -33,13 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found; 0 if a provider can be opened, 4 if none can."""
+    """Print what was found; 0 if a provider opens or a virtual machine can be booted, 4 where neither is so."""
     facts = gather()
     if options.json:
         print(json.dumps(facts, indent=1))  # noqa: T201
     else:
         _print_for_people(facts)
-    return ExitStatus.GOOD if facts["target"] == "hardware" else ExitStatus.SKIPPED
+    return ExitStatus.SKIPPED if facts["target"] == "fake" else ExitStatus.GOOD
 
 
 def gather() -> dict[str, Any]:
@@ -77,12 +77,15 @@ def virtual_machine_facts() -> dict[str, Any]:
     # The package lists are not asked: they take seconds, and the fetch says what it lacks.
     cached = kernels.cached(host_machine())
     can_fetch = all(shutil.which(program, path=search_path()) for program in ("apt-get", "dpkg"))
+    # A boot needs the cache, whether it has a kernel already or not: a lock is taken there, modules are indexed.
+    refused = cache.cannot_write()
+    kvm, kvm_error = try_kvm()
     version = None
     if importlib.util.find_spec("virtme_ng") is not None:
         version = importlib.metadata.version("virtme-ng")
     udevd = host_packages.udev_daemon()
     return {
-        "possible": version is not None and not missing and (bool(cached) or can_fetch),
+        "possible": version is not None and not missing and (bool(cached) or (can_fetch and not refused)),
         "virtme_ng": version,
         "programs": {
             part.program: shutil.which(part.program, path=search_path())
@@ -92,10 +95,15 @@ def virtual_machine_facts() -> dict[str, Any]:
         "kernels_cached": cached,
         "kernels_can_be_fetched": can_fetch,
         "cache": str(cache.cache_directory()),
-        "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        "cache_error": refused or None,
+        "kvm": kvm,
+        "kvm_error": kvm_error or None,
         "missing": [part.program for part in missing],
         "remedies": remedies.for_virtual_machine(
-            has_virtme=version is not None, missing=missing, has_kernel=bool(cached) or can_fetch
+            has_virtme=version is not None,
+            missing=missing,
+            has_kernel=bool(cached) or can_fetch,
+            cache_error="" if cached else refused,
         ),
     }
 
@@ -120,11 +128,15 @@ def _print_for_people(facts: dict[str, Any]) -> None:
     shown.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
     shown.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
     shown.print(
-        f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm {'yes' if machine['kvm'] else 'no'} (not needed)"
+        f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm {'yes' if machine['kvm'] else 'no'}"
+        f"{': ' + machine['kvm_error'] if machine['kvm_error'] else ''} (not needed)",
+        soft_wrap=True,
     )
     for program, path in machine["programs"].items():
         shown.print(f"  {program}: {path or 'missing'}")
     shown.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
+    if machine["cache_error"]:
+        shown.print(f"  the cache cannot be written: {machine['cache_error']}", soft_wrap=True)
     for remedy in machine["remedies"]:
         shown.print(f"  fix with: {remedy}", soft_wrap=True)
     shown.print(f"dmasync bench would measure on: {facts['target']}")

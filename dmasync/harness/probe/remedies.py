@@ -42,6 +42,7 @@ HIDDEN = "the kernel has it, this /dev has not: in a container, start it with --
 OTHER_KERNEL = "a kernel with {option}=y, or a virtual machine: dmasync vm"
 UNKNOWN = "opening {path} failed with {error}"
 INSTALL_HARNESS = "{python} -m pip install 'dmabuf-sync[harness]'"
+OTHER_CACHE = "export XDG_CACHE_HOME=FOLDER  # one that you can write to: the cache cannot be written"
 GIVE_KERNEL = "dmasync vm --kernel PATH  # no packaged kernel can be fetched here"
 
 
@@ -94,8 +95,13 @@ def _for_absence(flag: DmaBufAllocatorFlag, setting: str | None) -> str:
     return LOAD_OR_BUILD if flag is DmaBufAllocatorFlag.UDMABUF and setting is None else OTHER_KERNEL
 
 
-def for_virtual_machine(*, has_virtme: bool, missing: Sequence[Part], has_kernel: bool) -> list[str]:
-    """What makes ``dmasync vm`` work here, in order; *has_kernel*: one is in the cache, or can be fetched."""
+def for_virtual_machine(
+    *, has_virtme: bool, missing: Sequence[Part], has_kernel: bool, cache_error: str = ""
+) -> list[str]:
+    """What makes ``dmasync vm`` work here, in order; *has_kernel*: one is in the cache, or can be fetched.
+
+    *cache_error*: why what is fetched cannot be kept.
+    """
     told = []
     if not has_virtme:
         told.append(INSTALL_HARNESS.format(python=sys.executable))
@@ -103,4 +109,6 @@ def for_virtual_machine(*, has_virtme: bool, missing: Sequence[Part], has_kernel
         told.append(install_line(missing))
     if not has_kernel:
         told.append(GIVE_KERNEL)
+    if cache_error:
+        told.append(OTHER_CACHE)
     return told

@@ -10,7 +10,7 @@ from dmasync.harness.judge.groups import command_lines
 from dmasync.harness.judge.kernel_part import cost
 from dmasync.harness.judge.match import comparable_facts
 from dmasync.harness.judge.settings import GateSettings
-from dmasync.harness.judge.words import amount, described
+from dmasync.harness.judge.words import amount, buffer_kind, described, kind_of_row
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, label, ratio_axis, svg
 from dmasync.harness.runs.reading import Row, Run
@@ -90,10 +90,57 @@ def run_name(run: Run) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _chosen(all_series: Sequence[Series]) -> list[list[Series]]:
+    """What is drawn, each with those whose line would lie on its own: first one for every change, then what moved most.
+
+    Lines are the same where they differ by less than could be seen.
+    """
+    bundles: dict[tuple[object, ...], list[Series]] = {}
+    for one in sorted(all_series, key=lambda one: -one.reach):
+        first = cost(one.rows[0])
+        if first > 0:
+            heights = tuple(round(cost(row) / first, 2) for row in one.rows)
+            bundles.setdefault((one.places, heights), []).append(one)
+    waiting = list(bundles.values())
+    chosen: list[list[Series]] = []
+    for change in sorted({place for one in all_series for place in one.changes}):
+        here = [bundle for bundle in waiting if change in bundle[0].changes]
+        # The line that shows this change best, unless one is there already whose largest it is.
+        if here and not any(_largest(bundle[0]) == change for bundle in chosen):
+            best = max(here, key=lambda bundle: (_largest(bundle[0]) == change, bundle[0].reach))
+            chosen.append(best)
+            waiting.remove(best)
+    waiting.sort(key=lambda bundle: (-len(bundle[0].changes), -bundle[0].reach))
+    return [*chosen, *waiting][:_MOST_LINES]
+
+
+def _largest(one: Series) -> int | None:
+    """The run of the largest of its changes."""
+
+    def step(place: int) -> float:
+        index = one.places.index(place)
+        low, high = sorted((cost(one.rows[index - 1]), cost(one.rows[index])))
+        return high / low if low else float("inf")
+
+    return max(one.changes, key=step, default=None)
+
+
+def _name(bundle: Sequence[Series]) -> str:
+    if len(bundle) == 1:
+        return described(bundle[0].rows[-1])
+    common = kind_of_row([one.rows[-1].facts for one in bundle if _kind(one) == _kind(bundle[0])], bundle[0].fullname)
+    return f"{common} (1 of {len(bundle)} alike)"
+
+
+def _kind(one: Series) -> tuple[object, ...]:
+    facts = one.rows[-1].facts
+    return facts.step, buffer_kind(facts)
+
+
 def history_figure(all_series: Sequence[Series], runs: Sequence[Run]) -> str | None:
     """The rows that moved most over *runs*; None when fewer than two runs have a row in common."""
-    chosen = sorted(all_series, key=lambda one: (-len(one.changes), -one.reach))[:_MOST_LINES]
-    chosen = [one for one in chosen if cost(one.rows[0]) > 0]
+    bundles = _chosen(all_series)
+    chosen = [bundle[0] for bundle in bundles]
     if not chosen:
         return None
     with drawing(10, 5.2) as (figure, (axes,)):
@@ -108,7 +155,7 @@ def history_figure(all_series: Sequence[Series], runs: Sequence[Run]) -> str | N
                 color=COLOURS[index % len(COLOURS)],
                 linewidth=1.4,
                 markersize=5,
-                label=label(described(one.rows[-1])),
+                label=label(_name(bundles[index])),
             )
             for place in one.changes:
                 axes.plot(

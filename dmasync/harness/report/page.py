@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
         lstrip_blocks=True,
     )
     environment.filters["plain"] = printable
+    environment.filters["breakable"] = _breakable
     return environment.get_template("report.html").render(
         title=_title(runs, judgement),
         verdict=_verdict(judgement),
@@ -88,6 +90,12 @@ def headline(judgement: Judgement | None) -> list[str]:
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
     return [*sentences, f"Verdict: {judgement.summary}.", _compared(judgement)]
+
+
+def _breakable(text: object) -> Markup:
+    """*text* with places where a line may end: behind what parts the words of a row's name, and not within a word."""
+    pieces = re.split(r"(?<=[_/\[\]:,-])(?=\w)", printable(text))
+    return Markup("<wbr>").join(pieces)  # the pieces are escaped
 
 
 _MARKS = {
@@ -178,7 +186,7 @@ def _pictures(
             "Rounds of the last run about their median. A row whose rounds all took the same is a single line; "
             "a few stand for all of those.",
             spread_figure(last),
-            "the file holds no rounds",
+            "no row of the last run spreads: every round took the same, or the file holds no rounds",
         ),
         (
             "Timeline of the rounds",
@@ -188,7 +196,7 @@ def _pictures(
         ),
         (
             "History",
-            "Cost relative to the first run, for the rows that moved most.",
+            "Cost relative to the first run, for the rows that moved most; rows that moved alike are one line.",
             history_figure(all_series, ordered),
             "fewer than two runs have a row in common",
         ),

@@ -47,13 +47,14 @@ def part_figure(run: Run) -> str | None:
 
 
 def spread_figure(run: Run) -> str | None:
-    """How the rounds of each row lie about their median; None when the file holds no rounds."""
+    """How the rounds of each row lie about their median; None when no row spreads, or the file holds no rounds."""
     rows = [row for row in run.rows.values() if len(row.data) > 1 and row.median > 0]
     rows = sorted(rows, key=lambda row: row.iqr / row.median, reverse=True)
     alike = [row for row in rows if min(row.data) == max(row.data)]
-    rows = [row for row in rows if row not in alike][:_MOST_ROWS] + alike[:_MOST_ALIKE]
-    if not rows:
+    spreading = [row for row in rows if row not in alike][:_MOST_ROWS]
+    if not spreading:  # a page of dashes tells nothing
         return None
+    rows = spreading + alike[:_MOST_ALIKE]
     with drawing(10, 0.9 + 0.27 * len(rows)) as (figure, (axes,)):
         deviations = [100 * (numpy.array(row.data) / row.median - 1) for row in rows]
         axes.boxplot(

@@ -151,6 +151,8 @@ class RunFacts:
     not_measured: tuple[NotMeasured, ...] = field(default=())
     kernel_append: tuple[str, ...] | None = None
     """The kernel arguments that whoever measured asked for; None where the file does not tell."""
+    kernel_warnings: tuple[str, ...] = ()
+    """What the kernel warned of while the suites ran, each with its stack."""
 
     def as_block(self) -> dict[str, object]:
         """The value for ``output_json["dmasync"]`` in pytest-benchmark's hook for updating its JSON."""
@@ -158,6 +160,7 @@ class RunFacts:
             "schema": RUN_SCHEMA,
             **with_old_target(asdict(self)),
             "not_measured": [asdict(row) for row in self.not_measured],
+            "kernel_warnings": list(self.kernel_warnings),
             "kernel_append": None if self.kernel_append is None else list(self.kernel_append),
         }
 
@@ -173,13 +176,15 @@ class RunFacts:
             texts[name] = told.get(name)
             if not _fits(texts[name], (str, type(None))):
                 raise ValueError(f"block {RUN_BLOCK!r} has {name!r} = {_shown(texts[name])}")
-        append = block.get("kernel_append")
-        if append is not None and not (isinstance(append, list) and all(isinstance(word, str) for word in append)):
-            raise ValueError(f"block {RUN_BLOCK!r} has 'kernel_append' = {_shown(append)}, expected a list of words")
+        append, warned = block.get("kernel_append"), block.get("kernel_warnings", [])
+        for name, words in (("kernel_append", append or []), ("kernel_warnings", warned)):
+            if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+                raise ValueError(f"block {RUN_BLOCK!r} has {name!r} = {_shown(words)}, expected a list of texts")
         return cls(
             **texts,
             not_measured=tuple(_not_measured(block.get("not_measured", []))),
             kernel_append=None if append is None else tuple(append),
+            kernel_warnings=tuple(warned),
         )
 
 

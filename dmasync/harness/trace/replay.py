@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.option_types import given_text
+from dmasync.harness.runs.writing import refuse_unwritable
 
 if TYPE_CHECKING:
     from dmasync.fakes.journal import Journal
@@ -22,12 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print differences and findings as JSON")
     parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
     parser.add_argument("--timeline", metavar="LINES", type=int, default=0, help="print so much of the timeline")
-    parser.add_argument("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
-    parser.add_argument("--svg", metavar="FILE", help="write a chart: buffers, windows, attempts, devices")
+    parser.add_argument("--perfetto", metavar="FILE", type=given_text, help="write a trace for Perfetto")
+    parser.add_argument("--svg", metavar="FILE", type=given_text, help="write a chart of buffers and windows")
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
+    # A picture that cannot be written must not take the verdict with it: before anything is judged.
+    refuse_unwritable([path for path in (options.perfetto, options.svg) if path is not None], [options.trace])
     journal = _load(options.trace)
     from dmasync.fakes.replay import Replay
     from dmasync.fakes.sanitizer import Sanitizer

@@ -29,6 +29,18 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("dmasync", appauthor=False)
 
 
+def cannot_write() -> str:
+    """Why nothing can be kept in the cache folder, in the system's words; empty where it can. Nothing is left there."""
+    folder = cache_directory()
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.TemporaryDirectory(prefix=".dmasync-probe-", dir=folder):
+            return ""
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+
+
 def entry(path: Path, build: Callable[[Path], list[str]]) -> Path:
     """Return the cache entry *path*, calling *build* for it if it is missing or damaged.
 

@@ -14,6 +14,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.old_names import OldName
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
+from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.vm import cache, host, host_packages, kernels
 from dmasync.harness.vm.kernels import ARCHITECTURES
@@ -89,6 +90,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean", action="store_true", help="remove the kernels and root folders in the cache, and end"
     )
+    parser.add_argument(
+        "--fail-on-warning", action="store_true", help="status 1 where the kernel warned, though the command ended in 0"
+    )
     parser.add_argument("--result", metavar="FILE", type=given_path, help="write how it ended to FILE, as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     parser.add_argument("guest_command", metavar="CMD", nargs=argparse.REMAINDER, help="after --: the command")
@@ -154,6 +158,17 @@ def run(options: argparse.Namespace) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
     _write_result(options.result, completed, None)
+    log = completed.kernel_log
+    if log.killed:
+        print(  # noqa: T201
+            f"dmasync vm: the guest ran out of memory ({options.memory}) and its kernel killed "
+            f"{printable(', '.join(log.killed))}: give more with --memory",
+            file=sys.stderr,
+        )
+    if log.warning:
+        print(f"dmasync vm: the kernel warned while the command ran: {printable(log.warning)}", file=sys.stderr)  # noqa: T201
+        if options.fail_on_warning and completed.returncode == 0:
+            return ExitStatus.REGRESSION
     return completed.returncode
 
 
@@ -188,6 +203,9 @@ def _write_result(path: Path | None, completed: CompletedRun | None, error: Comm
             "append": list(completed.append),
             "boot_seconds": round(completed.boot_seconds, 3),
             "command_seconds": round(completed.command_seconds, 3),
+            "tainted": completed.kernel_log.tainted,
+            "kernel_warnings": list(completed.kernel_log.splats),
+            "killed_for_memory": list(completed.kernel_log.killed),
         }
     elif error is not None:
         outcome |= {"outcome": type(error).__name__, "message": str(error), "status": int(error.status)}

@@ -28,6 +28,7 @@ from dmasync.harness.vm.arm64_root import BUSYBOX, foreign_root
 from dmasync.harness.vm.boot_watch import BootWatch
 from dmasync.harness.vm.guest import host_files, scripts
 from dmasync.harness.vm.guest.output import Follower, console_of, last_words
+from dmasync.harness.vm.kernel_log import KernelLog, kernel_log
 from dmasync.harness.vm.kernels import Kernel, index_modules
 
 POLL_SECONDS = 0.05
@@ -92,6 +93,8 @@ class CompletedRun:
     append: tuple[str, ...]
     boot_seconds: float
     command_seconds: float
+    kernel_log: KernelLog = field(default_factory=KernelLog)
+    """What the guest's kernel complained of while the command ran."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +306,9 @@ class VirtualMachine:
             append=tuple(self.append),
             boot_seconds=(started or now) - began,
             command_seconds=now - (started or now),
+            kernel_log=kernel_log(
+                *map(follower.read, (scripts.KERNEL_LOG, scripts.TAINTED_BEFORE, scripts.TAINTED_AFTER))
+            ),
         )
 
     def _overdue(self, seconds: float, started: bool, scratch: Path) -> VirtualMachineError:

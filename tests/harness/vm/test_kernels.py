@@ -386,3 +386,11 @@ def test_a_cache_that_cannot_be_written_says_which_variable_moves_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(cache.CommandError, match="XDG_CACHE_HOME"):
         cache.entry(tmp_path / "file" / "entry", lambda folder: [])
+
+
+def test_a_flavour_that_this_architecture_lacks_is_told_with_what_there_is(offer):
+    offer(**{"6.12.117+deb12-amd64": WITH_UDMABUF})
+    with pytest.raises(kernels.KernelError) as refusal:
+        kernels.resolve("debian:6.12.117-16k", machine="x86_64")
+    assert "no kernel for x86_64 ends in -16k; arm64 has such: --arch arm64" in str(refusal.value)
+    assert "there is: 6.12.117+deb12-amd64" in str(refusal.value)

@@ -316,3 +316,31 @@ def test_a_reader_that_goes_away_ends_the_machine_quietly(programs, kernel, tmp_
         assert process.stderr.read() == b""
         assert process.wait(DEADLINE_SECONDS) == 128 + signal.SIGPIPE
     assert not leftovers(tmp_path)
+
+
+SPLAT = (
+    "[ 9.1] WARNING: CPU: 0 PID: 7 at drivers/dma-buf/udmabuf.c:1 f+0x1\n[ 9.2]  call\n[ 9.3] ---[ end trace 0 ]---\n"
+)
+KILLED = "[ 9.4] Out of memory: Killed process 9 (python3) total-vm:1kB\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "line", "expected"),
+    [([], "true", 0), (["--fail-on-warning"], "true", 1), (["--fail-on-warning"], "exit 7", 7)],
+)
+def test_a_kernel_that_warns_is_told_in_a_line_with_its_splat_in_the_result(
+    programs, kernel, tmp_path, monkeypatch, capfd, options, line, expected
+):
+    monkeypatch.setenv("FAKE_KERNEL_LOG", SPLAT + KILLED)
+    result = tmp_path / "result.json"
+    call = ["vm", "--kernel", str(kernel.image), "--result", str(result), "--memory", "512M", *options, "--", line]
+    assert cli.main(call) == expected
+    said = [text for text in capfd.readouterr().err.splitlines() if "kernel warned" in text or "out of memory" in text]
+    assert said == [
+        "dmasync vm: the guest ran out of memory (512M) and its kernel killed python3: give more with --memory",
+        "dmasync vm: the kernel warned while the command ran: "
+        "WARNING: CPU: 0 PID: 7 at drivers/dma-buf/udmabuf.c:1 f+0x1",
+    ]
+    found = json.loads(result.read_text())
+    assert (found["tainted"], found["killed_for_memory"]) == ("W", ["python3"])
+    assert found["kernel_warnings"][0].splitlines()[1:] == [" call", "---[ end trace 0 ]---"]

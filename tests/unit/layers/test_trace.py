@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType
 from dmasync.fakes import FakeBackend, FakeDevice, Journal, faults
+from dmasync.fakes.journal import svg
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -228,3 +232,28 @@ def test_an_empty_journal_has_pictures_too():
     assert Journal().timeline() == "(nothing was recorded)"
     assert Journal().to_trace()["traceEvents"] == []
     ElementTree.fromstring(Journal().to_svg())  # noqa: S314
+
+
+def test_the_chart_has_ticks_the_buffers_names_and_a_legend_of_all_its_marks():
+    backend = FakeBackend()
+    with DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=backend) as allocator:
+        with allocator.alloc("frame <0> & more", 4096) as buffer, buffer.cpu_access(SyncType.READ):
+            pass
+    texts = [node.text for node in ElementTree.fromstring(backend.journal.to_svg()).iter(f"{SVG}text")]  # noqa: S314
+    assert {"buffer 1", "frame <0> & more", "never ended", "other event", "device DMA"} <= set(texts)
+    moments = [text for text in texts if re.fullmatch(r"0|[\d.]+ (ns|us|ms|s)", text or "")]
+    assert moments[0] == "0"
+    assert len(moments) >= 3
+
+
+@pytest.mark.parametrize(
+    ("span", "shown"),
+    [
+        (1, ["0", "1 ns"]),
+        (6_000, ["0", "1 us", "2 us", "3 us", "4 us", "5 us", "6 us"]),
+        (1_050_000, ["0", "200 us", "400 us", "600 us", "800 us", "1 ms"]),
+        (7 * 10**9, ["0", "2 s", "4 s", "6 s"]),
+    ],
+)
+def test_ticks_are_round_and_few(span, shown):
+    assert [svg.in_time(moment) for moment in svg.ticks(span)] == shown

@@ -32,6 +32,7 @@ def judgement_json(judgement: Judgement) -> str:
         "base": asdict(judgement.base),
         "candidate": asdict(judgement.candidate),
         "warnings": list(judgement.warnings),
+        "kernel_warnings": list(judgement.kernel_warnings),
         "rows": [_row(row) for row in judgement.rows],
         "vanished": [asdict(row) for row in judgement.vanished],
         "appeared": [asdict(row) for row in judgement.appeared],
@@ -78,6 +79,10 @@ def junit(judgement: Judgement) -> str:
             case.result = [Failure(_xml(_sentence(row)), "regressed")]
         elif row.verdict is Verdict.CANNOT_TELL:
             case.result = [Error(_xml(_sentence(row)), "cannot tell")]
+        suite.add_testcase(case)
+    if judgement.fail_on_warning and judgement.kernel_warnings:
+        case = TestCase("the candidate's kernel", classname="dmasync.gate")
+        case.result = [Failure(_xml(f"warned: {line}"), "warned") for line in judgement.kernel_warnings]
         suite.add_testcase(case)
     for rows, what in ((judgement.vanished, "vanished"), (judgement.not_comparable, "not comparable")):
         _add_errors(suite, rows, what)

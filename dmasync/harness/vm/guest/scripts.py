@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmasync.harness.vm.kernel_log import MARK
+
 GUEST_FOLDER = "/run/dmasync"
 CONTROL = f"{GUEST_FOLDER}/control"
 ROOT = f"{GUEST_FOLDER}/root"
@@ -29,6 +31,9 @@ RELEASE = "release"
 STDOUT = "stdout"
 STDERR = "stderr"
 STATUS = "status"
+KERNEL_LOG = "kernel-log"
+TAINTED_BEFORE = "tainted-before"
+TAINTED_AFTER = "tainted-after"
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,18 @@ def inside_script(
     assignments = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     lines += [
         "[ -e /dev/udmabuf ] || modprobe -q udmabuf 2>/dev/null",
+        # By the shell alone: a program of its own would move what the exact clock counts.
+        f'read tainted </proc/sys/kernel/tainted && echo "$tainted" >{CONTROL}/{TAINTED_BEFORE}',
+        f'echo "{MARK}" >/dev/kmsg',
         f": >{CONTROL}/{STARTED}",
         f"cd {shlex.quote(str(working_directory))} || cd /",
         # The init's own variables are not the command's.
         f"env -i {assignments} /bin/sh {CONTROL}/{COMMAND} </dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
+        "status=$?",
+        f'read tainted </proc/sys/kernel/tainted && echo "$tainted" >{CONTROL}/{TAINTED_AFTER}',
+        f"(dmesg || busybox dmesg) >{CONTROL}/{KERNEL_LOG} 2>/dev/null",
         # Written under another name first: the host must never read half a number.
-        f"echo $? >{CONTROL}/{STATUS}.part && sync && mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
+        f"echo $status >{CONTROL}/{STATUS}.part && sync && mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
         "",
     ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,10 +132,19 @@ def named(wanted: str, machine: str, progress: Progress) -> Kernel:
         if matching := [release for release in in_cache if fits(release)]:
             return _fetch(matching[-1], machine, progress)
         on_offer += here
-    if failure is not None and not on_offer:
+    plain: list[str] = []
+    if flavour and not on_offer:
+        with contextlib.suppress(AptError):
+            plain = offered(machine, progress)
+    if failure is not None and not on_offer and not plain:
         raise failure
+    hint = ""
+    if plain:
+        elsewhere = "; arm64 has such: --arch arm64" if flavour == LARGE_PAGES and machine != "aarch64" else ""
+        hint = f" (no kernel for {machine} ends in -{flavour}{elsewhere})"
+        on_offer = plain
     there = ", ".join(sorted(set(on_offer), key=version_key)[-OFFERED_IN_MESSAGE:]) or "nothing"
-    raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}; there is: {there}")
+    raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}{hint}; there is: {there}")
 
 
 def _flavour(release: str) -> str:

@@ -1,0 +1,93 @@
+"""What ``dmasync bench`` prints: a table that fits any terminal, and what is not exact as a count a reason."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dmasync.harness.bench.table import print_summary
+from dmasync.harness.console import Column, print_table
+from dmasync.harness.runs.facts import RowFacts
+from dmasync.harness.runs.reading import Run, load_run
+from tests.support.run_files import benchmark, document, facts, write
+
+
+def row(name: str, step: str, resolution: float, **more: object) -> dict:
+    told: RowFacts = facts(step=step, exact=False, resolution=resolution, **more)
+    return benchmark(f"t.py::{name}", [5e-6, 5.1e-6, 5.2e-6], told)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    rows = [
+        *(row(f"first[{size}]", "first-start", 2, size=size) for size in (4096, 8192)),
+        row("map", "map", 3),
+        row("threads", "pair-in-4-threads", 2),
+        row("storm", "pair-after-10-EINTR", 3),
+        row("recorded", "recorded-pair-first", 3),
+        row("odd", "start", 0),
+    ]
+    return load_run(write(tmp_path / "run.json", document(rows)))
+
+
+def printed(run: Run, *, verbose: bool = False) -> list[str]:
+    stream = io.StringIO()
+    print_summary(run, stream, verbose=verbose)
+    return [line for line in stream.getvalue().splitlines() if line.startswith("not exact")]
+
+
+def test_what_is_not_exact_is_counted_by_its_reason(run: Run) -> None:
+    assert printed(run) == [
+        "not exact: 3 rows: pages are allocated or mapped, other ones each time (-v lists them)",
+        "not exact: 1 row: threads take turns at other places in every run (-v lists them)",
+        "not exact: 1 row: signals arrive at other places in every run (-v lists them)",
+        "not exact: 1 row: Python's memory grows while it records (-v lists them)",
+        "not exact: 1 row: some rounds took another number of instructions (-v lists them)",
+    ]
+
+
+def test_verbose_lists_each_row_with_its_quartiles(run: Run) -> None:
+    lines = printed(run, verbose=True)
+    assert len(lines) == 7
+    assert "t.py::map" in lines[2]
+    assert "5,100, quartiles 5,050 to 5,150" in lines[2]
+
+
+COLUMNS = [Column("provider"), Column("first START", number=True), Column("kernel's part of a pair", number=True)]
+ROWS = [
+    ("udmabuf", "136,816,123", "4,198,288"),
+    "a heading that is longer than any terminal of these",
+    ("system", "7", ""),
+]
+
+
+def shown(width: int, *, terminal: bool = True) -> list[str]:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=terminal, color_system=None)
+    print_table(console, COLUMNS, ROWS)
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [10, 20, 30, 40, 60, 200])
+def test_no_terminal_is_too_narrow_for_a_digit(width: int) -> None:
+    text = "\n".join(shown(width))
+    assert "136,816,123" in text
+    assert "4,198,288" in text
+
+
+@pytest.mark.parametrize("width", [34, 60])
+def test_names_of_columns_break_before_rows_do(width: int) -> None:
+    lines = shown(width)
+    assert max(len(line) for line in lines if "heading" not in line) <= width
+    assert any("udmabuf" in line and "136,816,123" in line and "4,198,288" in line for line in lines)
+
+
+def test_a_row_that_has_no_room_names_each_number() -> None:
+    assert shown(24)[:3] == ["udmabuf", "    first START 136,816,123", "    kernel's part of a pair 4,198,288"]
+
+
+def test_where_there_is_no_terminal_a_row_is_a_line() -> None:
+    assert len(shown(10, terminal=False)) == 1 + len(ROWS)
