@@ -75,8 +75,8 @@ class Profile:
     detached_names: bool
     """Since 6.17 a fence that has signalled no longer gives its driver's names."""
     heap_fd_last: bool
-    """A heap gives the new descriptor to the process only when its number has been told; before, it was there
-    already when telling it failed."""
+    """A heap gives the new descriptor to the process only when its number has been told, and writes nothing where it
+    refuses; before, the descriptor was there already when telling it failed, and what was refused was written back."""
     maps_above_4g: bool
     """x86-64: whether MAP_SHARED_VALIDATE takes MAP_ABOVE4G."""
     anonymous_files_execute: bool

@@ -251,6 +251,31 @@ def test_an_argument_that_can_be_written_in_part_is_efault(system: System) -> No
     assert system.close_unknown() == left_behind(system)
 
 
+@pytest.mark.parametrize(("fd", "heap_flags"), [(1, 0), (0, 1)])
+def test_a_refused_argument_that_cannot_be_written(system: System, fd: int, heap_flags: int) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    argument = bytes(uapi.dma_heap_allocation_data.pack(PAGE, fd, os.O_RDWR, heap_flags))
+    address = memory.put_before_end(argument)
+    memory.make_read_only()
+    with refused(errno.EFAULT if left_behind(system) else errno.EINVAL):
+        system.backend.ioctl(heap, ALLOC, address)
+
+
+def test_no_descriptor_left_and_an_argument_that_cannot_be_written(system: System) -> None:
+    heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
+    address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))
+    memory.make_read_only()
+    with system.no_descriptors_left(), refused(errno.EFAULT if left_behind(system) else errno.EMFILE):
+        system.backend.ioctl(heap, ALLOC, address)
+
+
+def test_a_refused_request_that_only_writes(system: System) -> None:
+    argument = bytearray(b"\xaa" * 24)
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), 2 << 30 | 24 << 16 | ord("H") << 8, argument)
+    assert argument == (bytes(24) if left_behind(system) else b"\xaa" * 24)
+
+
 def test_an_argument_by_address_is_changed_in_place(system: System) -> None:
     heap, memory = system.open(SYSTEM_HEAP), system.low_memory()
     address = memory.put_before_end(bytes(uapi.dma_heap_allocation_data.pack(PAGE, 0, os.O_RDWR, 0)))

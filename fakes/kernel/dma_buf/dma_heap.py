@@ -75,27 +75,44 @@ class HeapDevice(File):
         in_size = size if directions & 1 else 0
         out_size = size if directions & 2 else 0
         data = bytearray(copy_from(arg, in_size).ljust(uapi.dma_heap_allocation_data.size, b"\0"))
-        buffer, fd_flags = self._allocate(data)
-        close_on_exec = bool(fd_flags & os.O_CLOEXEC)
         try:
-            fd = self.kernel.descriptors.reserve()
-            offset = uapi.dma_heap_allocation_data.offsets["fd"]
-            data[offset : offset + 4] = fd.to_bytes(4, sys.byteorder)
+            buffer, fd = self._allocate_with_number(data)
+        except OSError:
+            if out_size and not self.kernel.profile.heap_fd_last:
+                copy_to(arg, bytes(data[:out_size]))  # what was refused is written back, too
+            raise
+        try:
             if out_size:
                 copy_to(arg, bytes(data[:out_size]))
-        except OSError as failure:
-            if failure.errno == errno.EFAULT and not self.kernel.profile.heap_fd_last:
-                self.kernel.descriptors.install(fd, buffer, close_on_exec=close_on_exec)
-            else:
+        except OSError:
+            if self.kernel.profile.heap_fd_last:
                 buffer.release()
+            else:
+                self._install(fd, buffer, data)
             raise
         except BaseException:
             buffer.release()
             raise
-        self.kernel.descriptors.install(fd, buffer, close_on_exec=close_on_exec)
+        self._install(fd, buffer, data)
         return 0
 
-    def _allocate(self, data: bytearray) -> tuple[DmaBuf, int]:
+    def _allocate_with_number(self, data: bytearray) -> tuple[DmaBuf, int]:
+        """A buffer and the descriptor that it will have, which *data* tells from now on."""
+        buffer = self._allocate(data)
+        try:
+            fd = self.kernel.descriptors.reserve()
+        except BaseException:
+            buffer.release()
+            raise
+        offset = uapi.dma_heap_allocation_data.offsets["fd"]
+        data[offset : offset + 4] = fd.to_bytes(4, sys.byteorder)
+        return buffer, fd
+
+    def _install(self, fd: int, buffer: DmaBuf, data: bytearray) -> None:
+        fd_flags = uapi.dma_heap_allocation_data.get(data, "fd_flags")
+        self.kernel.descriptors.install(fd, buffer, close_on_exec=bool(fd_flags & os.O_CLOEXEC))
+
+    def _allocate(self, data: bytearray) -> DmaBuf:
         length, fd, fd_flags, heap_flags = uapi.dma_heap_allocation_data.unpack(data)
         assert isinstance(length, int)  # noqa: S101 - the layout says so
         assert isinstance(fd_flags, int)  # noqa: S101 - the layout says so
@@ -111,4 +128,4 @@ class HeapDevice(File):
         if not length:
             raise os_error(errno.EINVAL)
         buffer_class = SystemHeapBuffer if self.name.startswith("system") else CmaHeapBuffer
-        return buffer_class(self.kernel, fd_flags, self.name, length), fd_flags
+        return buffer_class(self.kernel, fd_flags, self.name, length)
