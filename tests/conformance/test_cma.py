@@ -69,12 +69,12 @@ def test_a_region_that_ran_dry_has_room_again_when_a_buffer_goes(system: System)
 def test_memory_that_comes_back_is_zeroed(system: System) -> None:
     heap = system.open(system.cma_heap)
     for _ in range(3):
-        buffers = [system.allocate(heap, 64 * PAGE) for _ in range(8)]
+        buffers = [system.allocate(heap, MIB // 4) for _ in range(8)]
         for buffer in buffers:
-            mapping = system.mmap(buffer, 64 * PAGE)
+            mapping = system.mmap(buffer, MIB // 4)
             system.sync(buffer, START_RW)
-            assert mapping[:] == bytes(64 * PAGE)
-            mapping[:] = b"\xff" * (64 * PAGE)
+            assert mapping[:] == bytes(MIB // 4)
+            mapping[:] = b"\xff" * (MIB // 4)
             system.sync(buffer, END_RW)
             mapping.close()
         for buffer in buffers:

@@ -19,7 +19,8 @@ _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
 _HUGE_SHIFT = 26
 _HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
-_HUGE_PAGE = 2 << 20
+_CONTIGUOUS = {16384: (21,), 65536: (21,)}
+"""Logarithms of arm64's other huge pages, blocks of pages in a row, for its larger pages (asm/pgtable-hwdef.h)."""
 _GIGABYTE = 30
 _WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 _ALL_SEALS = (
@@ -212,16 +213,19 @@ class HugeMemfd(Memfd):
         size_log = flags >> _HUGE_SHIFT & 0x3F
         if size_log == _GIGABYTE:
             raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
-        if size_log not in (0, _HUGE_PAGE.bit_length() - 1):
+        # A page of pointers, eight bytes each, is a huge page: 2 MiB of 4 KiB pages, 32 MiB of 16 KiB ones.
+        usual = (kernel.page_size * (kernel.page_size // 8)).bit_length() - 1
+        if size_log not in (0, usual, *_CONTIGUOUS.get(kernel.page_size, ())):
             raise os_error(errno.ENODEV)
         super().__init__(kernel, name, flags)
         self.flags = os.O_RDWR | O_LARGEFILE
+        self.huge_page = 1 << (size_log or usual)
 
     def block_size(self) -> int:
-        return _HUGE_PAGE
+        return self.huge_page
 
     def truncate(self, length: int) -> None:
-        if length % _HUGE_PAGE:
+        if length % self.huge_page:
             raise os_error(errno.EINVAL)
         super().truncate(length)
 
@@ -233,7 +237,7 @@ class HugeMemfd(Memfd):
         return super().seek(offset, whence)
 
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
-        raise os_error(errno.EINVAL if offset % _HUGE_PAGE else errno.ENOMEM)
+        raise os_error(errno.EINVAL if offset % self.huge_page else errno.ENOMEM)
 
     def pin(self, offset: int, size: int) -> Run | None:
         if not self.kernel.profile.udmabuf_pins_folios:

@@ -16,7 +16,7 @@ from dmasync.fakes.kernel.releases import Release, Since
 from tests.support.page_size import PAGE
 from tests.support.paged import fake_kernel
 
-HUGE = 2 << 20
+HUGE = PAGE * (PAGE // 8)
 FIOQSIZE = 0x5460
 CLOSED = 99_999
 

@@ -1,0 +1,34 @@
+"""The conformance suite on the fake with each profile: its cases say themselves since which release they hold."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, PROFILES
+
+ROOT = Path(__file__).parents[2]
+AT_LEAST = 1690
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        name if name == "7.3" else pytest.param(name, marks=pytest.mark.nightly)
+        for name in (*PROFILES, "6.12.90", "6.17")
+        if name != DEFAULT_PROFILE
+    ],
+)
+def test_the_fake_answers_as_the_release_does(profile: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--dmasync-profile={profile}"]
+    command += ["--ignore=tests/conformance/test_recorded.py", "tests/conformance"]
+    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    last = run.stdout.splitlines()[-1]
+    passed = re.match(r"(\d+) passed in ", last)
+    assert passed, last
+    assert int(passed[1]) >= AT_LEAST
