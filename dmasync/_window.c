@@ -484,8 +484,8 @@ static void end_dropped(Window *self, PyObject *subject) {
         self->busy = 1;
         make_ends(self, &interrupt, &failures);
         self->busy = 0;
-        if (done(PyObject_CallMethod(python, "dropped", "sOO", Py_TYPE(self)->tp_name, OR_NONE(interrupt),
-                                     OR_NONE(failures))) < 0)
+        if (done(PyObject_CallMethod(python, "dropped", "sOOO", Py_TYPE(self)->tp_name, OR_NONE(interrupt),
+                                     OR_NONE(failures), self->targets[0].file)) < 0)
             PyErr_WriteUnraisable(subject);
     }
     Py_XDECREF(interrupt);

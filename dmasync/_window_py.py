@@ -296,4 +296,4 @@ class Window:
             interrupt, failures = self._make_ends(None)
             self._phase = _shut
             if was_open:
-                outcome.dropped(type(self).__name__, interrupt, failures, 1)
+                outcome.dropped(type(self).__name__, interrupt, failures, self._targets[0][0], 1)

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from dmasync import uapi
 from dmasync.access import Step
@@ -219,14 +219,22 @@ def attach(exception: BaseException, errors: Sequence[DmaSyncError]) -> None:
 
 
 def dropped(
-    name: str, interrupt: BaseException | None, failures: Sequence[DmaSyncError] | None, frames: int = 0
+    name: str,
+    interrupt: BaseException | None,
+    failures: Sequence[DmaSyncError] | None,
+    file: Any = None,
+    frames: int = 0,
 ) -> None:
     """An open window of the class *name* was dropped; its END has run by now. Logs, and warns with ResourceWarning.
 
+    A backend that has ``window_dropped(fd)``, as a recorder does, is told with the first *file*'s descriptor.
     *frames*: how many Python frames lie between this and whoever dropped it.
     """
     for failure in failures or ():
         logger.error("%s", failure)
+    tell = getattr(getattr(file, "backend", None), "window_dropped", None)
+    if tell is not None:
+        tell(file.fd)
     warnings.warn(
         f"a {name.rpartition('.')[2]} was dropped while its window was open; END has run now: use it in a with block, "
         "or call end()",

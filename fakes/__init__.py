@@ -11,6 +11,7 @@
 ``device_tree.py``    device nodes on pyfakefs
 ``foreign/``          what programs outside this process need, to be its callers
 ``pytest_plugin.py``  fixtures
+``markers.py``        what a test's markers ask of them
 ``run_fixture.py``    one of them: runs a program in any language
 ``recording.py``      runs a program and records it
 ``replay.py``         plays a trace to the fake kernel

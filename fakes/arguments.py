@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,13 @@ def listed(values: Iterable[Any], argument: str, what: str) -> tuple[Any, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{argument} must be a list of {what}, not {values!r}")
     return tuple(values)
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Behind a sentence that refuses *word*: which of *known* may have been meant; *otherwise* if none is near."""
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, 1)
+    return f": did you mean {names[near[0]]}?" if near else otherwise
 
 
 def number_of(buffer: Any, argument: str) -> int:

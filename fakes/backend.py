@@ -6,10 +6,10 @@ import inspect
 import itertools
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from dmasync.fakes.arguments import listed
+from dmasync.fakes.arguments import listed, nearest
 from dmasync.fakes.journal import Event
 from dmasync.fakes.kernel import FakeKernel
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE
@@ -23,6 +23,9 @@ from dmasync.fakes.memory.pages import Run
 _KERNEL_OPTIONS = frozenset(inspect.signature(FakeKernel).parameters) - {"providers", "coherent", "profile"}
 
 
+_OPTIONS = sorted(_KERNEL_OPTIONS | {"providers", "faults", "coherent", "profile", "seed", "watch", "stacks"})
+
+
 class FakeBackend(Recorder):
     """``Recorder(FaultInjector(FakeKernel()))``.
 
@@ -34,6 +37,9 @@ class FakeBackend(Recorder):
     memory tells the journal which bytes were touched where they should not be, and *stacks* are taken for each call, as
     a Sanitizer wants it; both are on where the memory is not coherent, and else off, as they cost time.
     """
+
+    check_plan: Callable[[Fault], object] | None = None
+    """Asked about each plan that is injected later on; it raises what it has against one."""
 
     _kernel_class: type[FakeKernel] = FakeKernel
 
@@ -51,8 +57,8 @@ class FakeBackend(Recorder):
     ) -> None:
         unknown = sorted(set(kernel_options) - _KERNEL_OPTIONS)
         if unknown:
-            others = ", ".join(sorted(_KERNEL_OPTIONS))
-            raise TypeError(f"FakeBackend has no option {unknown[0]!r}: those of the kernel are {others}")
+            others = f": those of the kernel are {', '.join(sorted(_KERNEL_OPTIONS))}"
+            raise TypeError(f"FakeBackend has no option {unknown[0]!r}{nearest(unknown[0], _OPTIONS, others)}")
         plans = listed(faults, "faults", "plans of dmasync.fakes.faults")
         if providers is not None:
             providers = listed(providers, "providers", "paths or Provider objects")
@@ -68,6 +74,9 @@ class FakeBackend(Recorder):
 
     def inject(self, *faults: Fault) -> None:
         """Add fault plans after those in force."""
+        if self.check_plan is not None:
+            for plan in faults:
+                self.check_plan(plan)
         self.injector.inject(*faults)
 
     def settle(self) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _FIXTURES = ("fake_dmabuf", "noncoherent_dmabuf")
 
 _MARKERS = (
-    "dmasync_faults(*plans): fault plans of dmasync.fakes.faults, or their text, that fake_dmabuf starts with",
+    "dmasync_faults(*plans, deadline=...): fault plans of dmasync.fakes.faults, or their text, that fake_dmabuf starts"
+    " with; those that let an END be tried for ever need a deadline in seconds",
     "dmasync_noncoherent(seed=...): give fake_dmabuf a non-coherent memory, with that adversary seed if any",
     "dmasync_backend(**options): options for the FakeBackend behind fake_dmabuf, such as providers, profile, watch",
     "dmasync_allow(*kinds): findings that do not fail the test",
@@ -60,6 +61,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A marker with a letter missing would do nothing, and the test would pass."""
+    known: list[str] = []
+    for item in items:
+        for marker in item.iter_markers():
+            if marker.name.startswith("dmasync"):
+                known = known or [line.partition("(")[0].partition(":")[0] for line in _MARKERS]
+                if marker.name not in known:
+                    from dmasync.fakes.arguments import nearest
+
+                    others = f": there are {', '.join(known)}"
+                    raise pytest.UsageError(
+                        f"{item.nodeid}: there is no marker {marker.name}{nearest(marker.name, known, others)}"
+                    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -116,22 +133,24 @@ def dmasync_run(tmp_path: Path) -> ProgramRunner:
 
 
 def _backend(request: pytest.FixtureRequest, coherent: bool, memory: dict[str, Any]) -> Iterator[FakeBackend]:
-    from dmasync.fakes.backend import FakeBackend
-    from dmasync.fakes.layers.faults import parse
+    from dmasync.fakes import markers
 
     node = request.node
-    options: dict[str, Any] = {"coherent": coherent, "stacks": True}
-    if not coherent:
-        options["seed"] = memory.get("seed", request.getfixturevalue("dmasync_seed"))
-    for marker in reversed(list(node.iter_markers("dmasync_backend"))):
-        options.update(marker.kwargs)
-    plans: list[Any] = list(options.pop("faults", ()))
-    for marker in reversed(list(node.iter_markers("dmasync_faults"))):
-        plans += marker.args
-    backend = FakeBackend(faults=[parse(plan) if isinstance(plan, str) else plan for plan in plans], **options)
+    mistake = ""
+    try:
+        asked = markers.read(node, coherent, memory, lambda: request.getfixturevalue("dmasync_seed"))
+        backend = asked.backend()
+    except (TypeError, ValueError) as error:
+        mistake = str(error)
+    if mistake:
+        pytest.fail(mistake, pytrace=False)  # not in the handler: one line, without what was being handled
     node.stash.setdefault(_BACKENDS, []).append(backend)
     yield backend
-    if node.stash.get(_FAILED, False) or node.get_closest_marker("dmasync_unchecked"):
+    if node.stash.get(_FAILED, False):
+        return
+    if asked.ran_out():
+        pytest.fail(asked.complaint(), pytrace=False)
+    if node.get_closest_marker("dmasync_unchecked"):
         return
     found = _findings(node, backend)
     if found:
@@ -174,6 +193,10 @@ def _write_trace(node: pytest.Item, backend: FakeBackend) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    if call.when == "call" and call.excinfo is not None and item.stash.get(_BACKENDS, ()):
+        from dmasync.fakes import markers
+
+        markers.explain_descriptors(call.excinfo.value, item.stash[_BACKENDS])
     report = yield
     if call.when == "call" and report.failed and not hasattr(report, "wasxfail"):
         for backend in item.stash.get(_BACKENDS, ()):

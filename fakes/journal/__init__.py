@@ -11,6 +11,7 @@
 ``perfetto.py``    for Perfetto and chrome://tracing
 ``json_lines.py``  the trace file
 ``words.py``       names of errnos, accesses and calls, for all formats
+``flags.py``       names of the flags that calls take
 ================== ===================================================================
 
 It imports nothing of the fakes but what lies beside their folders; memory, layers and sanitizer build on it.

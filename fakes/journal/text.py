@@ -35,6 +35,8 @@ def _words(entry: Entry, count: int, depth: dict[int | None, int]) -> str:
         return f"        {call_text(entry)}{named}"
     if isinstance(entry, Event) and entry.kind == "forked":
         return "        the process forked: what follows is the child's"
+    if isinstance(entry, Event) and not entry.ranges:
+        return f"        {entry.kind} of buffer {entry.buffer} {entry.note}".rstrip()
     if isinstance(entry, Event):
         spans = ", ".join(f"[{start}, {start + length})" for start, length in entry.ranges[:4])
         more = f" and {len(entry.ranges) - 4} more" if len(entry.ranges) > 4 else ""

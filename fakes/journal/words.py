@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from dmasync import SyncType
 from dmasync.fakes.ioctls import IOCTLS
 from dmasync.fakes.journal.entries import INTERRUPTED, Call, Entry, Event, Transition
+from dmasync.fakes.journal.flags import arguments_text, result_text
 from dmasync.fakes.journal.log import Log
 
 _IOCTL_NAMES: Final = {number: name for name, number in reversed(IOCTLS.items())}
@@ -26,15 +27,18 @@ def errno_name(code: int | None) -> str:
     return _errno.errorcode.get(code, f"errno {code}")
 
 
+def request_name(request: int) -> str:
+    """The kernel's name of an ioctl, else its number."""
+    return _IOCTL_NAMES.get(request, f"{request:#x}")
+
+
 def call_text(call: Call) -> str:
-    """The call as a person would write it."""
-    arguments = list(call.arguments)
+    """The call as a person would write it, flags by their names."""
     if call.method == "ioctl":
-        request = arguments[1]
-        parts = [str(arguments[0]), _IOCTL_NAMES.get(request, f"{request:#x}")]
+        parts = [str(call.arguments[0]), request_name(call.arguments[1])]
     else:
-        parts = [repr(argument) if isinstance(argument, str) else str(argument) for argument in arguments]
-    answer = "" if call.result is None else f" = {call.result}"
+        parts = arguments_text(call.method, call.arguments)
+    answer = "" if call.result is None else f" = {result_text(call.method, call.result)}"
     if not call.succeeded:
         answer = f" = {errno_name(call.errno)}"
     elif call.method == "ioctl" and call.new_fd is not None:

@@ -4,6 +4,7 @@
 ``recorder.py``       writes a journal of the calls that pass
 ``injector.py``       refuses or delays calls
 ``faults.py``         the plans by which it does, as values
+``plan_text.py``      plans as text
 ``beneath.py``        what lies under a layer, and how it names a buffer
 ===================== ==================================================================
 

@@ -13,21 +13,20 @@ its identity in the journal.
 
 from __future__ import annotations
 
-import ast
 import errno
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import chain, repeat
 from typing import Protocol
 
 from dmasync import Step
-from dmasync.fakes.arguments import listed, number_of
+from dmasync.fakes.arguments import listed, nearest, number_of
 from dmasync.fakes.ioctls import IOCTLS
 from dmasync.fakes.layers.beneath import METHODS
 
-__all__ = ["Delay", "Fault", "HardError", "Mix", "Storm", "error", "latency", "mix", "parse", "storm"]
+__all__ = ["Delay", "Fault", "HardError", "Mix", "Storm", "error", "latency", "mix", "never_ends", "parse", "storm"]
 
 
 class _HasFileno(Protocol):
@@ -35,6 +34,8 @@ class _HasFileno(Protocol):
 
 
 Place = Step | str | None
+
+_TRIED_AGAIN = frozenset({errno.EINTR, errno.EAGAIN})
 
 Verdict = int | float
 """An int is an errno to raise; a float is a number of seconds to wait before the call goes on."""
@@ -189,7 +190,11 @@ class _DelayDraws:
 
 
 def storm(errno: int, times: int | None, on: Place = Step.START, *, buffer: int | _HasFileno | None = None) -> Storm:
-    """Refuse the next *times* matching calls with *errno*; ``times=None`` never ends."""
+    """Refuse the next *times* matching calls with *errno*; ``times=None`` never ends.
+
+    An END that is refused for ever with EINTR or EAGAIN is tried for ever by the default RetryPolicy, and Ctrl-C does
+    not stop it, since END must run: give the window's policy a *deadline* or *max_attempts*, or the storm an end.
+    """
     return Storm(_errno_value("errno", errno), _times(times), _place(on), _buffer(buffer))
 
 
@@ -244,35 +249,23 @@ def latency(
     return Delay(seconds, jitter, seed, _times(times), _place(on), _buffer(buffer))
 
 
+def never_ends(plan: Fault) -> bool:
+    """Whether *plan* lets an END be tried for ever by a policy without a limit, as the default is."""
+    if plan.on not in (None, Step.END):
+        return False
+    if isinstance(plan, Storm):
+        return plan.times is None and plan.errno in _TRIED_AGAIN
+    return isinstance(plan, Mix) and plan.times is None and plan.rate == 1 and _TRIED_AGAIN.issuperset(plan.errnos)
+
+
 def parse(text: str) -> Fault:
     """The plan that *text*, a plan's repr, describes; nothing of it is evaluated. ValueError when it is
     none.
     """
-    makers = {"storm": storm, "error": error, "mix": mix, "latency": latency}
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in makers:
-            raise ValueError("it is not a call of storm, error, mix or latency")
-        arguments = [_constant(node) for node in call.args]
-        keywords = {node.arg: _constant(node.value) for node in call.keywords if node.arg}
-        plan = makers[call.func.id](*arguments, **keywords)  # type: ignore[operator]
-    except (SyntaxError, TypeError, ValueError) as problem:
-        raise ValueError(f"{text!r} is no fault plan: {problem}") from None
-    assert isinstance(plan, Fault)  # noqa: S101 - every maker returns one
-    return plan
+    from dmasync.fakes.layers.plan_text import plan_of
 
-
-def _constant(node: ast.expr) -> object:
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        if node.value.id == "Step" and node.attr in Step.__members__:
-            return Step[node.attr]
-        if node.value.id == "errno" and isinstance(getattr(errno, node.attr, None), int):
-            return getattr(errno, node.attr)
-    if isinstance(node, ast.Name) and isinstance(getattr(errno, node.id, None), int):
-        return getattr(errno, node.id)
-    if isinstance(node, ast.Tuple):
-        return tuple(_constant(item) for item in node.elts)
-    return ast.literal_eval(node)
+    makers: dict[str, Callable[..., Fault]] = {"storm": storm, "error": error, "mix": mix, "latency": latency}
+    return plan_of(text, makers)
 
 
 def _errno_value(argument: str, code: int) -> int:
@@ -299,6 +292,9 @@ def _times(times: int | None) -> int | None:
 def _place(on: Place) -> Place:
     if on is None or isinstance(on, Step) or on in METHODS or on in IOCTLS:
         return on
+    near = nearest(on, [*METHODS, *IOCTLS]) if isinstance(on, str) else ""
+    if near:
+        raise ValueError(f"on must be a Step, a backend's method or an ioctl, not {on!r}{near}")
     raise ValueError(
         f"on must be Step.START, Step.END, None for both, a backend's method ({', '.join(METHODS)}) "
         f"or an ioctl ({', '.join(IOCTLS)}), not {on!r}"

@@ -230,6 +230,12 @@ class FaultInjector:
         ):
             return
 
+    def window_dropped(self, fd: int) -> None:
+        """What a recorder beneath is told: see there."""
+        tell = getattr(self.inner, "window_dropped", None)
+        if tell is not None:
+            tell(fd)
+
     def get_seals(self, fd: int, /) -> int:
         if self.armed:
             self._decide("get_seals", fd)

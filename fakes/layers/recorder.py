@@ -60,6 +60,15 @@ class Recorder:
                 alive.append(call)
         return alive
 
+    def window_dropped(self, fd: int) -> None:
+        """A window was open when its last reference went; the END before was made for that. dmasync says so."""
+        buffer = self._buffer_of(fd)
+        if buffer is not None:
+            now = time.monotonic_ns()
+            stack = self._take_stack() if self._stacks else 0
+            events = self.journal.events
+            events.append(Event("window-dropped", buffer, (), now, self._thread(), len(self.journal), stack, "", now))
+
     def _make_ioctl(self) -> Callable[[int, int, Any], Any]:
         inner_ioctl = self.inner.ioctl
         armed, untouched = self._shortcut()

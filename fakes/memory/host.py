@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -61,6 +62,10 @@ def lseek(fd: int, offset: int, whence: int) -> int:
 def close(fd: int) -> None:
     """Give a real descriptor back."""
     _libc.close(fd)
+
+
+CLOSE: Callable[[int], object] = _libc.close
+"""The same for finalizers, as their default argument: at the end of the interpreter modules lose their names."""
 
 
 def pipe() -> tuple[int, int]:

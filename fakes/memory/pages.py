@@ -29,9 +29,9 @@ class Store:
         """Grow or shrink to *size* bytes; what is cut off is gone, what is added is zero."""
         host.ftruncate(self.fd, size)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], object] = host.CLOSE) -> None:
         if self.fd >= 0:
-            host.close(self.fd)
+            close(self.fd)
 
 
 class Run(NamedTuple):
@@ -94,9 +94,9 @@ class FakeMapping(RunMapping):
     def __del__(self) -> None:
         self._tell()
 
-    def _tell(self) -> None:
+    def _tell(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         told, self.on_unmap = self.on_unmap, None
-        if told is not None and not sys.is_finalizing():
+        if told is not None and not is_finalizing():
             told()
 
 

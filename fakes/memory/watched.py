@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import mmap
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -45,9 +46,10 @@ class WatchedMapping(FakeMapping):
         self._look()
         super().close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(ValueError):  # closed by its base class
-            self._look()
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():
+            with contextlib.suppress(ValueError):  # closed by its base class
+                self._look()
         super().__del__()
 
     def _look(self) -> None:

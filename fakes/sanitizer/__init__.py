@@ -4,6 +4,7 @@
 ``check.py``    ``Sanitizer``: collects, analyses, complains
 ``analysis.py`` one walk through a journal
 ``finding.py``  a finding, its kind and what to do about it
+``frames.py``   whose a frame of a stack is
 =============== =======================================================
 
 It imports ``journal``; tests, the pytest plugin and ``dmasync replay`` ask it.

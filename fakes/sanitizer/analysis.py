@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from dmasync import Step, SyncType
 from dmasync.fakes.journal import Call, Event, Journal, Transition
 from dmasync.fakes.journal.windows import ended_by
-from dmasync.fakes.journal.words import access_name
-from dmasync.fakes.sanitizer.finding import Finding, Trace
+from dmasync.fakes.journal.words import access_name, request_name
+from dmasync.fakes.sanitizer.finding import KEPT_VIEW, OTHER_ACCESS, Finding, Kind, Trace
+from dmasync.fakes.sanitizer.frames import is_machinery
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
 
@@ -23,6 +24,8 @@ class _Buffer:
     """The START or END that was seen last."""
     mapped: Call | None = None
     """The mmap that was seen last."""
+    ended: Transition | None = None
+    """The START of the window that was ended last."""
     inherited: int = 0
     """How many of the windows another process opened."""
 
@@ -137,8 +140,10 @@ class Analysis:
                     Step.END,
                     f"a window was started for {access_name(start.access)} and ended for {access_name(entry.access)}",
                     (self._step(start), self._step(entry)),
+                    told=OTHER_ACCESS.get((access_name(start.access), access_name(entry.access))),
                 )
             )
+        buffer.ended = start
 
     def _never_ended(self, start: Transition, last: Transition | None) -> None:
         after = self._step(last) if last is not None and last != start else None
@@ -214,18 +219,33 @@ class Analysis:
 
     def leaked_mappings(self, calls: list[Call]) -> list[Finding]:
         """The mappings that are there although they should not be."""
-        return [
-            Finding(
-                "leaked-mapping",
-                call.buffer,
-                None,
-                f"a mapping of {call.arguments[1]} bytes was never closed",
-                (self._trace("mmap", call),),
-                ((call.arguments[4], call.arguments[1]),),
-            )
-            for call in calls
-            if call.buffer is not None
-        ]
+        return [self._leaked_mapping(call) for call in calls if call.buffer is not None]
+
+    def _leaked_mapping(self, call: Call) -> Finding:
+        why, told = self._why_mapped(call)
+        return Finding(
+            "leaked-mapping",
+            call.buffer,
+            None,
+            f"a mapping of {call.arguments[1]} bytes {why}",
+            (self._trace("mmap", call),),
+            ((call.arguments[4], call.arguments[1]),),
+            told=told,
+        )
+
+    def _why_mapped(self, call: Call) -> tuple[str, Kind | None]:
+        if any(self._buffer_behind(fd) == call.buffer for fd in self._descriptors.open):
+            return "was never closed", None
+        stack = self._journal.stack(call.stack)
+        if any(function == "_map_once" and is_machinery(file) for file, _, function in stack):
+            return "outlives its buffer: an array, a slice or a cast of a window's view is still alive", KEPT_VIEW
+        if stack:
+            return "was never closed, although its buffer was", None
+        return (
+            "was never closed, although its buffer was: it is what DmaBuf.map() gave, or an array, a slice or a cast of"
+            " a window's view is still alive",
+            None,
+        )
 
     def _buffer_behind(self, fd: int) -> int | None:
         for call in reversed(self._journal.calls):
@@ -246,6 +266,7 @@ class Analysis:
             "device-read-clobbered": self._clobbered,
             "start-discarded": self._discarded,
             "forked": self._forked,
+            "window-dropped": self._dropped,
         }.get(event.kind)
         if handler is not None:
             handler(event)
@@ -340,6 +361,18 @@ class Analysis:
             )
         )
 
+    def _dropped(self, event: Event) -> None:
+        start = self._of(event.buffer).ended
+        self._found.append(
+            Finding(
+                "window-dropped",
+                event.buffer,
+                Step.END,
+                "a syncer was dropped while its window was open, and END ran only then",
+                (*(() if start is None else (self._step(start),)), self._trace("dropped", event)),
+            )
+        )
+
     def _forked(self, event: Event) -> None:
         for buffer in self._buffers.values():
             buffer.inherited = len(buffer.windows)
@@ -357,4 +390,4 @@ def _source(call: Call) -> str:
         return f"open({call.arguments[0]!r})"
     if call.method == "memfd_create":
         return f"memfd_create({call.arguments[0]!r})"
-    return call.method
+    return request_name(call.arguments[1]) if call.method == "ioctl" else call.method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -77,15 +78,7 @@ def _folded(found: list[Finding]) -> list[Finding]:
         key = (finding.kind, finding.buffer, tuple(trace.stack for trace in finding.traces))
         if key in places and any(trace.stack for trace in finding.traces):
             first = result[places[key]]
-            result[places[key]] = Finding(
-                first.kind,
-                first.buffer,
-                first.step,
-                first.message,
-                first.traces,
-                first.ranges,
-                first.times + 1,
-            )
+            result[places[key]] = dataclasses.replace(first, times=first.times + 1)
         else:
             places[key] = len(result)
             result.append(finding)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dmasync import Step
 from dmasync.fakes.journal import Frame
+from dmasync.fakes.sanitizer.frames import is_machinery
 
 
 class Kind(NamedTuple):
@@ -21,7 +21,7 @@ KINDS: Final[dict[str, Kind]] = {
     "end-without-start": Kind(
         "Nothing was handed to the CPU, so what it read before this END may be stale, and an END that belongs to"
         " another window writes back or gives up bytes that are still in use.",
-        "Send END exactly once forevery START that succeeded, and none for a START that failed.",
+        "Send END exactly once for every START that succeeded, and none for a START that failed.",
     ),
     "start-never-ended": Kind(
         "What the CPU wrote may stay in its cache forever, so the device works on old bytes, and later cache"
@@ -30,9 +30,14 @@ KINDS: Final[dict[str, Kind]] = {
         " EAGAIN.",
     ),
     "end-with-other-access": Kind(
-        "The END does for another access than the START: without WRITE nothing is written back and the device sees"
-        " old bytes.",
+        "START fetches for READ and END writes back for WRITE: without that flag at the step that needs it, the CPU"
+        " or the device sees old bytes, and with a flag too many only time is lost.",
         "Give START and END of one window the same access flags.",
+    ),
+    "window-dropped": Kind(
+        "The END comes when Python gets rid of the syncer, at once or much later, and until then the device sees old"
+        " bytes.",
+        "Open the window in a with block, or call end() on every path; a reference to a syncer is no window.",
     ),
     "write-in-read-window": Kind(
         "A READ window writes nothing back: the device never sees these bytes, and the next START for READ throws"
@@ -86,6 +91,40 @@ KINDS: Final[dict[str, Kind]] = {
 }
 
 
+_NEVER_WRITTEN = "The END writes nothing back: the device sees old bytes where the CPU wrote in this window."
+_SAME = "Give START and END of one window the same access flags"
+
+OTHER_ACCESS: Final[dict[tuple[str, str], Kind]] = {
+    ("READ", "WRITE"): Kind(
+        "Nothing is lost: the START has fetched, and and the END also writes back, which a window for READ need not.",
+        f"{_SAME}: READ, or READ_WRITE if it writes as well.",
+    ),
+    ("READ", "READ_WRITE"): Kind(
+        "Nothing is lost: the END also writes back, which a window for READ need not and which takes time.",
+        f"{_SAME}: READ, or READ_WRITE if it writes as well.",
+    ),
+    ("WRITE", "READ"): Kind(_NEVER_WRITTEN, f"{_SAME}: WRITE, or READ_WRITE if it reads as well."),
+    ("WRITE", "READ_WRITE"): Kind(
+        "Nothing that was written is lost: the END writes all of it back; but the START for WRITE need not fetch, so"
+        " what the CPU read in this window may be stale.",
+        f"{_SAME}: WRITE, or READ_WRITE if it reads as well.",
+    ),
+    ("READ_WRITE", "READ"): Kind(_NEVER_WRITTEN, f"{_SAME}: READ_WRITE, or READ if it only reads."),
+    ("READ_WRITE", "WRITE"): Kind(
+        "Nothing is lost: the START has fetched, and the END writes back all that the CPU wrote.",
+        f"{_SAME}: READ_WRITE, or WRITE if it only writes.",
+    ),
+}
+"""Names of START's and END's access, where they differ: START fetches for READ, END writes back for WRITE (6.12, asked
+under ``swiotlb=force``)."""
+
+KEPT_VIEW: Final = Kind(
+    "What was made from a window's view keeps the buffer's memory, and whoever reads it does so outside any window.",
+    "Let go of it before the window ends, or keep a copy of the bytes, as bytes(view) is.",
+)
+"""For a mapping that lives on because of a slice, a cast or an array."""
+
+
 class Trace(NamedTuple):
     """Where something happened: what, and the call stack, innermost frame first."""
 
@@ -94,7 +133,7 @@ class Trace(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"  {self.what}"]
-        shown = [frame for frame in self.stack if not _is_ours(frame[0])]
+        shown = [frame for frame in self.stack if not is_machinery(frame[0])]
         for file, line, function in (shown or list(self.stack))[:6]:
             lines.append(f"    {file}:{line} in {function}")
         if not self.stack:
@@ -120,16 +159,18 @@ class Finding:
     """(offset, length) of the bytes concerned, where the memory was watched."""
     times: int = 1
     """How often it happened at this place."""
+    told: Kind | None = None
+    """The sentences for this case, where those of its kind in KINDS say less."""
 
     @property
     def consequence(self) -> str:
         """What would happen on a machine whose devices do not see the CPU's caches."""
-        return KINDS[self.kind].consequence
+        return (self.told or KINDS[self.kind]).consequence
 
     @property
     def fix(self) -> str:
         """How to fix it."""
-        return KINDS[self.kind].fix
+        return (self.told or KINDS[self.kind]).fix
 
     def __str__(self) -> str:
         buffer = "" if self.buffer is None else f" [buffer {self.buffer}]"
@@ -143,11 +184,3 @@ class Finding:
         lines.append(f"  on a non-coherent machine: {self.consequence}")
         lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
-
-
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_OURS = (_HERE + os.sep, os.path.join(os.path.dirname(_HERE), "dmasync") + os.sep)
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS) or "importlib" in file

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -308,3 +310,219 @@ def test_the_names_of_the_package_are_listed():
     from dmasync import fakes
 
     assert {"FakeBackend", "Sanitizer", "faults"} <= set(dir(fakes))
+
+
+# What is wrong with a marker or a plan is one line, with the nearest right form
+
+
+MISTAKES = [
+    ('faults("strom(EINTR, 3)")', "'strom(EINTR, 3)' is no fault plan: *did you mean storm?"),
+    ('faults("storm(EINTRR, 3)")', "*there is no errno EINTRR: did you mean EINTR?"),
+    ('faults("storm(errno.EAGIAN, 3)")', "*there is no errno EAGIAN: did you mean EAGAIN?"),
+    ('faults("storm(EINTR, 3, on=Step.STRAT)")', "*there is no Step.STRAT: did you mean START?"),
+    ('faults("storm(EINTR, 3, on=END)")', "*END is no errno: did you mean Step.END?"),
+    ('faults("storm(EINTR, time=3)")', "*storm() has no 'time': did you mean times?"),
+    ("faults(\"error(EIO, on='UDMABUF_CREAT')\")", "*'UDMABUF_CREAT': did you mean UDMABUF_CREATE?"),
+    ('faults("storm(EINTR, 3")', "*write it as storm(EINTR, 3, on=Step.END)"),
+    ("faults(3)", "*takes plans of dmasync.fakes.faults or their text, as *, not 3"),
+    ("faults(deadlin=3)", "*has no 'deadlin': did you mean deadline?"),
+    ('faults(deadline="3")', "*deadline must be seconds, more than 0, not '3'"),
+    ('backend(profle="6.1")', "*no option 'profle': did you mean profile?"),
+    ('backend("6.1")', "*takes options by name, as profile=..., not '6.1'"),
+    ("noncoherent(sed=3)", "*has no 'sed': did you mean seed?"),
+    ("noncoherent(3)", "*takes seed=..., not 3"),
+    ('allow("leaked_fd")', "*names 'leaked_fd', which is no finding: did you mean leaked-fd?"),
+]
+
+
+def test_a_mistake_in_a_marker_is_one_line_with_the_nearest_right_form(run):
+    result = run(
+        "".join(
+            f"@pytest.mark.dmasync_{marker}\ndef test_{number}(fake_dmabuf): pass\n"
+            for number, (marker, _) in enumerate(MISTAKES)
+        )
+    )
+    result.assert_outcomes(errors=len(MISTAKES))
+    for marker, line in MISTAKES:
+        result.stdout.fnmatch_lines_random([f"dmasync_{marker.partition('(')[0]}*{line.lstrip('*')}"])
+    for machinery in ("pytest_plugin.py", "Traceback", "During handling"):
+        assert machinery not in result.stdout.str()
+
+
+def test_a_marker_that_does_not_exist_stops_the_run_even_where_markers_are_not_strict(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile("import pytest\n@pytest.mark.dmasync_fault('storm(EINTR, 3)')\ndef test_it(): pass\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *there is no marker dmasync_fault: did you mean dmasync_faults?"])
+
+
+# An END that would be tried for ever
+
+
+@pytest.mark.parametrize(
+    "plan", ["storm(EINTR, None, on=Step.END)", "storm(EAGAIN, None, on=None)", "mix(1, rate=1.0)"]
+)
+def test_a_plan_that_never_lets_an_end_through_needs_a_deadline(run, plan):
+    result = run(
+        f"""
+@pytest.mark.dmasync_faults("{plan}")
+def test_marked(fake_dmabuf): pass
+
+def test_injected(fake_dmabuf):
+    with pytest.raises(ValueError, match="lets an END be tried for ever"):
+        fake_dmabuf.inject(faults.parse("{plan}"))
+"""
+    )
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines(["*lets an END be tried for ever*deadline=SECONDS*"])
+
+
+def test_a_deadline_that_passes_ends_the_plan_and_fails_the_test(run):
+    result = run(
+        """
+@pytest.mark.dmasync_faults("storm(EINTR, None, on=Step.END)", deadline=0.001)
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, DmaSyncer(frame):
+        pass
+"""
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["the deadline of dmasync_faults passed while an END was still being refused by storm*"]
+    )
+
+
+def test_a_policy_with_a_limit_meets_such_a_plan_within_the_deadline(run):
+    run(
+        """
+from dmasync import DmaSyncTimeout, RetryPolicy
+
+@pytest.mark.dmasync_faults("storm(EINTR, None, on=Step.END)", "storm(EINTR, 2)", deadline=3600)
+@pytest.mark.dmasync_allow("start-never-ended")
+def test_it(fake_dmabuf):
+    with buffer(fake_dmabuf) as frame, pytest.raises(DmaSyncTimeout):
+        with DmaSyncer(frame, retry=RetryPolicy(deadline=0.001)):
+            pass
+"""
+    ).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    "plan", ["storm(EINTR, None)", "storm(EIO, None, on=Step.END)", "mix(1)", "mix(1, (5,), rate=1.0)"]
+)
+def test_plans_that_come_to_an_end_need_none(run, plan):
+    run(f'@pytest.mark.dmasync_faults("{plan}")\ndef test_it(fake_dmabuf): pass\n').assert_outcomes(passed=1)
+
+
+# What passes silently elsewhere
+
+
+DROPS = [
+    "window = DmaSyncer(frame); window.start(); del window",
+    "frame.cpu_access().__enter__()",
+    "DmaSyncer(frame).__enter__()",
+    "import contextlib; contextlib.ExitStack().enter_context(DmaSyncer(frame))",
+    "from dmasync import DmaSyncerGroup; DmaSyncerGroup([(frame, SyncType.READ)]).start()",
+]
+
+
+@pytest.mark.parametrize("fixture", ["fake_dmabuf", "noncoherent_dmabuf"])
+def test_a_window_that_was_dropped_fails_the_test(run, fixture):
+    result = run(
+        "".join(
+            f"def test_{number}({fixture}):\n    with buffer({fixture}) as frame:\n        {drop}\n"
+            for number, drop in enumerate(DROPS)
+        ),
+        "-W",
+        "ignore",
+    )
+    result.assert_outcomes(passed=len(DROPS), errors=len(DROPS))
+    for number in range(len(DROPS)):
+        result.stdout.fnmatch_lines(
+            ["window-dropped *: a syncer was dropped while its window was open*", f"*in test_{number}"]
+        )
+
+
+USES = [
+    "socket.send_fds(socket.socketpair()[0], [b'x'], [frame.fileno()])",
+    "select.select([frame], [], [], 0)",
+    "selectors.DefaultSelector().register(frame.fileno(), 1)",
+    "os.fstat(frame.fileno())",
+    "DmaSyncer(frame.fileno()).start()",
+    "subprocess.run(['true'], pass_fds=[frame.fileno()])",
+]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes from CPython 3.11 on")
+def test_a_fake_descriptor_given_to_something_else_is_explained(run):
+    result = run(
+        "import os, select, selectors, socket, subprocess\n"
+        + "".join(
+            f"def test_{number}(fake_dmabuf):\n    with buffer(fake_dmabuf) as frame:\n        {use}\n"
+            for number, use in enumerate(USES)
+        ),
+        "-W",
+        "ignore",
+    )
+    result.assert_outcomes(failed=len(USES))
+    told = [line for line in result.stdout.lines if "are descriptors of the fake kernel" in line]
+    assert len(told) == len(USES)
+    assert all("backend.poll" in line and "dmasync run" in line and "1073741825" in line for line in told)
+
+
+def test_another_programs_bad_descriptor_is_not_explained(run):
+    result = run(
+        """
+import os
+def test_it(fake_dmabuf):
+    os.fstat(-5)
+def test_other(fake_dmabuf):
+    with buffer(fake_dmabuf): raise OSError(5, "file descriptor")
+"""
+    )
+    assert "descriptors of the fake kernel" not in result.stdout.str()
+
+
+def test_findings_spend_no_lines_on_machinery(run):
+    result = run(
+        """
+import contextlib
+
+@contextlib.contextmanager
+def helper(backend):
+    frame = buffer(backend)
+    KEPT.append(frame)
+    frame.cpu_access().__enter__()
+    yield frame
+
+KEPT = []
+
+def test_it(fake_dmabuf):
+    with helper(fake_dmabuf): pass
+""",
+        "-W",
+        "ignore",
+    )
+    text = result.stdout.str()
+    assert "leaked-fd [buffer 1]: fd 1073741825 from DMA_HEAP_IOCTL_ALLOC was never closed" in text
+    frames = [line for line in text.splitlines() if line.startswith("    ") and " in " in line]
+    assert frames
+    for machinery in ("contextlib.py", "pluggy", "_pytest", "dmasync/buffer.py", "dmasync/allocator.py"):
+        assert not any(machinery in frame for frame in frames), frames
+
+
+def test_nothing_is_said_when_what_leaked_goes_at_the_end_of_the_process(run):
+    result = run(
+        """
+KEPT = []
+def test_it(noncoherent_dmabuf):
+    frame = buffer(noncoherent_dmabuf)
+    KEPT.append((frame, memoryview(frame.map()), frame.cpu_access().__enter__()))
+    assert 0
+""",
+        "-W",
+        "ignore",
+    )
+    assert "Exception ignored" not in result.stdout.str() + result.stderr.str()
+    result.assert_outcomes(failed=1)

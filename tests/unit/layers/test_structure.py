@@ -16,7 +16,9 @@ FOLDERS = sorted({path.parent for path in FILES})
 
 # From the ground up: each imports what stands before it, and nothing behind it.
 ORDER = ("arguments", "ioctls", "uninterrupted", "journal", "memory", "kernel", "layers", "sanitizer", "backend")
-OTHERS = frozenset({"device", "device_tree", "foreign", "pytest_plugin", "recording", "replay", "run_fixture"})
+OTHERS = frozenset(
+    {"device", "device_tree", "foreign", "markers", "pytest_plugin", "recording", "replay", "run_fixture"}
+)
 OUTSIDE = {"pytest_plugin.py": {"pytest"}, "device_tree.py": {"pyfakefs"}}
 
 
