@@ -13,21 +13,28 @@ import os
 import select
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if sys.version_info >= (3, 12):  # pragma: no cover - not in every version
     from collections.abc import Buffer
 else:
     Buffer = Any
+_Mapping = TypeVar("_Mapping")
 
 
 class Mapping(Protocol):
-    """What :meth:`Backend.mmap` returns: an object with the buffer protocol that can be unmapped."""
+    """What :meth:`Backend.mmap` returns: a buffer, ``memoryview(mapping)``, that close() or a with block unmaps."""
 
     def close(self) -> None:
         """Unmap; raises BufferError while somebody still looks at the bytes."""
 
     def __len__(self) -> int: ...
+    def __enter__(self: _Mapping) -> _Mapping: ...
+    def __exit__(self, *exc_info: Any) -> None: ...
+
+    if TYPE_CHECKING:  # what is written in C has the buffer protocol without such a method before CPython 3.12
+
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 
 class Backend(Protocol):

@@ -238,7 +238,7 @@ class DmaBuf:
             to_write = None
             try:
                 mapping = self._map(True)
-                to_write = memoryview(mapping)  # type: ignore[arg-type]  # a Mapping is a buffer: Protocols cannot say so before 3.12
+                to_write = memoryview(mapping)
             except OSError as error:
                 if error.errno != errno.EACCES:
                     raise
@@ -246,7 +246,7 @@ class DmaBuf:
                 if writing:
                     raise self._unlike_its_descriptor(writing, error) from error
                 mapping = self.map(_READ)
-            to_read = memoryview(mapping).toreadonly()  # type: ignore[arg-type]  # as above
+            to_read = memoryview(mapping).toreadonly()
             if self._mapping is None:
                 self._mapping, self._to_read, self._to_write = mapping, to_read, to_write
             view = self._to_write if writing else self._to_read
