@@ -18,7 +18,10 @@ class Provider(NamedTuple):
     """One device node that gives dma-bufs.
 
     The flag says which user API it speaks (UDMABUF: ``linux/udmabuf.h``, the heaps: ``linux/dma-heap.h``), so that
-    an out-of-tree driver's node can stand in the list as well.
+    an out-of-tree driver's node, or a heap under another name, can stand in the list as well::
+
+        heap = Provider(DmaBufAllocatorFlag.CMA_HEAP, "/dev/dma_heap/vidbuf_cached")
+        DmaBufAllocator(DmaBufAllocatorFlag.CMA_HEAP, providers=[heap])
     """
 
     flag: DmaBufAllocatorFlag

@@ -29,6 +29,9 @@ _OPTIONS = sorted(_KERNEL_OPTIONS | {"providers", "faults", "coherent", "profile
 class FakeBackend(Recorder):
     """``Recorder(FaultInjector(FakeKernel()))``.
 
+    Its descriptors are numbers from 2**30 on which nobody else knows: ``select``, ``asyncio`` and ``socket.send_fds``
+    answer EBADF for them. :meth:`poll` and :meth:`dup` do that work here; ``dmasync run`` gives a program real ones.
+
     *providers* are the nodes that exist (default: all), *faults* the plans that are in force from the start, *profile*
     the kernel release that is imitated; other *kernel_options* go to FakeKernel.
 
