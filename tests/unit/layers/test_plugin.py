@@ -319,7 +319,7 @@ MISTAKES = [
     ('faults("strom(EINTR, 3)")', "'strom(EINTR, 3)' is no fault plan: *did you mean storm?"),
     ('faults("storm(EINTRR, 3)")', "*there is no errno EINTRR: did you mean EINTR?"),
     ('faults("storm(errno.EAGIAN, 3)")', "*there is no errno EAGIAN: did you mean EAGAIN?"),
-    ('faults("storm(EINTR, 3, on=Step.STRAT)")', "*there is no Step.STRAT: did you mean START?"),
+    ('faults("storm(EINTR, 3, on=Step.STRT)")', "*there is no Step.STRT: did you mean START?"),
     ('faults("storm(EINTR, 3, on=END)")', "*END is no errno: did you mean Step.END?"),
     ('faults("storm(EINTR, time=3)")', "*storm() has no 'time': did you mean times?"),
     ("faults(\"error(EIO, on='UDMABUF_CREAT')\")", "*'UDMABUF_CREAT': did you mean UDMABUF_CREATE?"),
