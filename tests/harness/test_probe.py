@@ -129,6 +129,15 @@ def test_a_host_without_an_emulator_gets_the_line_that_installs_it(tmp_path, mon
     assert "apt-get install -y --no-install-recommends qemu-system-" in shown
 
 
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_eperm_is_a_device_policy_and_no_matter_of_groups_whoever_asks(monkeypatch, user, mode):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    access = remedies.Access(mode, 44, "video")
+    told = remedies.for_node(DmaBufAllocatorFlag.UDMABUF, UDMABUF, "EPERM", "y", access, "me")
+    assert told == f"refused whoever asks: a device policy; in a container, start it with --device {UDMABUF}"
+
+
 def test_remedies_that_are_run_one_after_the_other_undo_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     access = remedies.Access(0o600, 0, "root")
