@@ -41,7 +41,10 @@ class Plane:
             )
 
     def view(self, bytes_: memoryview) -> memoryview:
-        """The plane's part of *bytes_*, a view of its whole buffer such as ``cpu_access`` gives."""
+        """The plane's part of *bytes_*, a view of its whole buffer such as ``cpu_access`` gives.
+
+        A slice: END does not take it back, and what it shows after END may be stale. Keep a copy instead.
+        """
         return bytes_[self.offset : self.offset + self.length]
 
 
