@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import dmasync
 from tests.docs.pages import PAGES, ROOT, WITHOUT_PROGRAMS
 
 BLOCK = re.compile(
@@ -37,7 +39,12 @@ def programs(folder: Path) -> list[Path]:
 def refusals(files: list[Path], folder: Path) -> str:
     """What ``mypy --strict`` says about *files*."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={folder}/cache"]
-    done = subprocess.run([*command, *map(str, files)], cwd=folder, capture_output=True, text=True, timeout=300)
+    home = str(Path(dmasync.__file__).parents[1])
+    # mypy does not look behind the finder of an editable installation.
+    environment = os.environ if "site-packages" in home else {**os.environ, "MYPYPATH": home}
+    done = subprocess.run(
+        [*command, *map(str, files)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
     return done.stdout + done.stderr
 
 
