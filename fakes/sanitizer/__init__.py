@@ -3,6 +3,7 @@
 =============== =======================================================
 ``check.py``    ``Sanitizer``: collects, analyses, complains
 ``analysis.py`` one walk through a journal
+``leaks.py``    what is open and mapped at its end
 ``finding.py``  a finding, its kind and what to do about it
 ``frames.py``   whose a frame of a stack is
 =============== =======================================================

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from dmasync import Step, SyncType
 from dmasync.fakes.journal import Call, Event, Journal, Transition
 from dmasync.fakes.journal.windows import ended_by
-from dmasync.fakes.journal.words import access_name, request_name
-from dmasync.fakes.sanitizer.finding import KEPT_VIEW, OTHER_ACCESS, Finding, Kind, Trace
-from dmasync.fakes.sanitizer.frames import is_machinery
+from dmasync.fakes.journal.words import access_name
+from dmasync.fakes.sanitizer import leaks
+from dmasync.fakes.sanitizer.finding import OTHER_ACCESS, Finding, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
 
@@ -202,56 +202,11 @@ class Analysis:
 
     def leaked_descriptors(self) -> list[Finding]:
         """The descriptors that were opened and not closed; call it after :meth:`run`."""
-        return (
-            []
-            if not self._complete
-            else [
-                Finding(
-                    "leaked-fd",
-                    self._buffer_behind(fd),
-                    None,
-                    f"fd {fd} from {_source(call)} was never closed",
-                    (self._trace(f"{_source(call)} gave fd {fd}", call),),
-                )
-                for fd, call in self._descriptors.open.items()
-            ]
-        )
+        return leaks.of_descriptors(self._journal, self._descriptors.open, self._trace) if self._complete else []
 
     def leaked_mappings(self, calls: list[Call]) -> list[Finding]:
-        """The mappings that are there although they should not be."""
-        return [self._leaked_mapping(call) for call in calls if call.buffer is not None]
-
-    def _leaked_mapping(self, call: Call) -> Finding:
-        why, told = self._why_mapped(call)
-        return Finding(
-            "leaked-mapping",
-            call.buffer,
-            None,
-            f"a mapping of {call.arguments[1]} bytes {why}",
-            (self._trace("mmap", call),),
-            ((call.arguments[4], call.arguments[1]),),
-            told=told,
-        )
-
-    def _why_mapped(self, call: Call) -> tuple[str, Kind | None]:
-        if any(self._buffer_behind(fd) == call.buffer for fd in self._descriptors.open):
-            return "was never closed", None
-        stack = self._journal.stack(call.stack)
-        if any(function == "_map_once" and is_machinery(file) for file, _, function in stack):
-            return "outlives its buffer: an array, a slice or a cast of a window's view is still alive", KEPT_VIEW
-        if stack:
-            return "was never closed, although its buffer was", None
-        return (
-            "was never closed, although its buffer was: it is what DmaBuf.map() gave, or an array, a slice or a cast of"
-            " a window's view is still alive",
-            None,
-        )
-
-    def _buffer_behind(self, fd: int) -> int | None:
-        for call in reversed(self._journal.calls):
-            if call.buffer is not None and call.arguments[0] == fd:
-                return call.buffer
-        return next((entry.buffer for entry in self._journal.attempts[-1000:] if entry.fd == fd), None)
+        """The mappings that are there although they should not be; call it after :meth:`run`."""
+        return leaks.of_mappings(self._journal, self._descriptors.open, calls, self._trace)
 
     # -- bytes ----------------------------------------------------------------------------------------------------
 
@@ -383,11 +338,3 @@ def _words(entry: Transition) -> str:
     return (
         f"#{entry.sequence} {entry.step.name} for {access_name(entry.access)} of buffer {entry.buffer}, fd {entry.fd}"
     )
-
-
-def _source(call: Call) -> str:
-    if call.method == "open":
-        return f"open({call.arguments[0]!r})"
-    if call.method == "memfd_create":
-        return f"memfd_create({call.arguments[0]!r})"
-    return request_name(call.arguments[1]) if call.method == "ioctl" else call.method
