@@ -301,3 +301,11 @@ def test_matplotlib_s_complaints_reach_nobody(tmp_path: Path) -> None:
         env={**os.environ, "HOME": "/proc/none", "MPLCONFIGDIR": "/proc/none", "XDG_CACHE_HOME": "/proc/none"},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_picture_of_the_verdicts_has_a_line_for_rows_that_moved_alike(tmp_path: Path, history: list[Path]) -> None:
+    page = report(history, tmp_path / "r.html")
+    picture = page[page.index("<h2>Verdicts</h2>") :].partition("<h2>Cost against buffer size")[0]
+    labels = re.findall(r"<text[^>]*>([^<]* of [^<]*)</text>", picture)
+    assert [text for text in labels if "4 MiB udmabuf" in text] == ["pair of 4 MiB udmabuf (2 rows)"]
+    assert any("pair of system (all 8 rows)" in text for text in labels)

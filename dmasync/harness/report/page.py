@@ -162,7 +162,8 @@ def _pictures(
     drawn = [
         (
             "Verdicts",
-            f"Candidate over base, what moved most on top (at most {MOST_VERDICTS} rows; the table below has all). "
+            "Candidate over base, what moved most on top; rows that moved alike are one "
+            f"(at most {MOST_VERDICTS} lines; the table below has all rows). "
             "The line is the confidence interval; on the exact clock it is the rounds' quartiles, and seldom there.",
             verdict_figure(judgement) if judgement else None,
             "two runs are needed to compare",

@@ -9,12 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from dmasync.harness.judge.kernel_part import cost
-from dmasync.harness.judge.words import bytes_in_words
+from dmasync.harness.judge.words import bytes_in_words, step_in_words
 from dmasync.harness.report.drawing import COLOURS, DASHES, MARKERS, drawing, svg
 from dmasync.harness.runs.facts import INSTRUCTIONS, NULL_STEP, RowFacts
 from dmasync.harness.runs.reading import Run
 
 _MOST_PANELS = 12
+_ARCHITECTURES = {"aarch64": "arm64", "x86_64": "x86-64"}
+"""As people write them, and ``--arch`` takes them."""
 Panel = tuple[str, ...]
 Line = tuple[str, ...]
 Points = list[tuple[int, float]]
@@ -63,7 +65,8 @@ def _panels(run: Run) -> Mapping[Panel, dict[Line, Points]]:
 def _panel(facts: RowFacts) -> Panel:
     mapped = None if facts.provider == "udmabuf" else facts.attached
     attached = {True: "attached", False: "not attached", None: ""}[mapped]
-    told = (facts.provider, attached, facts.step, facts.arch, facts.target)
+    step = step_in_words(facts.step) if facts.step else ""
+    told = (facts.provider, attached, step, _ARCHITECTURES.get(facts.arch or "", facts.arch), facts.target)
     return (_unit(facts), *(part for part in told if part))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from dmasync.harness.judge.verdict import JudgedRow, Judgement, Verdict
-from dmasync.harness.judge.words import described, factor
+from dmasync.harness.judge.alike import alike, moved
+from dmasync.harness.judge.verdict import Judgement, Verdict
+from dmasync.harness.judge.words import factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg
 
 MOST_VERDICTS = 30
@@ -18,48 +19,48 @@ _LOOKS = {
 
 
 def verdict_figure(judgement: Judgement) -> str | None:
-    """Ratios with their intervals; None when no row was judged."""
-    rows = sorted(
-        (row for row in judgement.rows if math.isfinite(row.ratio) and row.ratio > 0), key=_moved, reverse=True
-    )
-    rows = rows[:MOST_VERDICTS]
-    if not rows:
+    """Ratios with their intervals, rows that moved alike as one; None when no row was judged."""
+    drawn = [row for row in judgement.rows if math.isfinite(row.ratio) and row.ratio > 0]
+    groups = [
+        group for verdict in _LOOKS for group in alike((row for row in drawn if row.verdict is verdict), judgement.rows)
+    ]
+    groups = sorted(groups, key=lambda group: moved(group.rows[0]), reverse=True)[:MOST_VERDICTS]
+    if not groups:
         return None
-    with drawing(10, 1.1 + 0.26 * len(rows)) as (figure, (axes,)):
+    with drawing(10, 1.3 + 0.26 * len(groups)) as (figure, (axes,)):
         for verdict, (marker, colour, fill) in _LOOKS.items():
-            places = [index for index, row in enumerate(rows) if row.verdict is verdict]
+            places = [index for index, group in enumerate(groups) if group.rows[0].verdict is verdict]
+            rows = sum(len(groups[index].rows) for index in places)
             axes.plot(
-                [rows[index].ratio for index in places],
+                [groups[index].rows[0].ratio for index in places],
                 places,
                 marker,
                 color=colour,
                 fillstyle=fill,
                 markersize=8,
                 linestyle="none",
-                label=f"{verdict.value} ({len(places)} shown)",
+                label=f"{verdict.value} ({rows} {'row' if rows == 1 else 'rows'} shown)",
             )
-        for index, row in enumerate(rows):
-            low, high = max(row.low, row.ratio / 100), min(row.high, row.ratio * 100)
+        for index, group in enumerate(groups):
+            first = group.rows[0]
+            low = max(min(row.low for row in group.rows), first.ratio / 100)
+            high = min(max(row.high for row in group.rows), first.ratio * 100)
             axes.plot([low, high], [index, index], color="#2b2b2b", linewidth=1)
             axes.annotate(
-                factor(row),
-                (row.ratio, index),
+                factor(first),
+                (first.ratio, index),
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
             )
         axes.axvline(1.0, color="#2b2b2b", linewidth=1)
-        axes.set_yticks(range(len(rows)), [label(described(row)) for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(groups)), [label(group.name) for group in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xscale("log")
-        ratios = [1.0, *(row.ratio for row in rows)]
+        ratios = [1.0, *(group.rows[0].ratio for group in groups)]
         ratio_axis(axes.xaxis, min(ratios), max(ratios))
         axes.margins(x=0.15)
         axes.set_xlabel("candidate / base (1 is no change; to the right costs more)")
         figure.legend(loc="outside upper center", ncols=4, frameon=False)
         return svg(figure, "verdicts")
-
-
-def _moved(row: JudgedRow) -> float:
-    return abs(math.log(row.ratio))
