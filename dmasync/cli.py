@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "pictures: cost against size, history, timelines",
     "model": "fit cost = a + b * bytes and answer what a frame costs",
     "run": "run any program on the fake kernel, or on the real one behind the same layers",
-    "record": "run a Python program with the recorder under its default backend",
+    "record": "run any program on the real kernel and write down what it asks of dma-bufs",
     "replay": "run a recorded journal against the fake",
 }
 

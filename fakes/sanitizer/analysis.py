@@ -13,6 +13,7 @@ from dmasync.fakes.sanitizer import leaks
 from dmasync.fakes.sanitizer.finding import OTHER_ACCESS, Finding, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
+_THREAD_FIELDS = 3
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Analysis:
         self._buffers: dict[int | None, _Buffer] = {}
         self._descriptors = _Descriptors()
         self._found: list[Finding] = []
+        threads = journal.facts.get("threads")
+        self._threads: dict[str, object] = threads if isinstance(threads, dict) else {}
 
     def run(self) -> list[Finding]:
         """Everything but leaks."""
@@ -69,7 +72,18 @@ class Analysis:
         return self._buffers.setdefault(buffer, _Buffer())
 
     def _trace(self, what: str, entry: Transition | Call | Event) -> Trace:
-        return Trace(what, self._journal.stack(entry.stack))
+        return Trace(what + self._whose(entry.thread), self._journal.stack(entry.stack))
+
+    def _whose(self, thread: int) -> str:
+        """Who did it, where other processes' calls are written down: ``, by cam[1203], thread 1207 (capture)``."""
+        known = self._threads.get(str(thread))
+        if not isinstance(known, list) or len(known) != _THREAD_FIELDS:
+            return ""
+        process, program, name = known
+        words = f", by {program or 'process'}[{process}]"
+        if thread != process:
+            words += f", thread {thread}" + (f" ({name})" if name and name != program else "")
+        return words
 
     def _step(self, entry: Transition) -> Trace:
         return self._trace(_words(entry), entry)

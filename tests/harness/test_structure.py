@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "gate": {"bench", "judge", "report", "runs", "vm"},
     "history": {"bench", "gate", "judge", "report", "runs"},
     "probe": {"vm"},
-    "trace": {"runs"},
+    "trace": {"run", "runs"},
     "run": {"vm"},
 }
 """Packages of the harness, and which others each of them may import; all may import the modules beside them."""

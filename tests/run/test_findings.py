@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,34 @@ def test_a_finding_names_file_line_and_function(compiled, dmasync_run):
     lines = {source[line - 1].strip() for file, line, _ in finding.traces[0].stack if file.endswith("gallery.c")}
     assert "sync_dmabuf(fd, END | access);" in lines or "end(RW);" in lines
     assert "main" in {function for _, _, function in finding.traces[0].stack}
+
+
+def test_a_finding_names_program_process_and_thread(compiled, dmasync_run):
+    done = dmasync_run(compiled("gallery"), "races")
+    (finding,) = [finding for finding in done.findings if finding.kind == "racing-windows"]
+    who = [re.search(r", by (gallery-\d+)\[(\d+)\](?:, thread (\d+))?$", trace.what) for trace in finding.traces]
+    assert all(who), finding
+    assert len({match[2] for match in who if match}) == 1
+    assert len({match[3] for match in who if match}) == 2
+    assert str(finding.traces[0].what) in done.errors
+
+
+def test_a_finding_in_a_python_program_names_its_lines(dmasync_run, tmp_path):
+    program = tmp_path / "capture.py"
+    program.write_text(
+        "from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType, uapi\n"
+        "from dmasync.backend import LINUX\n"
+        "frame = DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP).alloc('frame', 4096)\n"
+        "def end_too_much():\n"
+        "    LINUX.ioctl(frame.fileno(), uapi.DMA_BUF_IOCTL_SYNC, uapi.dma_buf_sync.pack(4 | 3))\n"
+        "with frame.cpu_access(SyncType.READ): pass\n"
+        "end_too_much()\n"
+    )
+    done = dmasync_run(sys.executable, program)
+    (finding,) = done.findings
+    assert finding.kind == "end-without-start"
+    assert (str(program), 5, "end_too_much") in finding.traces[0].stack
+    assert (str(program), 6, "<module>") in finding.traces[1].stack
 
 
 def test_a_storm_is_survived_by_who_tries_again(compiled, dmasync_run):

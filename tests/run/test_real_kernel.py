@@ -21,12 +21,32 @@ CALLS = [
 BUGS = ["never_ended", "ended_twice", "ends_other_access", "no_retry", "closed_too_early", "closed_twice", "races"]
 
 
+PYTHON = """
+import fcntl, os, struct, subprocess, sys
+
+def allocate():
+    heap = os.open("/dev/dma_heap/system", os.O_RDWR)
+    asked = bytearray(struct.pack("QIIQ", 4096, 0, os.O_RDWR | os.O_CLOEXEC, 0))
+    fcntl.ioctl(heap, 0xC0184800, asked)
+    return struct.unpack("QIIQ", asked)[1]
+
+def capture(fd):
+    fcntl.ioctl(fd, 0x40086200, struct.pack("Q", 0 | 3))
+    fcntl.ioctl(fd, 0x40086200, struct.pack("Q", 4 | 3))
+
+capture(allocate())
+if sys.argv[1:] != ["child"]:
+    subprocess.run([sys.executable, __file__, "child"], check=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def results(compiled, tmp_path_factory) -> Path:
     """The folder with what one boot wrote: NAME.jsonl, and a line "NAME STATUS" for each run in ``status``."""
     folder = tmp_path_factory.mktemp("real")
     calls, gallery, syncer = compiled("calls"), compiled("gallery"), compiled("syncer")
     dmasync = f"{sys.executable} -m dmasync run --on kernel --timeout 60"
+    python = calls.parent / "capture.py"
     lines = []
 
     def run(name: str, *command: str, options: str = "") -> None:
@@ -40,7 +60,13 @@ def results(compiled, tmp_path_factory) -> Path:
         options = "--check" + (" --fault 'storm(EINTR, 2)'" if bug == "no_retry" else "")
         run(bug, gallery, bug, options=options)
         run(f"{bug}-fixed", gallery, bug, "fixed", options=options)
+    lines.append("modprobe vgem")
+    run("exporter", compiled("exporter"), options="--check")
+    lines.append(
+        f"{sys.executable} -m dmasync record -o {folder}/recorded.jsonl -- {python}; echo recorded $? >> {folder}/status"
+    )
     run("syncer", syncer, "3", "10", options="--fault 'storm(EINTR, 500, None)'")
+    python.write_text(PYTHON)
     script = folder / "script"
     script.write_text("\n".join(lines))
     subprocess.run(
@@ -71,6 +97,26 @@ def test_findings_are_those_of_the_fake(results, statuses, dmasync_run, compiled
     assert {finding.kind for finding in real} == {finding.kind for finding in fake.findings} - watched != set()
     assert statuses[bug] == 1
     assert statuses[f"{bug}-fixed"] == 0
+
+
+def test_what_another_driver_exports_is_judged_and_not_kept(results, statuses):
+    assert statuses["exporter"] == 1
+    journal = Journal.load(results / "exporter.jsonl")
+    found = Sanitizer(journal, leaks=False).findings()
+    assert [finding.kind for finding in found] == ["start-never-ended"]
+    assert len(journal.attempts) == 599
+    assert len({attempt.fd for attempt in journal.attempts}) < 10  # each is let go of with its call
+
+
+def test_record_has_a_python_program_and_its_child_with_their_functions(results, statuses):
+    assert statuses["recorded"] == 0
+    journal = Journal.load(results / "recorded.jsonl")
+    journal.assert_balanced()
+    assert len(journal.attempts) == 4
+    assert len({attempt.thread for attempt in journal.attempts}) == 2
+    for attempt in journal.attempts:
+        assert [frame[2] for frame in journal.stack(attempt.stack)][:2] == ["capture", "<module>"]
+    assert Replay(journal).run() == []
 
 
 def test_a_storm_on_a_real_kernel_is_survived(results, statuses):

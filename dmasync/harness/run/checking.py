@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.program.inside import is_error
 from dmasync.harness.run.program.pages import PageTables
-from dmasync.harness.run.program.stacks import Stacks
+from dmasync.harness.run.program.processes import name_of
+from dmasync.harness.run.program.stacks import Frame, Stacks
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Caller, Handler, Supervisor
 
@@ -19,15 +20,29 @@ if TYPE_CHECKING:
 _MADV_DONTNEED: Final = 4
 
 
+def take_stacks(run: Supervisor) -> None:
+    """Have the journal name processes, threads and functions; a Python program's functions are those that it has in
+    Python.
+    """
+    stacks = Stacks()
+    threads = run.system.journal.facts.setdefault("threads", {})
+
+    def take(call: Notification) -> tuple[Frame, ...]:
+        # At every call: a process may have become another program since its last.
+        threads[str(call.thread)] = [call.process, name_of(call.process), name_of(call.thread)]
+        told = run.python_stacks.take(call.process, call.thread, run.name_of(call), call.arguments[1])
+        return told or stacks.take(call.process, call.thread, call.ip)
+
+    run.take_stack = take
+    if not stacks.is_available:
+        sys.stderr.write("dmasync run: findings will name no functions: install libdw1 (elfutils) for that\n")
+
+
 class Checking:
     """Set up before the program is started; *allow* and *leaks* as a Sanitizer has them."""
 
     def __init__(self, system: System, run: Supervisor) -> None:
         self._run = run
-        self._stacks = Stacks()
-        run.take_stack = lambda call: self._stacks.take(call.process, call.thread, call.ip)
-        if not self._stacks.is_available:
-            sys.stderr.write("dmasync run: findings will name no functions: install libdw1 (elfutils) for that\n")
         self._pages = PageTables(run.processes, self._empty)
         if system.is_fake:
             system.backend.pages = self._pages

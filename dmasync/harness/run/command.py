@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import resource
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.run import checking, device
+from dmasync.harness.run import checking, device, outputs
 from dmasync.harness.run.calls import HANDLERS
 from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
+from dmasync.harness.run.program.python_stacks import environment
 from dmasync.harness.run.seccomp import filter as seccomp_filter
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.launch import Launched, launch
@@ -100,21 +100,24 @@ def run(options: argparse.Namespace) -> int:
     program = options.program[1:] if options.program[:1] == ["--"] else options.program
     if not program:
         raise CommandError("PROGRAM is missing: dmasync run -- PROGRAM ARGUMENTS")
-    outcome = supervise(options, program)
+    outputs.check({"--trace": options.trace, "--perfetto": options.perfetto, "--svg": options.svg})
+    outcome = supervise(options, program, stacks=options.check)
     _report(options, outcome)
     return outcome.exit_status
 
 
-def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
-    """Run *program* to its end."""
+def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bool) -> Outcome:
+    """Run *program* to its end; with *stacks* the journal tells where it was at each call."""
     machine = numbers.machine()
     if machine is None:
         raise CommandError(f"{platform.machine()} is not supported: 64-bit x86-64 and arm64 are", ExitStatus.SKIPPED)
-    system = _system(options)
+    system = _system(options, stacks=stacks)
     places = Places(_nodes(options), options.deny, fake=system.is_fake)
     base = _first_number()
     handlers = {**HANDLERS, **checking.HANDLERS} if options.check else HANDLERS
     supervisor = Supervisor(system, handlers, places, base)
+    if stacks:
+        checking.take_stacks(supervisor)
     check = checking.Checking(system, supervisor) if options.check else None
     system.journal.facts |= {
         "kernel": platform.release() if not system.is_fake else options.profile,
@@ -132,7 +135,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
     )
     numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
     with _signals_left_to_the_program():
-        launched = launch(program, instructions)
+        launched = launch(program, instructions, environment(os.environ) if stacks else os.environ)
         supervisor.serve(launched.listener)
         launched.go()
         outcome = Outcome(0, system)
@@ -152,14 +155,14 @@ def supervise(options: argparse.Namespace, program: Sequence[str]) -> Outcome:
     return outcome
 
 
-def _system(options: argparse.Namespace) -> System:
+def _system(options: argparse.Namespace, *, stacks: bool) -> System:
     from dmasync.fakes.foreign.systems import FakeSystem, RealSystem
 
     faults = _plans(options)
     if options.on == "kernel":
         if options.noncoherent is not None or options.device:
             raise CommandError("--noncoherent and --device are the fake's: they cannot go with --on kernel")
-        return RealSystem(faults, stacks=options.check)
+        return RealSystem(faults, stacks=stacks)
     try:
         return FakeSystem(
             providers=_nodes(options),
@@ -168,7 +171,7 @@ def _system(options: argparse.Namespace) -> System:
             coherent=options.noncoherent is None,
             seed=options.noncoherent,
             watch=options.check,
-            stacks=options.check,
+            stacks=stacks,
         )
     except ValueError as problem:
         raise CommandError(str(problem)) from None
@@ -241,15 +244,6 @@ def _wait(launched: Launched) -> int:
 
 def _report(options: argparse.Namespace, outcome: Outcome) -> None:
     journal = outcome.system.journal
-    try:
-        if options.trace:
-            journal.dump(options.trace)
-        if options.perfetto:
-            Path(options.perfetto).write_text(json.dumps(journal.to_trace()), encoding="utf-8")
-        if options.svg:
-            Path(options.svg).write_text(journal.to_svg(), encoding="utf-8")
-    except OSError as problem:
-        raise CommandError(f"{problem.filename!r} cannot be written: {problem.strerror}") from None
     if options.timeline:
         sys.stderr.write(journal.timeline(options.timeline) + "\n")
     if options.check:
@@ -258,3 +252,4 @@ def _report(options: argparse.Namespace, outcome: Outcome) -> None:
         sys.stderr.write(f"dmasync run: findings: {len(outcome.findings)}\n")
     if outcome.timed_out:
         sys.stderr.write(f"dmasync run: killed after {options.timeout:g} seconds\n")
+    outputs.write(journal, trace=options.trace, perfetto=options.perfetto, svg=options.svg)

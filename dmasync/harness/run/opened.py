@@ -33,7 +33,9 @@ Key = tuple[int, int]
 class OpenFile:
     """One open file that a program got from the backend."""
 
-    def __init__(self, kind: str, path: str | None, host: HostFile | None, held: Any) -> None:
+    def __init__(
+        self, kind: str, path: str | None, host: HostFile | None, held: Any, *, is_borrowed: bool = False
+    ) -> None:
         self.kind = kind
         self.path = path
         """Of the node, for a device."""
@@ -46,6 +48,8 @@ class OpenFile:
         self.witness = None if host is None else host.witness
         self.before_close: Callable[[], object] = (lambda: None) if host is None else host.before_close
         self.held = held
+        self.is_borrowed = is_borrowed
+        """Whether it is another exporter's, and known for one call only."""
 
 
 class Descriptor:
@@ -72,6 +76,7 @@ class OpenFiles:
         self._closed: dict[tuple[int, int], int] = {}
         self._free: dict[int, int] = {}
         self._reserved: set[tuple[int, int]] = set()
+        self._borrowed = threading.local()
         self._marks = itertools.count(1 << 40)
 
     # -- files
@@ -139,8 +144,7 @@ class OpenFiles:
         key = processes.file_of(thread, number)
         files = None if key is None else self._files.get(key)
         if not files:
-            file = None if key is None or self.system.is_fake else self._exported(thread, number, key)
-            return None if file is None else self._meet(process, number, file, thread)
+            return None if key is None or self.system.is_fake else self._borrow(thread, process, number)
         known = self._numbers.get((process, number))
         if not files[0].is_shared:
             # With a real kernel all that have one device node open are alike.
@@ -155,20 +159,31 @@ class OpenFiles:
             return known
         return self._meet(process, number, file, thread)
 
-    def _exported(self, thread: int, number: int, key: Key) -> OpenFile | None:
-        """The real kernel has more exporters than the nodes that were asked for here: a camera, a graphics card."""
+    def _borrow(self, thread: int, process: int, number: int) -> Descriptor | None:
+        """The real kernel has more exporters than the nodes that are opened here: a camera, a graphics card. What those
+        give has a number of the kernel's choice, whose close nobody sees; so nothing of it is kept beyond the call.
+        """
         from dmasync.fakes.foreign.systems import DEVICE, kind_of
 
         with contextlib.suppress(OSError):
             name = os.readlink(f"/proc/{thread}/fd/{number}")
             kind = kind_of(name)
-            is_node = kind is None and self.is_node(name)
-            if kind is not None or is_node:
-                file = OpenFile(DEVICE if kind is None else kind, name if is_node else None, None, None)
-                file.key = key
-                with self.lock:
-                    return self._files.setdefault(key, [file])[0]
+            path = name if kind is None and self.is_node(name) else None
+            mine = None if kind is None and path is None else self.take(process, number)
+            if mine is not None:
+                self._borrowed.fds = [*getattr(self._borrowed, "fds", ()), mine]
+                return Descriptor(mine, OpenFile(kind or DEVICE, path, None, None, is_borrowed=True))
         return None
+
+    def give_back(self) -> None:
+        """The call that this thread answered is over."""
+        for fd in getattr(self._borrowed, "fds", ()):
+            os.close(fd)
+        self._borrowed.fds = []
+
+    def keep(self, fd: int) -> None:
+        """The caller closes *fd* itself if it was borrowed."""
+        self._borrowed.fds = [other for other in getattr(self._borrowed, "fds", ()) if other != fd]
 
     is_node: Callable[[str], bool] = staticmethod(lambda path: False)
     """Whether the backend opens that path; the supervisor sets it."""

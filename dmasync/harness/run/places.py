@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from dmasync.harness.run.program import memory
+from dmasync.harness.run.program.python_stacks import PREFIX
 
 HEAPS: Final = "/dev/dma_heap"
 UDMABUF: Final = "/dev/udmabuf"
 PARAMETERS: Final = "/sys/module/udmabuf/parameters"
 _AT_FDCWD: Final = -100
 _PATH_MAX: Final = 4096
+_STACKS: Final = PREFIX.encode()
 _RESOLVE_NO_XDEV: Final = 1
 _RESOLVE_NO_MAGICLINKS: Final = 2
 _RESOLVE_NO_SYMLINKS: Final = 4
@@ -65,6 +67,8 @@ class Places:
             return None  # for the kernel to refuse
         if len(raw) >= _PATH_MAX:
             return None
+        if raw.startswith(_STACKS):
+            return os.fsdecode(raw)
         # The last name alone tells for nearly every path that it is not ours.
         name = raw.rstrip(b"/").rpartition(b"/")[2]
         likely = name in self._names or b"/udmabuf/" in raw or b"dma_heap/" in raw

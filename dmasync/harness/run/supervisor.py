@@ -19,6 +19,7 @@ from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.inside import Inside
 from dmasync.harness.run.program.processes import Processes
+from dmasync.harness.run.program.python_stacks import PythonStacks
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.listener import GoneError, Listener, Notification
 from dmasync.harness.run.watcher import Watcher
@@ -83,6 +84,7 @@ class Supervisor:
         self.files.is_node = places.is_node
         self.watcher = Watcher(self.files, self.processes)
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
+        self.python_stacks = PythonStacks()
         self.before_sync: Callable[[int, int], object] | None = None
         self.after_sync: Callable[[int, int], object] | None = None
         """Called with the backend's descriptor and the flags before a START or END is made, and when it has been."""
@@ -142,7 +144,7 @@ class Supervisor:
         from dmasync.fakes.kernel import UnmodelledCallError
 
         who = Caller(self, call)
-        name = self._names.get(call.number, f"call {call.number}")
+        name = self.name_of(call)
         try:
             call.process = self.processes.leader(call.thread)
             self.watcher.process(call.process)
@@ -171,6 +173,10 @@ class Supervisor:
             self._refuse(call, errno.EIO)
         finally:
             caller.serve(None)
+            self.files.give_back()
+
+    def name_of(self, call: Notification) -> str:
+        return self._names.get(call.number, f"call {call.number}")
 
     def _refuse(self, call: Notification, code: int) -> None:
         with contextlib.suppress(GoneError):

@@ -37,6 +37,7 @@ def _close(run: Supervisor, call: Notification) -> Answer:
             run.system.backend.close(gone)  # EBADF, and written down as what it is
         return Said.CARRY_ON
     run.files.close(call.process, number)
+    run.files.keep(known.fd)
     try:
         run.system.backend.close(known.fd)
     except OSError:
@@ -73,7 +74,7 @@ def _dup(run: Supervisor, call: Notification) -> Answer:
 def _duplicate(run: Supervisor, call: Notification, *, close_on_exec: bool) -> Answer:
     number = _number(call.arguments[0])
     known = run.find(call, number)
-    if known is None:
+    if known is None or known.file.is_borrowed:
         return Said.CARRY_ON
     host = run.processes.take(call.process, number)
     if host is None:
@@ -96,7 +97,7 @@ def _dup2(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     known = run.find(call, old)
     _forget(run, call, [new])
-    if known is not None:
+    if known is not None and not known.file.is_borrowed:
         fd = int(run.system.backend.dup(known.fd))
         run.files.put(call.process, new, Descriptor(fd, known.file))
     return Said.CARRY_ON

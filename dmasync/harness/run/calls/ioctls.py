@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import stat
 import sys
 from typing import Any, Final, NamedTuple
 
@@ -51,7 +53,24 @@ def _unknown(run: Supervisor, call: Notification, fd: int, request: int, pointer
     if gone is not None and request == uapi.DMA_BUF_IOCTL_SYNC and not processes.is_open(call.process, fd):
         data = bytearray(memory.peek(call.thread, pointer, uapi.dma_buf_sync.size))
         run.system.backend.ioctl(gone, request, data)
+    elif not run.system.is_fake and request == uapi.DMA_BUF_IOCTL_SYNC:
+        _sync_of_another(run, call, fd, pointer)
     return Said.CARRY_ON
+
+
+def _sync_of_another(run: Supervisor, call: Notification, fd: int, pointer: int) -> None:
+    """START or END of what is no dma-buf: its error is worth writing down, too. Of a plain file, where it does nothing:
+    to a device the number may mean something else.
+    """
+    with contextlib.suppress(OSError):
+        is_plain = stat.S_ISREG(os.stat(f"/proc/{call.thread}/fd/{fd}").st_mode)
+        mine = run.processes.take(call.process, fd) if is_plain else None
+        if mine is not None:
+            try:
+                data = bytearray(memory.peek(call.thread, pointer, uapi.dma_buf_sync.size))
+                run.system.backend.ioctl(mine, uapi.DMA_BUF_IOCTL_SYNC, data)
+            finally:
+                os.close(mine)
 
 
 def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) -> Answer:

@@ -15,6 +15,7 @@ from dmasync.harness.run.calls.paths import numbered
 from dmasync.harness.run.opened import Descriptor
 from dmasync.harness.run.places import HEAPS
 from dmasync.harness.run.program import memory
+from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -88,7 +89,7 @@ def _of_path(run: Supervisor, call: Notification, folder: int, address: int, *, 
         return None
     if path.rstrip("/") == HEAPS and run.places.heaps:
         return _State(stat.S_IFDIR | 0o755, 900, links=2)
-    if path.startswith("/sys/"):
+    if path.startswith(("/sys/", PREFIX)):
         return None
     run.places.need_node(path)
     return _node(run, path)

@@ -12,6 +12,7 @@ from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.opened import Descriptor
 from dmasync.harness.run.places import HEAPS, PARAMETERS
 from dmasync.harness.run.program import memory, processes
+from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -58,6 +59,9 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
     flags = ctypes.c_int(flags & 0xFFFF_FFFF).value
     path = places.of_call(call.thread, folder, address, follow=not flags & os.O_NOFOLLOW)
     if path is None:
+        return Said.CARRY_ON
+    if path.startswith(PREFIX):
+        run.python_stacks.announced(call.process, path)
         return Said.CARRY_ON
     if path.startswith(("/proc/", "/dev/fd/")):
         return _open_by_number(run, call, path, flags)
@@ -223,7 +227,7 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
     path = run.places.of_call(call.thread, folder, address, follow=False)
     if path is None:
         return Said.CARRY_ON
-    if run.places.fake and not path.startswith(("/proc/", "/dev/fd/", "/sys/")):
+    if run.places.fake and not path.startswith(("/proc/", "/dev/fd/", "/sys/", PREFIX)):
         if path.rstrip("/") != HEAPS:
             run.places.need_node(path)
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # no link
@@ -245,7 +249,7 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
 
 def _truncate(run: Supervisor, call: Notification) -> Answer:
     path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0])
-    if path is None or not run.places.fake or path.startswith("/sys/"):
+    if path is None or not run.places.fake or path.startswith(("/sys/", PREFIX)):
         return Said.CARRY_ON
     if path.startswith(("/proc/", "/dev/fd/")):
         if "/fdinfo/" in path or numbered(run, call, path) is None:

@@ -100,6 +100,13 @@ def flags_of(thread: int, fd: int) -> int:
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def name_of(thread: int) -> str:
+    """What ``ps`` calls a process or a thread; empty when it has ended."""
+    with contextlib.suppress(OSError), open(f"/proc/{thread}/comm", errors="replace") as name:
+        return name.read().rstrip("\n")
+    return ""
+
+
 def shared_mappings(process: int, inode: int) -> Iterator[tuple[int, int, int]]:
     """(address, length, offset in the file) of the process's shared mappings of one file."""
     with contextlib.suppress(OSError), open(f"/proc/{process}/maps") as maps:

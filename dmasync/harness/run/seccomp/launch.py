@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -56,13 +56,17 @@ class Launched:
         return state
 
 
-def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) -> Launched:
+def launch(
+    command: Sequence[str], instructions: ctypes.Array[bpf.Instruction], environment: Mapping[str, str]
+) -> Launched:
     """Fork, install the filter in the child; CommandError with one line where that is refused."""
     path = shutil.which(command[0])
     if path is None:
         raise CommandError(f"PROGRAM {command[0]!r} is no executable file and not on the PATH")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid, reader = guard_process.start(lambda parent: _become(path, list(command), instructions, parent, theirs))
+    pid, reader = guard_process.start(
+        lambda parent: _become((path, list(command), environment), instructions, parent, theirs)
+    )
     theirs.close()
     message, fds, _, _ = socket.recv_fds(ours, 64, 1)
     if fds:
@@ -75,7 +79,10 @@ def launch(command: Sequence[str], instructions: ctypes.Array[bpf.Instruction]) 
 
 
 def _become(
-    path: str, command: list[str], instructions: ctypes.Array[bpf.Instruction], parent: int, talk: socket.socket
+    program: tuple[str, list[str], Mapping[str, str]],
+    instructions: ctypes.Array[bpf.Instruction],
+    parent: int,
+    talk: socket.socket,
 ) -> NoReturn:
     """The child."""
     try:
@@ -92,7 +99,7 @@ def _become(
         os.close(listener)
         if not talk.recv(1):
             os._exit(ExitStatus.SKIPPED)
-        os.execv(path, command)  # noqa: S606 - that is the job
+        os.execve(*program)  # noqa: S606 - that is the job
     except OSError as problem:
         talk.send(str(problem.errno).encode())
     finally:

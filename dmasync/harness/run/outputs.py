@@ -1,0 +1,61 @@
+"""What a run leaves: traces, pictures. Whether they can be written is found out before the program is started."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmasync.harness.exit_status import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dmasync.fakes import Journal
+
+
+def check(paths: Mapping[str, str | None]) -> None:
+    """CommandError, which names the option, unless each of *paths* (option: path) can be written. What is there stays
+    as it is, and nothing new is left.
+    """
+    for option, path in paths.items():
+        if path is not None:
+            try:
+                _try(path)
+            except OSError as problem:
+                raise CommandError(f"{option} {path!r} cannot be written: {problem.strerror}") from None
+
+
+def _try(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    except FileExistsError:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as problem:
+            if problem.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):  # who reads it is yet to come
+                raise
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def write(journal: Journal, *, trace: str | None, perfetto: str | None, svg: str | None) -> None:
+    """Write each that is asked for, the others too where one fails; CommandError that names those."""
+    failed = []
+    for path, put in (
+        (trace, journal.dump),
+        (perfetto, lambda path: Path(path).write_text(json.dumps(journal.to_trace()), encoding="utf-8")),
+        (svg, lambda path: Path(path).write_text(journal.to_svg(), encoding="utf-8")),
+    ):
+        if path:
+            try:
+                put(path)
+            except OSError as problem:
+                failed.append(f"{path!r} cannot be written: {problem.strerror}")
+    if failed:
+        raise CommandError("; ".join(failed))

@@ -1,0 +1,148 @@
+"""``dmasync record``: whatever asks something of dma-bufs, in whatever process and language, is in one trace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dmasync.fakes import Journal
+
+NODE = "/dev/dma_heap/no-such-heap"
+RAW = f"import os\ntry: os.open({NODE!r}, os.O_RDWR)\nexcept OSError as problem: print(problem.errno)\n"
+
+
+def record(trace, *command, **how):
+    words = [sys.executable, "-m", "dmasync", "record", "-o", trace, "--", *command]
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=60, check=False, **how)
+
+
+def asked(trace):
+    """How often the node was asked for, and in which Python functions."""
+    journal = Journal.load(trace)
+    calls = [call for call in journal.calls if call.arguments[0] == NODE]
+    assert all((call.method, call.errno) == ("open", errno.ENOENT) for call in calls)
+    return len(calls), {frame[2] for call in calls for frame in journal.stack(call.stack)}
+
+
+CHILDREN = {
+    "fork": "if not os.fork():\n        ask()\n        os._exit(0)\n    os.wait()",
+    "spawn": "p = multiprocessing.get_context('spawn').Process(target=ask)\n    p.start()\n    p.join()",
+    "pool": "with concurrent.futures.ProcessPoolExecutor(1) as pool:\n        pool.submit(ask).result()",
+    "subprocess": "subprocess.run([sys.executable, __file__, 'child'])",
+    "thread": "t = threading.Thread(target=ask)\n    t.start()\n    t.join()",
+}
+
+
+@pytest.mark.parametrize("how", CHILDREN)
+def test_children_are_in_the_same_trace_with_their_python_functions(tmp_path, how):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import concurrent.futures, multiprocessing, os, subprocess, sys, threading\n"
+        f"def ask():\n    try: os.open({NODE!r}, os.O_RDWR)\n    except OSError: pass\n"
+        f"def main():\n    {CHILDREN[how]}\n"
+        "if __name__ == '__main__':\n    ask() if sys.argv[1:] else main()\n"
+    )
+    done = record(tmp_path / "t", program)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote {tmp_path / 't'}" in done.stderr
+    count, functions = asked(tmp_path / "t")
+    assert count == 1
+    assert "ask" in functions
+    assert os.listdir(tmp_path).count("t") == 1
+    assert not list(tmp_path.glob("t.*"))
+
+
+def test_what_uses_no_backend_is_recorded(tmp_path):
+    done = record(tmp_path / "t", sys.executable, "-c", RAW)
+    assert done.stdout == f"{errno.ENOENT}\n"
+    assert asked(tmp_path / "t")[0] == 1
+    assert "but every call was refused: open('/dev/dma_heap/no-such-heap'" in done.stderr
+
+
+def test_a_program_of_another_language_is_recorded(compiled, tmp_path):
+    done = record(tmp_path / "t", compiled("gallery"), "no_window")
+    assert done.returncode == 9  # there is no heap to get a buffer from
+    (call,) = Journal.load(tmp_path / "t").calls
+    assert call.arguments[0] == "/dev/dma_heap/system"
+    assert "main" in {function for _, _, function in Journal.load(tmp_path / "t").stack(call.stack)}
+
+
+def test_start_of_what_is_no_dma_buf_is_recorded_with_its_error(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\nfrom dmasync import DmaSyncer\nfd = os.memfd_create('frame')\n"
+        "def capture():\n    DmaSyncer(fd).start()\n"
+        "try: capture()\nexcept OSError as problem: print(problem.errno)\n"
+    )
+    done = record(tmp_path / "t", program)
+    assert done.stdout == f"{errno.ENOTTY}\n", done.stderr
+    journal = Journal.load(tmp_path / "t")
+    (attempt,) = journal.attempts
+    assert attempt.errno == errno.ENOTTY
+    assert "capture" in {function for _, _, function in journal.stack(attempt.stack)}
+
+
+def test_a_program_that_closes_all_its_descriptors_lives(tmp_path):
+    code = "import os\nos.closerange(3, 1024)\n" + RAW
+    done = record(tmp_path / "t", sys.executable, "-c", code)
+    assert (done.returncode, done.stdout) == (0, f"{errno.ENOENT}\n")
+    assert asked(tmp_path / "t")[0] == 1
+
+
+@pytest.mark.parametrize("code", ["pass", "this is no Python", "raise SystemExit(3)"])
+def test_wrote_is_not_said_where_nothing_was_recorded(tmp_path, code):
+    done = record(tmp_path / "t", sys.executable, "-c", code)
+    assert "nothing was recorded" in done.stderr
+    assert "wrote" not in done.stderr
+    assert done.returncode == subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+
+
+def test_a_program_that_is_killed_leaves_its_trace(tmp_path):
+    code = RAW + "os.kill(os.getpid(), 9)\n"
+    done = record(tmp_path / "t", sys.executable, "-c", code)
+    assert done.returncode == 128 + 9
+    assert asked(tmp_path / "t")[0] == 1
+
+
+def test_a_program_does_not_see_that_its_stacks_are_told(tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import sys\nsys.customized = True\n")
+    code = (
+        "import sys\n"
+        "print(sys.customized, sys.modules['sitecustomize'].__file__, [p for p in sys.path if 'in_python' in p])\n"
+    )
+    done = record(tmp_path / "t", sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(site)})
+    assert done.stdout == f"True {site / 'sitecustomize.py'} []\n", done.stderr
+
+
+@pytest.mark.parametrize("how", [["-I"], ["-E"], ["-S"]])
+def test_a_python_that_is_told_to_look_nowhere_is_recorded_without_its_functions(tmp_path, how):
+    done = record(tmp_path / "t", sys.executable, *how, "-c", RAW)
+    assert done.stdout == f"{errno.ENOENT}\n", done.stderr
+    assert asked(tmp_path / "t")[0] == 1
+
+
+@pytest.mark.parametrize("option", ["--trace", "--perfetto", "--svg"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_program_starts(tmp_path, option):
+    words = [sys.executable, "-m", "dmasync", "run", option, tmp_path / "no" / "where", "--", "touch", tmp_path / "ran"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"{option} " in done.stderr
+    assert "cannot be written: No such file or directory" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_output_that_is_there_is_replaced_and_a_pipe_is_waited_for(tmp_path):
+    (tmp_path / "old").write_text("old")
+    assert record(tmp_path / "old", "true").returncode == 0
+    assert Journal.load(tmp_path / "old").calls == []
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        assert record(tmp_path / "pipe", "true").returncode == 0
+        assert '"format":"dmasync-trace"' in reader.communicate()[0]
