@@ -62,9 +62,8 @@ def results(compiled, tmp_path_factory) -> Path:
         run(f"{bug}-fixed", gallery, bug, "fixed", options=options)
     lines.append("modprobe vgem")
     run("exporter", compiled("exporter"), options="--check")
-    lines.append(
-        f"{sys.executable} -m dmasync record -o {folder}/recorded.jsonl -- {python}; echo recorded $? >> {folder}/status"
-    )
+    record = f"{sys.executable} -m dmasync record -o {folder}/recorded.jsonl"
+    lines.append(f"{record} -- {python}; echo recorded $? >> {folder}/status")
     run("syncer", syncer, "3", "10", options="--fault 'storm(EINTR, 500, None)'")
     python.write_text(PYTHON)
     script = folder / "script"
