@@ -177,9 +177,10 @@ class OpenFiles:
 
     def give_back(self) -> None:
         """The call that this thread answered is over."""
-        for fd in getattr(self._borrowed, "fds", ()):
-            os.close(fd)
-        self._borrowed.fds = []
+        if fds := getattr(self._borrowed, "fds", None):
+            self._borrowed.fds = []
+            for fd in fds:
+                os.close(fd)
 
     def keep(self, fd: int) -> None:
         """The caller closes *fd* itself if it was borrowed."""

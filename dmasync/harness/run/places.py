@@ -8,7 +8,8 @@ import errno
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from dmasync.harness.run.program import memory
@@ -40,6 +41,9 @@ class Places:
         names = {posixpath.basename(node) for node in self.nodes}
         names |= {"udmabuf", "dma_heap", "list_limit", "size_limit_mb"}
         self._names = tuple(name.encode() for name in names)
+
+    shares_root: Callable[[int], bool] = staticmethod(lambda thread: False)
+    """Whether absolute paths lead a thread where they lead this process; the supervisor sets it."""
 
     @property
     def heaps(self) -> list[str]:
@@ -93,8 +97,18 @@ class Places:
         )
 
     def _is_link(self, thread: int, folder: int, raw: bytes) -> bool:
-        path = self._absolute(thread, folder, os.fsdecode(raw))
-        return path is not None and os.path.islink(f"/proc/{thread}/root{path}")
+        """Asked of nearly every path that a program opens: as it stands, for the kernel to find its way."""
+        if raw.startswith(b"/"):
+            start = "" if self.shares_root(thread) else "root"
+        else:
+            number = ctypes.c_int(folder & 0xFFFF_FFFF).value
+            start = "cwd" if number == _AT_FDCWD else f"fd/{number}"
+        try:
+            way = raw.rstrip(b"/")
+            mode = os.lstat(b"/proc/%d/%s/%s" % (thread, start.encode(), way) if start else way).st_mode
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISLNK(mode)
 
     def _absolute(self, thread: int, folder: int, path: str) -> str | None:
         if not path.startswith("/"):

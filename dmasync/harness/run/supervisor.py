@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Supervisor", Notification], Answer]
 _MOST_THREADS: Final = 1024
+_LONG_S: Final = 0.05
 
 
 class Caller:
@@ -50,7 +52,8 @@ class Caller:
         return self._run.take_stack(self.call)
 
     def interrupted(self) -> bool:
-        """Whether it must get its answer now."""
+        """Whether it must get its answer now; asked while something keeps it waiting."""
+        self._run.pass_on()
         if processes.signal_is_pending(self.thread) or not self._run.listener.is_waiting(self.call):
             self.was_interrupted = True
         return self.was_interrupted
@@ -61,6 +64,7 @@ class Caller:
 
     def make(self, name: str, *arguments: int) -> int:
         """Let it make a system call of ours, and wait for its answer again."""
+        self._run.pass_on()  # what it calls may be for us to answer
         if self.inside is None:
             self.inside = Inside(self.thread, lambda: self._run.listener.answer(self.call, 0)).__enter__()
         return self.inside.call(name, *arguments)
@@ -70,6 +74,12 @@ class Caller:
         assert self.inside is not None  # noqa: S101 - see above
         self.inside.finish(result)
         self.inside.__exit__(None, None, None)
+
+
+class _Worker:
+    """A thread that takes calls, or waits for its turn."""
+
+    busy_since: float | None = None
 
 
 class Supervisor:
@@ -82,6 +92,7 @@ class Supervisor:
         self.processes = Processes()
         self.files.take = self.processes.take
         self.files.is_node = places.is_node
+        places.shares_root = self.processes.shares_root
         self.watcher = Watcher(self.files, self.processes)
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
         self.python_stacks = PythonStacks()
@@ -99,6 +110,12 @@ class Supervisor:
         self._names = {number: name for name, number in machine.calls.items()}
         self._handlers = {machine.calls[name]: handler for name, handler in handlers.items() if name in machine.calls}
         self._lock = threading.Lock()
+        self._local = threading.local()
+        self._turn = threading.Lock()
+        """Whoever has it takes calls."""
+        self._receiver: _Worker | None = None
+        self._answers_at_once = system.is_fake
+        """The real kernel may keep a call waiting, and nobody hears of it."""
         self._threads = 0
         self._idle = 0
         self._over = threading.Event()
@@ -110,6 +127,7 @@ class Supervisor:
         self.listener = listener
         self.watcher.start()
         self._spawn()
+        threading.Thread(target=self._look_after, name="dmasync-run-look-after", daemon=True).start()
 
     def finish(self) -> None:
         """Every process has ended: let go of what they had."""
@@ -123,19 +141,48 @@ class Supervisor:
         threading.Thread(target=self._work, name=f"dmasync-run-{self._threads}", daemon=True).start()
 
     def _work(self) -> None:
+        """One thread takes calls and answers them, so that none waits for another; when it has to wait itself, the next
+        one goes on.
+        """
+        worker = self._local.worker = _Worker()
         buffer = bytearray(numbers.NOTIFICATION.size)
         while True:
             with self._lock:
                 self._idle += 1
-            call = self.listener.receive(buffer)
+            self._turn.acquire()
             with self._lock:
                 self._idle -= 1
-                if call is not None and not self._idle and self._threads < _MOST_THREADS:
-                    self._spawn()  # this call may wait: somebody must be there for the others
-            if call is None:
-                self._over.set()
+                self._receiver = worker
+            while self._receiver is worker:
+                call = self.listener.receive(buffer)
+                if call is None:
+                    self._over.set()
+                    self.pass_on()
+                    return
+                worker.busy_since = time.monotonic()
+                if not self._answers_at_once:
+                    self.pass_on()
+                self._answer(call)
+                worker.busy_since = None
+
+    def pass_on(self, worker: _Worker | None = None) -> None:
+        """Let another thread take calls: *worker*, this one, is going to wait."""
+        worker = worker or self._local.worker
+        with self._lock:
+            if self._receiver is not worker:
                 return
-            self._answer(call)
+            self._receiver = None
+            if not self._idle and self._threads < _MOST_THREADS and not self._over.is_set():
+                self._spawn()
+        self._turn.release()
+
+    def _look_after(self) -> None:
+        """Whoever has not answered for so long waits for something: it may be another call's answer."""
+        while not self._over.wait(_LONG_S):
+            worker = self._receiver
+            since = None if worker is None else worker.busy_since
+            if since is not None and time.monotonic() - since > _LONG_S:
+                self.pass_on(worker)
 
     # -- one call
 

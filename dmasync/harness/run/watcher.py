@@ -33,6 +33,7 @@ class Watcher:
         self._wanted: dict[Key, int] = {}
         self._writers: dict[int, OpenFile] = {}
         self._ends: dict[int, int] = {}
+        self._followed: set[int] = set()
         self._again: dict[Key, int] = {}
         self._lock = threading.RLock()
         self._epoll.register(self._inotify, select.EPOLLIN)
@@ -54,7 +55,10 @@ class Watcher:
 
     def process(self, leader: int) -> None:
         """Hear of the end of *leader*."""
+        if leader in self._followed:
+            return
         with self._lock:
+            self._followed.add(leader)
             handle = self._processes.handles().get(leader)
             if handle is not None and handle not in self._ends:
                 self._ends[handle] = leader
@@ -129,6 +133,7 @@ class Watcher:
     def _ended(self, handle: int) -> None:
         with self._lock:
             leader = self._ends.pop(handle)
+            self._followed.discard(leader)
             with contextlib.suppress(OSError):
                 self._epoll.unregister(handle)
         self._files.end(leader)

@@ -76,6 +76,8 @@ def _sync_of_another(run: Supervisor, call: Notification, fd: int, pointer: int)
 def _sync(run: Supervisor, call: Notification, known: Descriptor, pointer: int) -> Answer:
     data = bytearray(memory.read(call.thread, pointer, uapi.dma_buf_sync.size))
     run.caller().may_be_stopped = True
+    if run.before_sync is not None or run.after_sync is not None:
+        run.pass_on()  # what a device does may take long
     if run.before_sync is not None:
         run.before_sync(known.fd, data[0])
     run.system.backend.ioctl(known.fd, uapi.DMA_BUF_IOCTL_SYNC, data)

@@ -247,6 +247,11 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
     return min(len(text), room)
 
 
+def _another_root(run: Supervisor, call: Notification) -> Answer:
+    run.processes.leaves_root(call.process)
+    return Said.CARRY_ON
+
+
 def _truncate(run: Supervisor, call: Notification) -> Answer:
     path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0])
     if path is None or not run.places.fake or path.startswith(("/sys/", PREFIX)):
@@ -263,6 +268,7 @@ def _truncate(run: Supervisor, call: Notification) -> Answer:
 
 HANDLERS: Final = {
     "truncate": _truncate,
+    **dict.fromkeys(("chroot", "pivot_root", "unshare", "setns"), _another_root),
     "open": _open,
     "openat": _openat,
     "openat2": _openat2,

@@ -32,6 +32,7 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
     for store, _, _ in runs:
         if store.fd not in numbers:
             numbers[store.fd] = run.listener.give(call, store.fd, None, close_on_exec=True, answer=False)
+    run.pass_on()  # the calls that it makes are for us to answer
     with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread:
         how = _MAP_PRIVATE | _MAP_ANONYMOUS | flags & _WHERE
         base = result = thread.call("mmap", address, length, 0, how, -1, 0)

@@ -20,6 +20,7 @@ class Processes:
         self._lock = threading.Lock()
         self._leaders: dict[int, int] = {}
         self._handles: dict[int, int] = {}
+        self._at_home: dict[int, bool] = {}
         self._may_take = True
 
     def leader(self, thread: int) -> int:
@@ -32,6 +33,19 @@ class Processes:
                 if leader not in self._handles:
                     self._handles[leader] = numbers.call("pidfd_open", leader, 0)
         return leader
+
+    def shares_root(self, thread: int) -> bool:
+        """Whether paths lead *thread* where they lead this process."""
+        leader = self._leaders.get(thread, thread)
+        if leader not in self._at_home:
+            with self._lock:
+                self._at_home[leader] = _root(leader) == _root(os.getpid())
+        return self._at_home[leader]
+
+    def leaves_root(self, leader: int) -> None:
+        """From now on they may lead it elsewhere."""
+        with self._lock:
+            self._at_home[leader] = False
 
     def all(self) -> list[int]:
         """The thread groups that have not been forgotten."""
@@ -46,6 +60,7 @@ class Processes:
         """The process has ended: its number may come again."""
         with self._lock:
             handle = self._handles.pop(leader, None)
+            self._at_home.pop(leader, None)
             self._leaders = {thread: its for thread, its in self._leaders.items() if its != leader}
         if handle is not None:
             os.close(handle)
@@ -68,6 +83,15 @@ class Processes:
         """``process_madvise(2)`` on one range; OSError."""
         vector = (ctypes.c_uint64 * 2)(address, length)
         numbers.call("process_madvise", self._handles[leader], ctypes.addressof(vector), 1, advice, 0)
+
+
+def _root(process: int) -> tuple[int, ...]:
+    """What tells a process's root and mounts; of one that has ended it is told apart from all others."""
+    try:
+        root, mounts = os.stat(f"/proc/{process}/root"), os.stat(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return (process,)
+    return root.st_dev, root.st_ino, mounts.st_ino
 
 
 def file_of(thread: int, fd: int) -> tuple[int, int] | None:

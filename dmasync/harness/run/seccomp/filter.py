@@ -21,6 +21,7 @@ _OF_A_FILE: Final = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_SETLEASE, fcntl.F_SET
 _BY_PATH: Final = (
     "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
 )  # fmt: skip
+_OF_THE_ROOT: Final = ("chroot", "pivot_root", "unshare", "setns")
 _BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
 _OF_BYTES: Final = (
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2",
@@ -40,7 +41,7 @@ def build(
     places = {
         "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
         "close_range": "range", "epoll_ctl": "third", **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"),
-        "ftruncate": "any descriptor", **dict.fromkeys(_BY_PATH, "stop"),
+        "ftruncate": "any descriptor", **dict.fromkeys((*_BY_PATH, *_OF_THE_ROOT), "stop"),
         # dup2(low, high) puts another file in the place of ours: both numbers count.
         "dup2": "two descriptors", "dup3": "two descriptors",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -32,6 +33,8 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        with contextlib.suppress(OSError):  # before Linux 6.6
+            fcntl.ioctl(fd, numbers.NOTIF_SET_FLAGS, numbers.FD_SYNC_WAKE_UP)
 
     def receive(self, buffer: bytearray) -> Notification | None:
         """The next call that waits; None when nobody is left who could make one. *buffer* is scratch, 80 bytes."""

@@ -26,6 +26,7 @@ _X86_64: Final = Architecture(
         "access": 21, "faccessat": 269, "faccessat2": 439, "readlink": 89, "readlinkat": 267,
         "ioctl": 16, "mmap": 9, "madvise": 28, "close": 3, "close_range": 436, "dup": 32, "dup2": 33, "dup3": 292,
         "fcntl": 72, "lseek": 8, "fstat": 5, "ftruncate": 77, "getdents64": 217,
+        "chroot": 161, "pivot_root": 155, "unshare": 272, "setns": 308,
         "poll": 7, "ppoll": 271, "select": 23, "pselect6": 270, "epoll_ctl": 233, "exit_group": 231,
         "read": 0, "write": 1, "readv": 19, "writev": 20, "pread64": 17, "pwrite64": 18, "preadv": 295, "pwritev": 296,
         "preadv2": 327, "pwritev2": 328, "fsync": 74, "fdatasync": 75, "readahead": 187, "sync_file_range": 277,
@@ -40,6 +41,7 @@ _AARCH64: Final = Architecture(
         "faccessat": 48, "faccessat2": 439, "readlinkat": 78,
         "ioctl": 29, "mmap": 222, "madvise": 233, "close": 57, "close_range": 436, "dup": 23, "dup3": 24,
         "fcntl": 25, "lseek": 62, "fstat": 80, "ftruncate": 46, "getdents64": 61,
+        "chroot": 51, "pivot_root": 41, "unshare": 97, "setns": 268,
         "ppoll": 73, "pselect6": 72, "epoll_ctl": 21, "exit_group": 94,
         "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "preadv": 69, "pwritev": 70,
         "preadv2": 286, "pwritev2": 287, "fsync": 82, "fdatasync": 83, "readahead": 213, "sync_file_range": 84,
@@ -58,6 +60,9 @@ NOTIF_RECV: Final = 0xC0502100
 NOTIF_SEND: Final = 0xC0182101
 NOTIF_ID_VALID: Final = 0x40082102
 NOTIF_ADDFD: Final = 0x40182103
+NOTIF_SET_FLAGS: Final = 0x40082104
+FD_SYNC_WAKE_UP: Final = 1
+"""The supervisor goes on where the caller has just stopped, on the same processor, and back again."""
 USER_NOTIF_FLAG_CONTINUE: Final = 1
 ADDFD_FLAG_SETFD: Final = 1
 ADDFD_FLAG_SEND: Final = 2

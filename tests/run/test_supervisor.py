@@ -1,0 +1,86 @@
+"""Who answers: one thread, until it has to wait."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from dmasync.harness.run.answers import Said
+from dmasync.harness.run.places import Places
+from dmasync.harness.run.seccomp import numbers
+from dmasync.harness.run.supervisor import Supervisor
+
+
+class Calls:
+    """A listener whose calls the test makes; those that were let pass, by name."""
+
+    def __init__(self):
+        self.waiting = queue.Queue()
+        self.passed = queue.Queue()
+        self.names = {number: name for name, number in numbers.machine().calls.items()}
+
+    def make(self, name):
+        self.waiting.put(name)
+
+    def receive(self, buffer):
+        name = self.waiting.get()
+        if name is None:
+            self.waiting.put(None)  # for the next one
+            return None
+        number = numbers.machine().calls[name]
+        return SimpleNamespace(number=number, thread=threading.get_native_id(), arguments=[0] * 6, process=0, ip=0)
+
+    def carry_on(self, call):
+        self.passed.put(self.names[call.number])
+
+    refuse = answer = None
+
+
+@pytest.fixture
+def run():
+    """A supervisor whose close() waits until somebody has answered a dup()."""
+    answered = threading.Event()
+    threads = set()
+
+    def close(run, call):
+        if not told.is_set():
+            run.pass_on()
+        assert answered.wait(30)
+        return Said.CARRY_ON
+
+    def dup(run, call):
+        answered.set()
+        return Said.CARRY_ON
+
+    def lseek(run, call):
+        threads.add(threading.get_ident())
+        return Said.CARRY_ON
+
+    told = threading.Event()
+    system = SimpleNamespace(is_fake=True, backend=None)
+    supervisor = Supervisor(system, {"close": close, "dup": dup, "lseek": lseek}, Places([], fake=True), 768)
+    calls = Calls()
+    supervisor.serve(calls)
+    yield SimpleNamespace(calls=calls, silent=told, threads=threads, problems=supervisor.problems)
+    calls.make(None)
+    supervisor.finish()
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["it says so", "nobody knows"])
+def test_a_call_that_waits_for_another_holds_nobody_up(run, silent):
+    if silent:
+        run.silent.set()
+    run.calls.make("close")
+    run.calls.make("dup")
+    assert [run.calls.passed.get(timeout=30) for _ in range(2)] == ["dup", "close"]
+    assert run.problems == []
+
+
+def test_calls_that_need_not_wait_are_answered_by_one_thread(run):
+    for _ in range(50):
+        run.calls.make("lseek")
+    assert [run.calls.passed.get(timeout=30) for _ in range(50)] == ["lseek"] * 50
+    assert len(run.threads) == 1
