@@ -34,11 +34,13 @@ def _try(path: str) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     except FileExistsError:
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        except OSError as problem:
-            if problem.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):  # who reads it is yet to come
-                raise
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            # Whoever reads a pipe would take an open and close for the end of it.
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+        else:
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
     else:
         with contextlib.suppress(OSError):
             os.unlink(path)
