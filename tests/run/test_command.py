@@ -47,6 +47,27 @@ def test_what_it_leaves_behind_is_waited_for():
         (["--check", "--allow", "nonsense", "--", "true"], "'nonsense', which is no finding"),
         (["--on", "kernel", "--noncoherent", "1", "--", "true"], "cannot go with --on kernel"),
         (["--device", "/nowhere.py", "--", "true"], "--device '/nowhere.py' cannot be loaded"),
+        (["--device", "", "--", "true"], "--device '' cannot be loaded"),
+        (["--on", "kernel", "--device", "", "--", "true"], "--device is the fake's"),
+        (["--on", "kernel", "--profile", "6.12", "--", "true"], "--profile is the fake's"),
+        (["--on", "kernel", "--node", "/dev/udmabuf", "--", "true"], "--node is the fake's"),
+        (["--on", "kernel", "--no-node", "/dev/udmabuf", "--", "true"], "--no-node is the fake's"),
+        (["--node", "udmabuf", "--", "true"], "--node takes /dev/udmabuf or /dev/dma_heap/NAME, not 'udmabuf'"),
+        (["--node", "/dev/video0", "--", "true"], "--node takes /dev/udmabuf or /dev/dma_heap/NAME"),
+        (["--node", "/dev/dma_heap/", "--", "true"], "--node takes /dev/udmabuf or /dev/dma_heap/NAME"),
+        (["--deny", "", "--", "true"], "--deny takes /dev/udmabuf or /dev/dma_heap/NAME, not ''"),
+        (["--deny", "/dev/dma_heap/nope", "--", "true"], "--deny '/dev/dma_heap/nope' is no node of this run"),
+        (["--no-node", "/dev/dma_heap/nope", "--", "true"], "--no-node '/dev/dma_heap/nope' is no node of this run"),
+        (["--no-node=/dev/udmabuf", "--deny=/dev/udmabuf", "--", "true"], "--deny '/dev/udmabuf' is no node of this"),
+        (["--timeout", "0", "--", "true"], "--timeout takes seconds, more than 0, not 0"),
+        (["--timeout", "-1", "--", "true"], "--timeout takes seconds, more than 0, not -1"),
+        (["--timeout", "nan", "--", "true"], "--timeout takes seconds, more than 0, not nan"),
+        (["--timeout", "inf", "--", "true"], "--timeout takes seconds, more than 0, not inf"),
+        (["--timeline", "-1", "--", "true"], "--timeline takes a number of lines, not -1"),
+        (["--leaks", "--", "true"], "--leaks says what --check shall do"),
+        (["--allow", "leaked-fd", "--", "true"], "--allow says what --check shall do"),
+        (["--fault", " ", "--", "true"], "--fault is empty"),
+        (["--trace", "x", "--svg", "./x", "--", "true"], "--svg './x' is what --trace writes already"),
     ],
 )
 def test_unusable_arguments_are_one_line_and_status_2(words, line):
@@ -80,6 +101,9 @@ def test_it_cannot_run_under_itself():
 
 
 def test_a_plan_strikes_the_program(compiled, dmasync_run, tmp_path):
+    (tmp_path / "wrong").write_text("# fine\n\nstorm(EINTR, 1)\n  storm(\n")
+    done = run("--faults", tmp_path / "wrong", "--", "true")
+    assert (done.returncode, done.stderr.startswith(f"dmasync run: {tmp_path / 'wrong'}:4: 'storm('")) == (2, True)
     (tmp_path / "plans").write_text("# the second START\nerror(EIO, nth=2)\n")
     done = dmasync_run(compiled("calls"), "duplicates", options=[f"--faults={tmp_path / 'plans'}"], check=False)
     assert done.status == 9

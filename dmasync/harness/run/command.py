@@ -19,7 +19,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run import checking, device, outputs
 from dmasync.harness.run.calls import HANDLERS
 from dmasync.harness.run.parameters import Parameters
-from dmasync.harness.run.places import Places
+from dmasync.harness.run.places import HEAPS, UDMABUF, Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.python_stacks import environment
 from dmasync.harness.run.seccomp import filter as seccomp_filter
@@ -37,6 +37,7 @@ _KILLED: Final = 128
 _BASE: Final = 768
 """Of 1024 numbers, which select() can handle, the upper quarter is for what the backend gives."""
 _USUAL_LIMIT: Final = 1024
+_PROFILE: Final = "6.12"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--profile",
         metavar="KERNEL",
-        default="6.12",
-        help="the release that the fake imitates, or host (default: 6.12)",
+        help=f"the release that the fake imitates, or host (default: {_PROFILE})",
     )
     add("--noncoherent", metavar="SEED", type=int, help="devices do not see the CPU's caches, which SEED moves")
     add("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
     program = options.program[1:] if options.program[:1] == ["--"] else options.program
     if not program:
         raise CommandError("PROGRAM is missing: dmasync run -- PROGRAM ARGUMENTS")
+    _refuse(options)
     outputs.check({"--trace": options.trace, "--perfetto": options.perfetto, "--svg": options.svg})
     outcome = supervise(options, program, stacks=options.check)
     _report(options, outcome)
@@ -120,7 +121,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         checking.take_stacks(supervisor)
     check = checking.Checking(system, supervisor) if options.check else None
     system.journal.facts |= {
-        "kernel": platform.release() if not system.is_fake else options.profile,
+        "kernel": platform.release() if not system.is_fake else options.profile or _PROFILE,
         "machine": platform.machine(),
         "program": list(program),
     }
@@ -128,10 +129,10 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         supervisor.parameters = Parameters(system.kernel)  # type: ignore[attr-defined]
         supervisor.twins = Twins(system)  # type: ignore[arg-type]  # is_fake says so
         supervisor.files.on_gone.append(supervisor.twins.gone)
-    if options.device:
+    if options.device is not None:
         device.install(options.device, system, supervisor)
     instructions = seccomp_filter.build(
-        machine, base, fake=system.is_fake, waiting=bool(options.device), ends=options.check
+        machine, base, fake=system.is_fake, waiting=options.device is not None, ends=options.check
     )
     numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
     with _signals_left_to_the_program():
@@ -155,19 +156,45 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     return outcome
 
 
+def _refuse(options: argparse.Namespace) -> None:
+    """CommandError for what cannot be meant, before anything happens."""
+    if options.on == "kernel":
+        for name in ("profile", "node", "no_node", "noncoherent", "device"):
+            if getattr(options, name) not in (None, []):
+                raise CommandError(f"--{name.replace('_', '-')} is the fake's: it cannot go with --on kernel")
+    if options.timeout is not None and not 0 < options.timeout < threading.TIMEOUT_MAX:
+        raise CommandError(f"--timeout takes seconds, more than 0, not {options.timeout:g}")
+    if options.timeline < 0:
+        raise CommandError(f"--timeline takes a number of lines, not {options.timeline}")
+    if not options.check and (options.leaks or options.allow):
+        raise CommandError(f"{'--leaks' if options.leaks else '--allow'} says what --check shall do: add --check")
+    for option, paths in (("--node", options.node or ()), ("--no-node", options.no_node), ("--deny", options.deny)):
+        for path in paths:
+            folder, _, name = path.rpartition("/")
+            if path != UDMABUF and (folder != HEAPS or name in ("", ".", "..")):
+                raise CommandError(f"{option} takes {UDMABUF} or {HEAPS}/NAME, not {path!r}")
+    if options.on == "fake":
+        for option, paths, nodes in (
+            ("--no-node", options.no_node, _nodes(options, all_of_them=True)),
+            ("--deny", options.deny, _nodes(options)),
+        ):
+            for path in paths:
+                if path not in nodes:
+                    listed = ", ".join(nodes) or "none"
+                    raise CommandError(f"{option} {path!r} is no node of this run, which are: {listed}")
+
+
 def _system(options: argparse.Namespace, *, stacks: bool) -> System:
     from dmasync.fakes.foreign.systems import FakeSystem, RealSystem
 
     faults = _plans(options)
     if options.on == "kernel":
-        if options.noncoherent is not None or options.device:
-            raise CommandError("--noncoherent and --device are the fake's: they cannot go with --on kernel")
         return RealSystem(faults, stacks=stacks)
     try:
         return FakeSystem(
             providers=_nodes(options),
             faults=faults,
-            profile=options.profile,
+            profile=_PROFILE if options.profile is None else options.profile,
             coherent=options.noncoherent is None,
             seed=options.noncoherent,
             watch=options.check,
@@ -177,27 +204,36 @@ def _system(options: argparse.Namespace, *, stacks: bool) -> System:
         raise CommandError(str(problem)) from None
 
 
-def _nodes(options: argparse.Namespace) -> list[str]:
+def _nodes(options: argparse.Namespace, *, all_of_them: bool = False) -> list[str]:
     from dmasync.fakes.kernel.nodes import DEFAULT_NODES
 
     nodes = list(DEFAULT_NODES if options.node is None else options.node)
-    return [node for node in nodes if node not in options.no_node]
+    return [node for node in nodes if all_of_them or node not in options.no_node]
 
 
 def _plans(options: argparse.Namespace) -> list[Fault]:
     from dmasync.fakes import faults
 
-    texts = list(options.fault)
+    texts = [("--fault", text) for text in options.fault]
     for path in options.faults:
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise CommandError(f"--faults {path!r} cannot be read: {problem}") from None
-        texts += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
-    try:
-        return [faults.parse(text) for text in texts]
-    except ValueError as problem:
-        raise CommandError(str(problem)) from None
+        except OSError as problem:
+            raise CommandError(f"--faults {path!r} cannot be read: {problem.strerror}") from None
+        except UnicodeDecodeError:
+            raise CommandError(f"--faults {path!r} cannot be read: it is no UTF-8 text") from None
+        for number, line in enumerate(map(str.strip, lines), 1):
+            if line and not line.startswith("#"):
+                texts.append((f"{path}:{number}", line))
+    plans = []
+    for where, text in texts:
+        if not text.strip():
+            raise CommandError(f"{where} is empty: it takes a plan, such as 'storm(EINTR, 3)'")
+        try:
+            plans.append(faults.parse(text))
+        except ValueError as problem:
+            raise CommandError(f"{where}: {problem}") from None
+    return plans
 
 
 def _first_number() -> int:

@@ -7,6 +7,7 @@ It may define ``setup(backend)``, called before the program starts; ``before_syn
 
 from __future__ import annotations
 
+import os
 import runpy
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 def install(path: str, system: System, run: Supervisor) -> None:
     """Load the file and have its functions called; CommandError where it cannot be used."""
+    if not os.path.isfile(path):
+        raise CommandError(f"--device {path!r} cannot be loaded: it is no file")
     try:
         names = runpy.run_path(path)
     except Exception as problem:

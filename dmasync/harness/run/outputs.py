@@ -22,8 +22,12 @@ def check(paths: Mapping[str, str | None]) -> None:
     """CommandError, which names the option, unless each of *paths* (option: path) can be written. What is there stays
     as it is, and nothing new is left.
     """
+    taken: dict[str, str] = {}
     for option, path in paths.items():
         if path is not None:
+            other = taken.setdefault(os.path.realpath(path), option)
+            if other != option and (os.path.isfile(path) or not os.path.exists(path)):
+                raise CommandError(f"{option} {path!r} is what {other} writes already: give each a file of its own")
             try:
                 _try(path)
             except OSError as problem:
