@@ -119,6 +119,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     supervisor = Supervisor(system, handlers, places, base)
     if stacks:
         checking.take_stacks(supervisor)
+    supervisor.answers_at_once = system.is_fake and not (options.fault or options.faults)  # a plan may delay calls
     check = checking.Checking(system, supervisor) if options.check else None
     system.journal.facts |= {
         "kernel": platform.release() if not system.is_fake else options.profile or _PROFILE,

@@ -114,8 +114,8 @@ class Supervisor:
         self._turn = threading.Lock()
         """Whoever has it takes calls."""
         self._receiver: _Worker | None = None
-        self._answers_at_once = system.is_fake
-        """The real kernel may keep a call waiting, and nobody hears of it."""
+        self.answers_at_once = system.is_fake
+        """Nobody hears of it when the real kernel keeps a call waiting."""
         self._threads = 0
         self._idle = 0
         self._over = threading.Event()
@@ -160,7 +160,7 @@ class Supervisor:
                     self.pass_on()
                     return
                 worker.busy_since = time.monotonic()
-                if not self._answers_at_once:
+                if not self.answers_at_once:
                     self.pass_on()
                 self._answer(call)
                 worker.busy_since = None

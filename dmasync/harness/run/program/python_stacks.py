@@ -1,4 +1,4 @@
-"""Where a Python program is: what ``in_python/sitecustomize.py`` told of the thread that waits."""
+"""Where a Python program is: what ``in_python/dmasync_stacks.py`` told of the thread that waits."""
 
 from __future__ import annotations
 

@@ -1,111 +1,21 @@
-"""Tells ``dmasync run`` where a Python program is when it makes a call: its own frames, not the interpreter's.
+"""What every Python below a run imports first, by PYTHONPATH; then comes the sitecustomize that it would have imported.
 
-Every Python below a run imports this first, by PYTHONPATH, and then the sitecustomize that it would have imported
-otherwise. It needs the standard library alone, opens no file, and where it does not work the program runs as ever.
-
-Before an ioctl, an mmap or an open the thread's stack goes to a place in this process's memory, which the supervisor
-reads while the call waits. It learns the address from an open() of a path that stands for it.
+In words that every Python knows, old ones too: a program must not notice.
 """
 
-from __future__ import annotations
-
-import contextlib
+import os
 import sys
-from typing import Any
 
-_SLOTS = 128
-_ROOM = 4096
-_DEPTH = 24
-_FOLDER = "/dev/dmasync/stacks/"
-_BACKEND = "dmasync.backend"
+if sys.version_info >= (3, 8):  # noqa: UP036 - it is the program's Python that runs this
+    import dmasync_stacks  # type: ignore[import-not-found]  # beside this file, which is on the path for now
 
-
-def _tell() -> None:
-    import array
-    import os
-    import threading
-
-    slots = array.array("B", bytes(_SLOTS * _ROOM))
-    view = memoryview(slots)
-    ident = threading.get_native_id
-
-    def announce() -> None:
-        try:
-            os.close(os.open(f"{_FOLDER}{slots.buffer_info()[0]:x}", os.O_RDONLY))
-        except OSError:
-            return  # as it should be
-
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "fcntl.ioctl":
-            mark = f"ioctl {arguments[1] & 0xFFFF_FFFF}"
-        elif event == "mmap.__new__":
-            mark = "mmap"
-        elif event == "open":
-            mark = "open"
-        else:
-            return
-        try:
-            frame: Any = sys._getframe(1)
-            parts = [mark]
-            while frame is not None and len(parts) < 3 * _DEPTH:
-                code = frame.f_code
-                parts += (code.co_filename, str(frame.f_lineno), code.co_name)
-                frame = frame.f_back
-            thread = ident()
-            text = "\0".join(parts).encode("utf-8", "replace")[: _ROOM - 8]
-            place = thread % _SLOTS * _ROOM
-            view[place : place + 8] = thread.to_bytes(4, "little") + len(text).to_bytes(4, "little")
-            view[place + 8 : place + 8 + len(text)] = text
-        except Exception:  # whatever it is, the program must not notice
-            return
-
-    announce()
-    os.register_at_fork(after_in_child=announce)
-    sys.addaudithook(hear)
-    sys.meta_path.insert(0, _Finder)
-
-
-class _Finder:
-    """The compiled core of dmasync makes its ioctl itself, where nobody hears of it: with another callable it asks."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        if name != _BACKEND:
-            return None
-        import fcntl
-        import functools
-        import importlib.machinery
-
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        loader = None if spec is None else spec.loader
-        if loader is not None:
-            execute = loader.exec_module
-
-            def exec_module(module: Any) -> None:
-                execute(module)
-                module.LinuxBackend.ioctl = staticmethod(functools.partial(fcntl.ioctl))
-
-            loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
-def _go_on() -> None:
-    """To the sitecustomize that comes after this one."""
-    import importlib
-    import os
-
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [entry for entry in sys.path if not entry or os.path.abspath(entry) != here]
-    mine = sys.modules.pop("sitecustomize", None)
-    try:
-        importlib.import_module("sitecustomize")
-    except ImportError as problem:
-        if problem.name != "sitecustomize":
-            raise
-        if mine is not None:
-            sys.modules["sitecustomize"] = mine
-
-
-with contextlib.suppress(Exception):  # a Python that lacks what this needs: its stacks are those of the interpreter
-    _tell()
-_go_on()
+    dmasync_stacks.tell()
+_here = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [_entry for _entry in sys.path if not _entry or os.path.abspath(_entry) != _here]
+_mine = sys.modules.pop("sitecustomize")
+try:
+    __import__("sitecustomize")
+except ImportError as _problem:
+    if "sitecustomize" not in str(_problem):
+        raise
+    sys.modules["sitecustomize"] = _mine
