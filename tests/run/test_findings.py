@@ -56,6 +56,13 @@ def test_a_finding_names_file_line_and_function(compiled, dmasync_run):
     assert "main" in {function for _, _, function in finding.traces[0].stack}
 
 
+def test_a_low_number_that_is_closed_and_an_inherited_one_are_no_leaks(compiled, dmasync_run):
+    done = dmasync_run(compiled("calls"), "closed", options=["--leaks"])
+    assert (done.status, done.errors) == (0, "dmasync run: findings: 0\n")
+    done = dmasync_run(compiled("calls"), "heap", options=["--leaks", "--fault=error(EIO, 'close', nth=2)"])
+    assert "leaked-fd" not in done.errors  # it was refused, and closed all the same
+
+
 def test_a_finding_names_program_process_and_thread(compiled, dmasync_run):
     done = dmasync_run(compiled("gallery"), "races")
     (finding,) = [finding for finding in done.findings if finding.kind == "racing-windows"]

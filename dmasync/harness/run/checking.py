@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,7 @@ class Checking:
 
     def __init__(self, system: System, run: Supervisor) -> None:
         self._run = run
+        run.files.hears_of_ends = True
         self._pages = PageTables(run.processes, self._empty)
         if system.is_fake:
             system.backend.pages = self._pages
@@ -72,6 +74,9 @@ def _exit_group(run: Supervisor, call: Notification) -> Answer:
     settle = getattr(run.system.backend, "settle", None)
     if settle is not None:
         settle()
+    for known in run.files.closed_unseen(call.thread, call.process):
+        with contextlib.suppress(OSError):
+            run.system.backend.close(known.fd)
     return Said.CARRY_ON
 
 

@@ -55,11 +55,13 @@ class OpenFile:
 class Descriptor:
     """A number of a program: its open file, and the backend's descriptor for it."""
 
-    __slots__ = ("fd", "file")
+    __slots__ = ("fd", "file", "is_met")
 
-    def __init__(self, fd: int, file: OpenFile) -> None:
+    def __init__(self, fd: int, file: OpenFile, *, is_met: bool = False) -> None:
         self.fd = fd
         self.file = file
+        self.is_met = is_met
+        """Inherited or received: it was there when the process was first seen to use it."""
 
 
 class OpenFiles:
@@ -77,6 +79,9 @@ class OpenFiles:
         self._free: dict[int, int] = {}
         self._reserved: set[tuple[int, int]] = set()
         self._borrowed = threading.local()
+        self._ending: set[int] = set()
+        self.hears_of_ends = False
+        """Whether :meth:`closed_unseen` is called before a process ends."""
         self._marks = itertools.count(1 << 40)
 
     # -- files
@@ -125,7 +130,12 @@ class OpenFiles:
             if not same:
                 del self._files[file.key]
             for place in [place for place, known in self._numbers.items() if known.file is file]:
-                self._let_go(place)
+                if self.hears_of_ends and place[0] not in self._ending and processes.is_alive(place[0]):
+                    # A low number, whose closing nobody saw: the program lives, and the file is gone.
+                    with contextlib.suppress(OSError):
+                        self.system.backend.close(self._numbers.pop(place).fd)
+                else:
+                    self._let_go(place)
             for hear in self.on_gone:
                 hear(file)
             file.before_close()
@@ -203,7 +213,7 @@ class OpenFiles:
                 fd = int(self.system.backend.dup(other))
             else:
                 fd = self.system.descriptor(file.held, lambda: self.take(process, number))
-            return self.put(process, number, Descriptor(fd, file))
+            return self.put(process, number, Descriptor(fd, file, is_met=True))
 
     take: Callable[[int, int], int | None] = staticmethod(lambda process, number: None)
     """A descriptor of our own of a program's; the supervisor sets it."""
@@ -261,6 +271,19 @@ class OpenFiles:
         with self.lock:
             return sorted(n for its, n in self._numbers if its == process and first <= n <= last)
 
+    def closed_unseen(self, thread: int, process: int) -> list[Descriptor]:
+        """What *process*, which is about to end, has closed where nobody saw it, as low numbers are, and what it got
+        from others and goes with it.
+        """
+        found = []
+        self._ending.add(process)
+        for number in self.numbers_of(process, 0, (1 << 31) - 1):
+            known = self._numbers[process, number]
+            if known.is_met or processes.file_of(thread, number) != known.file.key:
+                found.append(known)
+                self.close(process, number)
+        return found
+
     def end(self, process: int) -> None:
         """The process has ended, and its descriptors with it."""
         with self.lock:
@@ -269,6 +292,7 @@ class OpenFiles:
             for place in [place for place in self._closed if place[0] == process]:
                 del self._closed[place]
             self._free.pop(process, None)
+            self._ending.discard(process)
 
 
 def _lock(fd: int, mark: int) -> bool:

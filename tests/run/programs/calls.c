@@ -382,6 +382,20 @@ static void wide(void)
 	REFUSED(EEXIST, mmap(bytes, 8192, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, two, 0));
 }
 
+/* Nothing is open at the end that a parent, or nobody, would have to close. */
+static void closed(void)
+{
+	int fd = heap_buffer(SIZE), status;
+	CHECK(dup2(fd, 40) == 40 && !close(fd));
+	CHECK(!sync_once(40, START | RW) && !sync_once(40, END | RW) && !close(40));
+	fd = heap_buffer(SIZE);
+	if (!fork()) {
+		CHECK(!sync_once(fd, START | RW) && !sync_once(fd, END | RW));
+		_exit(0); /* with what it inherited */
+	}
+	CHECK(wait(&status) > 0 && !status && !close(fd));
+}
+
 static long open_how(int folder, const char *path, long flags, long resolve, long size)
 {
 	struct open_how how[2] = { { .flags = flags, .resolve = resolve } };
@@ -462,6 +476,7 @@ int main(int count, char **arguments)
 	else if (!strcmp(kind, "wide")) wide();
 	else if (!strcmp(kind, "odd_paths")) odd_paths();
 	else if (!strcmp(kind, "full")) full();
+	else if (!strcmp(kind, "closed")) closed();
 	else if (!strcmp(kind, "exec")) exec_again(arguments[0]);
 	else if (!strcmp(kind, "executed") && count > 3) executed(arguments[2], arguments[3]);
 	else return 8;

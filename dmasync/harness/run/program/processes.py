@@ -124,6 +124,12 @@ def flags_of(thread: int, fd: int) -> int:
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{process}/stat", "rb") as state:
+        return state.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    return False
+
+
 def name_of(thread: int) -> str:
     """What ``ps`` calls a process or a thread; empty when it has ended."""
     with contextlib.suppress(OSError), open(f"/proc/{thread}/comm", errors="replace") as name:
