@@ -29,6 +29,8 @@ def console(stream: TextIO | None = None, *, file_width: int = 240) -> Console:
 
 _GAP = "  "
 _INDENT = "    "
+_LEAST_NAME = 24
+"""Columns that the names of rows need, if most of them are to stand beside their numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def print_table(
 ) -> None:
     """Print *rows* below the names of *columns*, each row in its style; a text among them is a heading.
 
-    Nothing is ever cut. Where the terminal is too narrow, the names break at blanks; where that is not enough, a row
-    takes several lines: its names, then each number behind the name of its column.
+    Nothing is ever cut. Where the terminal is too narrow, the columns' names break at blanks; then a long name of a row
+    has a line of its own; and where that is not enough, each number stands behind the name of its column.
     """
     cells = [row for row in rows if not isinstance(row, str)]
     used = [at for at in range(len(columns)) if not cells or any(row[at] for row in cells)]
@@ -54,6 +56,9 @@ def print_table(
     styles = styles or [""] * len(rows)
     heads = next((heads for heads in _heads(columns) if fits(shown, columns, kept, heads)), None)
     widths = _widths(columns, kept, heads) if heads else []
+    if not heads and (room := _room_for_names(shown, columns, kept)) >= _LEAST_NAME:
+        heads = _heads(columns)[-1]
+        widths = [room, *_widths(columns, kept, heads)[1:]]
     if heads:
         for at in range(max(map(len, heads))):
             lines = [[""] * (max(map(len, heads)) - len(head)) + head for head in heads]
@@ -62,6 +67,9 @@ def print_table(
         if isinstance(row, str):
             shown.print(Text(row, style=style), soft_wrap=True)
         elif heads:
+            if cell_len(row[0]) > widths[0]:
+                shown.print(Text(row[0], style=style), soft_wrap=True)
+                row = ["", *row[1:]]
             shown.print(Text(_line(row, columns, widths), style=style), soft_wrap=True)
         else:
             _print_stacked(shown, columns, row, style)
@@ -76,6 +84,12 @@ def fits(
     """Whether each of *rows* has room on one line; where there is no terminal they always have."""
     widths = _widths(columns, rows, heads or _heads(columns)[-1])
     return not shown.is_terminal or sum(widths) + len(_GAP) * (len(widths) - 1) <= shown.width
+
+
+def _room_for_names(shown: Console, columns: Sequence[Column], rows: Sequence[Sequence[str] | str]) -> int:
+    """How wide the first column may be beside the others."""
+    others = _widths(columns, rows, _heads(columns)[-1])[1:]
+    return shown.width - sum(others) - len(_GAP) * len(others)
 
 
 def _heads(columns: Sequence[Column]) -> tuple[list[list[str]], list[list[str]]]:

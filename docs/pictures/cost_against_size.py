@@ -45,21 +45,15 @@ def draw(run: Run, step: str, axes: object) -> None:
     for access, (dashes, marker) in STYLES.items():
         points = sorted(lines[access])
         axes.plot(*zip(*points, strict=True), dashes, marker=marker, label=access, markersize=4)  # type: ignore[attr-defined]
-        if points[-1][0] < largest(run):
-            axes.annotate(  # type: ignore[attr-defined]
-                "no larger one\nwas measured",
-                points[-1],
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="x-small",
-            )
     axes.set(xscale="log", yscale="log", title=f"{arch}: {STEPS[step]}")  # type: ignore[attr-defined]
     sizes = sorted({size for points in lines.values() for size, _ in points})
     names = [f"{size >> 20} MiB" if size >> 20 else f"{size >> 10} KiB" for size in sizes]
     axes.set_xticks(sizes, names, rotation=60, ha="right", rotation_mode="anchor")  # type: ignore[attr-defined]
     axes.minorticks_off()  # type: ignore[attr-defined]
     axes.grid(color="#cccccc", linewidth=0.5)  # type: ignore[attr-defined]
+    if any(max(points)[0] < largest(run) for points in lines.values()):
+        told = "a line ends where no larger\nbuffer was measured"
+        axes.text(0.97, 0.04, told, ha="right", fontsize="small", transform=axes.transAxes)  # type: ignore[attr-defined]
 
 
 def largest(run: Run) -> int:
