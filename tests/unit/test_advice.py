@@ -202,3 +202,44 @@ def test_the_real_kernel_lists_its_own_folder(monkeypatch, tmp_path):
 def _node_of(fs, group, mode):
     fs.create_file("/dev/udmabuf", st_mode=0o020000 | mode, apply_umask=False)
     os.chown("/dev/udmabuf", 0, group)
+
+
+# Where the numbers cannot be had, or say more
+
+
+def test_a_process_without_a_descriptor_to_count_them_has_as_many_as_it_may(monkeypatch):
+    def refused(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    assert "descriptors and it has that many" in refusal(code=errno.EMFILE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            CMA,
+            "65536 kB of CMA are free, in pieces that may be smaller, the cgroup may have 4096 bytes and has 1",
+        ),
+        (SYSTEM, "7 kB of memory are available, the cgroup may have 4096 bytes and has 1"),
+    ],
+)
+def test_memory_is_that_of_the_heap_that_was_asked_and_of_the_cgroup(backend, monkeypatch, flags, told):
+    files = {
+        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:       7 kB\nCmaTotal:    65536 kB\nCmaFree:  512 kB\n",
+        "/proc/self/cgroup": "0::/a/b\n",
+        "/sys/fs/cgroup//a/b/memory.max": "4096\n",
+        "/sys/fs/cgroup//a/b/memory.current": "1\n",
+    }
+    monkeypatch.setattr("dmasync.advice._read", lambda path: files.get(path.replace("cgroup/a", "cgroup//a"), ""))
+    backend.inject(faults.storm(errno.ENOMEM, None, on="DMA_HEAP_IOCTL_ALLOC"))
+    with DmaBufAllocator(flags, backend=backend) as allocator, pytest.raises(AllocationError) as caught:
+        allocator.alloc("frame", 4096)
+    assert str(caught.value).endswith(told)
+
+
+def test_a_system_without_proc_is_no_reason_to_fail(monkeypatch):
+    monkeypatch.setattr("dmasync.advice._read", lambda path: "")
+    assert "?" in refusal(code=errno.ENFILE)
+    assert "Cannot allocate memory" in refusal(code=errno.ENOMEM)

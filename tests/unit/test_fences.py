@@ -162,3 +162,21 @@ def test_the_window_can_be_moved_and_keeps_waiting(backend, buffer):
 def test_what_is_no_time_to_wait_is_refused(wait, error):
     with pytest.raises(error, match="wait must"):
         RetryPolicy(wait=wait)
+
+
+def test_a_backend_that_raises_stop_iteration_is_not_taken_for_success(buffer):
+    class Stopping(FakeBackend):
+        def __init__(self):
+            super().__init__()
+            self.ioctl = self.refuse
+
+        def refuse(self, fd, request, arg):
+            raise StopIteration
+
+        def poll(self, fd, events, timeout_ms):
+            return events
+
+    window = DmaSyncer(buffer, READ, backend=Stopping(), retry=RetryPolicy(wait=1))
+    with pytest.raises((StopIteration, RuntimeError)):
+        window.start()
+    assert not window.active

@@ -126,3 +126,23 @@ def test_a_plan_of_ones_own_says_what_all_plans_say():
 def test_errnos_may_be_written_by_name_alone():
     assert faults.parse("storm(EINTR, 2)") == faults.storm(errno.EINTR, 2)
     assert faults.parse("mix(3, (EINTR, EAGAIN,))") == faults.mix(3)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("storm(EINTR, 3", "was never closed; write it as storm"),
+        ("storm", "it is not a call of storm, error, mix or latency; write it as"),
+        ("strom(EINTR, 3)", "did you mean storm?"),
+        ("storm(EINTR, time=3)", "storm() has no 'time': did you mean times?"),
+        ("storm(EINTR, 3, on=Step.STRT)", "there is no Step.STRT: did you mean START?"),
+        ("storm(EINTR, 3, on=END)", "END is no errno: did you mean Step.END?"),
+        ("storm(EINTRR, 3)", "there is no errno EINTRR: did you mean EINTR?"),
+        ("storm(os.EINTR, 3)", "os.EINTR is no number, text, errno or Step"),
+        ("storm(2 * 2, 3)", "2 * 2 is no number, text, errno or Step"),
+    ],
+)
+def test_a_text_that_is_no_plan_is_refused_with_the_nearest_right_form(text, told):
+    with pytest.raises(ValueError, match="is no fault plan") as caught:
+        faults.parse(text)
+    assert told in str(caught.value)

@@ -41,6 +41,7 @@ def written(method, *arguments, result=None):
             "poll(5, POLLIN|POLLOUT, None) = POLLIN",
             ("poll", 5, select.POLLIN | select.POLLOUT, None, select.POLLIN),
         ),
+        ("open('x', None) = 5", ("open", "x", None, 5)),
         ("ftruncate(5, 8192)", ("ftruncate", 5, 8192, None)),
         ("ioctl(5, DMA_BUF_SET_NAME) = 0", ("ioctl", 5, uapi.DMA_BUF_SET_NAME, 0, 0)),
         ("ioctl(5, 0x1234) = 0", ("ioctl", 5, 0x1234, 0, 0)),
