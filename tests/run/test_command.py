@@ -77,6 +77,13 @@ def test_unusable_arguments_are_one_line_and_status_2(words, line):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("profile", "recorded"), [("6.1", "6.1"), ("6.17", "6.17"), ("6.12.90+mine", "6.12.90")])
+def test_a_trace_names_the_release_that_was_imitated(tmp_path, profile, recorded):
+    trace = tmp_path / "trace.jsonl"
+    assert run("--profile", profile, "--trace", trace, "--", "true").returncode == 0
+    assert json.loads(trace.read_text(encoding="utf-8").splitlines()[0])["facts"]["kernel"] == recorded
+
+
 def test_a_file_that_is_no_program_is_said(tmp_path):
     program = tmp_path / "program"
     program.write_bytes(b"\x7fELF nonsense")

@@ -122,7 +122,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     supervisor.answers_at_once = system.is_fake and not (options.fault or options.faults)  # a plan may delay calls
     check = checking.Checking(system, supervisor) if options.check else None
     system.journal.facts |= {
-        "kernel": platform.release() if not system.is_fake else options.profile or _PROFILE,
+        "kernel": system.kernel.profile.name if system.is_fake else platform.release(),  # type: ignore[attr-defined]
         "machine": platform.machine(),
         "program": list(program),
     }
