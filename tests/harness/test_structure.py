@@ -22,11 +22,12 @@ MAY_IMPORT = {
     "judge": {"runs"},
     "model": {"runs"},
     "report": {"judge", "runs"},
-    "gate": {"bench", "judge", "report", "runs", "vm"},
-    "history": {"bench", "gate", "judge", "report", "runs"},
+    "formats": {"judge", "runs"},
+    "gate": {"bench", "formats", "judge", "report", "runs", "vm"},
+    "history": {"bench", "formats", "gate", "judge", "report", "runs"},
     "probe": {"vm"},
-    "trace": {"run", "runs"},
-    "run": {"vm"},
+    "trace": {"formats", "run", "runs"},
+    "run": {"formats", "vm"},
 }
 """Packages of the harness, and which others each of them may import; all may import the modules beside them."""
 MOST_LINES = 400

@@ -14,6 +14,7 @@ from dmasync.harness import old_names
 from dmasync.harness.bench import command as bench
 from dmasync.harness.console import console
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.option_types import given_path, given_text
@@ -48,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     night.add_argument(
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
     )
+    Outputs.add_arguments(night.add_argument_group("where the verdicts go, besides standard output"))
     for action in (listing, pruning, keeping, night):
         # Before or behind the action; a default here would replace what stands before it.
         _add_storage(action, argparse.SUPPRESS)
@@ -82,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         measure = functools.partial(measure_host, request=bench.request_of(asked), quiet=asked.quiet)
         report = options.report or made_folder(storage.folder) / "report.html"
         made_folder(storage.folder)
-        return nightly(storage, report, measure=measure)
+        return nightly(storage, report, measure=measure, outputs=Outputs.of(options))
     return _list(storage, options.json)
 
 

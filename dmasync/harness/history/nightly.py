@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,11 +11,12 @@ from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
-from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.compare import judge, side_of
 from dmasync.harness.judge.settings import GateSettings, load_settings
+from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
-from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.reading import Run, load_run
 from dmasync.harness.runs.storage import Kind, Standing, Storage
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.scratch import scratch_folder
@@ -39,12 +41,15 @@ def nightly(
     *,
     settings: GateSettings | None = None,
     measure: MeasureHost | None = None,
+    outputs: Outputs | None = None,
 ) -> ExitStatus:
     """Measure, gate, keep, report; return the gate's status. The first run of a kind is kept as its baseline: 0.
 
     A run that is killed or fails before it is judged leaves the storage as it was.
     """
     settings = settings or load_settings()
+    outputs = outputs or Outputs()
+    outputs.check([])
     if report is not None:
         refuse_unwritable([report], [])
     with scratch_folder("nightly") as scratch:
@@ -59,10 +64,11 @@ def nightly(
             kept = storage.keep(run, Standing.FIRST)
             _say(f"first run of its kind, kept as the baseline: {kept}")
             status, judgement = ExitStatus.GOOD, None
+            outputs.write(_first_night(run), [run], [run], settings)
         else:
             judgement = judge([baseline.run], [run], settings)
             status = judgement.status
-            Outputs().put(judgement, [baseline.run], [run], settings)
+            outputs.put(judgement, [baseline.run], [run], settings)
             kept = storage.keep(run, _STANDINGS[status])
             _say(f"kept: {kept}")
     if report is not None:
@@ -70,6 +76,13 @@ def nightly(
         write_atomically(report, page(runs, judgement, settings))
         _say(f"report: {report}")
     return status
+
+
+def _first_night(run: Run) -> Judgement:
+    """Rows that have nothing to be compared with: no format may call them a pass."""
+    side = side_of([run])
+    new = [UnjudgedRow(name, "the first run of its kind") for name in run.rows]
+    return Judgement(replace(side, files=()), side, (), appeared=new)
 
 
 def measure_host(output: Path, request: Request | None = None, *, quiet: bool = False) -> None:

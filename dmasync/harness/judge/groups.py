@@ -45,7 +45,7 @@ def command_lines(base: Side, candidate: Side) -> str:
 
     Where both runs say what was asked for (--append), that alone: the rest of the line is the harness's own.
     """
-    before, after = map(_words, (base, candidate))
+    before, after = map(words_of, (base, candidate))
     if base.append is not None and candidate.append is not None:
         before, after = set(base.append), set(candidate.append)
     added, removed = " ".join(sorted(after - before)), " ".join(sorted(before - after))
@@ -54,7 +54,8 @@ def command_lines(base: Side, candidate: Side) -> str:
     )
 
 
-def _words(side: Side) -> set[str]:
+def words_of(side: Side) -> set[str]:
+    """The words of its kernel command line, without what virtme-ng adds for itself."""
     return {word for word in (side.command_line or "").split() if not _OWN_WORD.match(word)}
 
 

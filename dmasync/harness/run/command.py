@@ -62,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"the release that the fake imitates, or host (default: {_PROFILE})",
     )
     add("--noncoherent", metavar="SEED", type=int, help="devices do not see the CPU's caches, which SEED moves")
+    add("--sarif", metavar="FILE", help="with --check: write the findings as SARIF, for a code review page")
     add("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
     add("--timeout", metavar="SECONDS", type=float, help="kill it and all that it started then; exit status 124")
     add("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help="the program and its arguments, behind --")
@@ -101,7 +102,8 @@ def run(options: argparse.Namespace) -> int:
     if not program:
         raise CommandError("PROGRAM is missing: dmasync run -- PROGRAM ARGUMENTS")
     _refuse(options)
-    outputs.check({"--trace": options.trace, "--perfetto": options.perfetto, "--svg": options.svg})
+    files = ("trace", "perfetto", "svg", "sarif")
+    outputs.check({f"--{name}": getattr(options, name) for name in files})
     outcome = supervise(options, program, stacks=options.check)
     _report(options, outcome)
     return outcome.exit_status
@@ -167,6 +169,8 @@ def _refuse(options: argparse.Namespace) -> None:
         raise CommandError(f"--timeout takes seconds, more than 0, not {options.timeout:g}")
     if options.timeline < 0:
         raise CommandError(f"--timeline takes a number of lines, not {options.timeline}")
+    if options.sarif is not None and not options.check:
+        raise CommandError("--sarif writes what --check finds: add --check")
     if not options.check and (options.leaks or options.allow):
         raise CommandError(f"{'--leaks' if options.leaks else '--allow'} says what --check shall do: add --check")
     for option, paths in (("--node", options.node or ()), ("--no-node", options.no_node), ("--deny", options.deny)):
@@ -289,4 +293,5 @@ def _report(options: argparse.Namespace, outcome: Outcome) -> None:
         sys.stderr.write(f"dmasync run: findings: {len(outcome.findings)}\n")
     if outcome.timed_out:
         sys.stderr.write(f"dmasync run: killed after {options.timeout:g} seconds\n")
-    outputs.write(journal, trace=options.trace, perfetto=options.perfetto, svg=options.svg)
+    found = (options.sarif, outcome.findings) if options.sarif else None
+    outputs.write(journal, trace=options.trace, perfetto=options.perfetto, svg=options.svg, sarif=found)

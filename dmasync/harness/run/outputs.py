@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmasync.harness.exit_status import CommandError
+from dmasync.harness.formats.sarif import sarif as sarif_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from dmasync.fakes import Journal
+    from dmasync.fakes import Finding, Journal
 
 
 def check(paths: Mapping[str, str | None]) -> None:
@@ -50,12 +51,20 @@ def _try(path: str) -> None:
             os.unlink(path)
 
 
-def write(journal: Journal, *, trace: str | None, perfetto: str | None, svg: str | None) -> None:
+def write(
+    journal: Journal,
+    *,
+    trace: str | None,
+    perfetto: str | None,
+    svg: str | None,
+    sarif: tuple[str, Sequence[Finding]] | None = None,
+) -> None:
     """Write each that is asked for, the others too where one fails; CommandError that names those."""
     failed = []
     for path, put in (
         (trace, journal.dump),
         (perfetto, lambda path: Path(path).write_text(json.dumps(journal.to_trace()), encoding="utf-8")),
+        (sarif and sarif[0], lambda path: Path(path).write_text(sarif_of(sarif[1] if sarif else ()), encoding="utf-8")),
         (svg, lambda path: Path(path).write_text(journal.to_svg(), encoding="utf-8")),
     ):
         if path:

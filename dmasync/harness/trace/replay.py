@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.formats.sarif import sarif
 from dmasync.harness.option_types import given_text
 from dmasync.harness.runs.writing import refuse_unwritable
 
@@ -25,13 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
     parser.add_argument("--timeline", metavar="LINES", type=int, default=0, help="print so much of the timeline")
     parser.add_argument("--perfetto", metavar="FILE", type=given_text, help="write a trace for Perfetto")
+    parser.add_argument("--sarif", metavar="FILE", type=given_text, help="write the findings as SARIF")
     parser.add_argument("--svg", metavar="FILE", type=given_text, help="write a chart of buffers and windows")
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
-    # A picture that cannot be written must not take the verdict with it: before anything is judged.
-    refuse_unwritable([path for path in (options.perfetto, options.svg) if path is not None], [options.trace])
+    # A file that cannot be written must not take the verdict with it: before anything is judged.
+    refuse_unwritable(
+        [path for path in (options.perfetto, options.sarif, options.svg) if path is not None], [options.trace]
+    )
     journal = _load(options.trace)
     from dmasync.fakes.replay import Replay
     from dmasync.fakes.sanitizer import Sanitizer
@@ -43,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     replay = Replay(journal)
     differences = replay.run()
     findings = sanitizer.findings()
-    _pictures(journal, options)
+    _files(journal, findings, options)
     if options.json:
         _out(json.dumps(_facts(journal, replay, differences, findings), indent=2))
     else:
@@ -65,10 +69,12 @@ def _load(path: str) -> Journal:
         raise CommandError(f"TRACE {path!r} is unusable: {problem}") from None
 
 
-def _pictures(journal: Journal, options: argparse.Namespace) -> None:
+def _files(journal: Journal, findings: list[Finding], options: argparse.Namespace) -> None:
     try:
         if options.perfetto:
             Path(options.perfetto).write_text(json.dumps(journal.to_trace()), encoding="utf-8")
+        if options.sarif:
+            Path(options.sarif).write_text(sarif(findings), encoding="utf-8")
         if options.svg:
             Path(options.svg).write_text(journal.to_svg(), encoding="utf-8")
     except OSError as error:

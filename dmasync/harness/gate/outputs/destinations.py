@@ -3,52 +3,79 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.formats.kcidb import DEFAULT_ORIGIN, Submitter, kcidb
+from dmasync.harness.formats.lines import ktap, lava
+from dmasync.harness.formats.mail import mail
+from dmasync.harness.formats.numbers_only import action_benchmark, bencher
+from dmasync.harness.formats.results import results
 from dmasync.harness.gate.outputs.machine_readable import judgement_json, junit
 from dmasync.harness.gate.outputs.markdown import markdown
 from dmasync.harness.gate.outputs.terminal import print_judgement
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import Judgement
-from dmasync.harness.option_types import given_path
+from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.reading import Run
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
+
+FORMATS = {
+    "json": "JSON with a versioned schema",
+    "junit": "JUnit XML",
+    "markdown": "Markdown for a review comment",
+    "html": "one self-contained HTML page with pictures",
+    "kcidb": "a KCIDB report, version 5.3, for kcidb-submit",
+    "ktap": "a flat KTAP list",
+    "lava": "a line a result: the arguments of lava-test-case",
+    "bencher": "Bencher Metric Format",
+    "action-benchmark": "JSON for github-action-benchmark, customSmallerIsBetter",
+    "mail": "plain text for a kernel list",
+}
+"""Each format's option and what it is."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files asked for; None where one was not."""
+    """The files asked for, by format (a key of :data:`FORMATS`)."""
 
-    json: Path | None = None
-    junit: Path | None = None
-    markdown: Path | None = None
-    html: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    submitter: Submitter = field(default_factory=Submitter)
     all_rows: bool = False
     """On a terminal: each row, instead of those that changed."""
 
     @staticmethod
     def add_arguments(group: argparse._ArgumentGroup) -> None:
-        for name, what in (
-            ("json", "JSON with a versioned schema"),
-            ("junit", "JUnit XML"),
-            ("markdown", "Markdown for a review comment"),
-            ("html", "one self-contained HTML page with pictures"),
-        ):
+        for name, what in FORMATS.items():
             group.add_argument(f"--{name}", metavar="F", type=given_path, help=what)
         group.add_argument("--all", action="store_true", help="on a terminal: each row, also those that are the same")
+        group.add_argument(
+            "--kcidb-origin", metavar="NAME", type=given_text, help="the lab's name in KCIDB (default: dmasync)"
+        )
+        group.add_argument(
+            "--kcidb-build", metavar="ORIGIN:ID", type=given_text, help="the kernel's build, where KCIDB has it already"
+        )
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Outputs:
-        return cls(options.json, options.junit, options.markdown, options.html, options.all)
+        """CommandError for what the formats cannot hold."""
+        told = {name: getattr(options, name.replace("-", "_")) for name in FORMATS}
+        files = {name: path for name, path in told.items() if path is not None}
+        given = (options.kcidb_origin, options.kcidb_build)
+        if "kcidb" not in files and any(one is not None for one in given):
+            raise CommandError("--kcidb-origin and --kcidb-build are for a report: add --kcidb F")
+        submitter = Submitter(DEFAULT_ORIGIN if given[0] is None else given[0], given[1])
+        submitter.check()
+        return cls(files, submitter, options.all)
 
     def check(self, inputs: Sequence[Path]) -> None:
         """Before any work: CommandError if a file cannot be written, or is an input or another output."""
-        asked = [path for path in (self.json, self.junit, self.markdown, self.html) if path is not None]
+        asked = list(self.files.values())
         refuse_unwritable(asked, inputs)
         regular = [path.resolve() for path in asked if not path.exists() or path.is_file()]
         if len(set(regular)) != len(regular):
@@ -75,6 +102,13 @@ class Outputs:
         for loss in lost:
             print(f"dmasync gate: {loss}", file=sys.stderr)  # noqa: T201
 
+    def write(
+        self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
+    ) -> None:
+        """Write the files alone; CommandError for the first that cannot be written, after the others."""
+        for loss in list(self._written(judgement, base, candidate, settings)):
+            raise loss
+
     def _written(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
     ) -> Iterator[CommandError]:
@@ -85,16 +119,21 @@ class Outputs:
 
             return page([*base, *candidate], judgement, settings)
 
-        files: tuple[tuple[Path | None, Callable[[], str]], ...] = (
-            (self.json, lambda: judgement_json(judgement)),
-            (self.junit, lambda: junit(judgement)),
-            (self.markdown, lambda: markdown(judgement)),
-            (self.html, drawn),
-        )
-        for path, content in files:
-            if path is None:
-                continue
+        told = functools.cache(lambda: results(judgement, candidate))
+        writers: dict[str, Callable[[], str]] = {
+            "json": lambda: judgement_json(judgement),
+            "junit": lambda: junit(judgement),
+            "markdown": lambda: markdown(judgement),
+            "html": drawn,
+            "kcidb": lambda: kcidb(judgement, told(), self.submitter),
+            "ktap": lambda: ktap(told()),
+            "lava": lambda: lava(told()),
+            "bencher": lambda: bencher(told()),
+            "action-benchmark": lambda: action_benchmark(told()),
+            "mail": lambda: mail(judgement, base, candidate),
+        }
+        for name, path in self.files.items():
             try:
-                write_atomically(path, content())
+                write_atomically(path, writers[name]())
             except CommandError as error:
                 yield error
