@@ -9,7 +9,8 @@ from pathlib import Path
 from dmasync.harness import old_names
 from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
-from dmasync.harness.bench.targets import AUTO, FAKE, GUEST_TIMEOUT_SECONDS, HARDWARE, VM
+from dmasync.harness.bench.targets import AUTO, GUEST_TIMEOUT_SECONDS, TARGETS, target_name
+from dmasync.harness.lab.address import SCHEME
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.runs.reading import load_run
@@ -23,7 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync bench``."""
     on = parser.add_argument(
         "--on",
-        choices=(AUTO, HARDWARE, VM, FAKE),
+        type=_target,
+        metavar="{auto,hardware,vm,fake,ssh://[USER@]BOARD[:PORT]}",
         default=AUTO,
         help="where to measure: hardware if a provider's node opens, else a virtual machine, else the fake (default)",
     )
@@ -61,10 +63,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=GUEST_TIMEOUT_SECONDS,
         metavar="S",
-        help="seconds for a virtual machine's boot and suites (default: %(default)g)",
+        help="seconds for a virtual machine's boot and suites, or for a board (default: %(default)g)",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="list each row that is not exact")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _target(given: str) -> str:
+    if given not in TARGETS and not given.startswith(SCHEME):
+        raise argparse.ArgumentTypeError(f"invalid choice: {given!r} (choose from {', '.join(TARGETS)}, {SCHEME}BOARD)")
+    try:
+        return target_name(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(options: argparse.Namespace) -> int:

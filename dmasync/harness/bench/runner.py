@@ -1,4 +1,4 @@
-"""Run the suites on one target and write the run file: on this host, or in a virtual machine."""
+"""Run the suites on one target and write the run file: on this host, in a virtual machine, or on a board."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import contextlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import dmasync
 from dmasync.harness.bench import worker
-from dmasync.harness.bench.targets import VM, Request
+from dmasync.harness.bench.targets import HARDWARE, VM, Request
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.lab.address import SCHEME, BoardAddress
+from dmasync.harness.lab.archive import packed
+from dmasync.harness.lab.board_facts import changes
+from dmasync.harness.lab.connection import measure_there
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.facts import RUN_BLOCK
 from dmasync.harness.runs.measuring_machine import HOST, machine_facts
@@ -49,7 +54,9 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
     """
     with scratch_folder("bench") as scratch:
         file = scratch / "run.json"
-        if target == VM:
+        if target.startswith(SCHEME):
+            status, text, provenance = _on_board(BoardAddress.parse(target), request, file, progress)
+        elif target == VM:
             status, text, provenance = _in_machine(request, file, progress)
         else:
             status, text, provenance = _here(target, request, file, progress)
@@ -59,7 +66,10 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
             raise CommandError(f"nothing was measured{_why(text)}", ExitStatus.CANNOT_JUDGE)
         document = json.loads(file.read_text(encoding="utf-8"))
     document["commit_info"] = _commit_info()
-    document["machine_info"] |= {HOST: machine_facts()} if target == VM else machine_facts()
+    if target.startswith(SCHEME):
+        _tell_cpu(document["machine_info"], provenance["board"]["before"])
+    else:
+        document["machine_info"] |= {HOST: machine_facts()} if target == VM else machine_facts()
     document[RUN_BLOCK] |= provenance
     write_atomically(output, json.dumps(document, indent=1) + "\n")
     if status != 0:
@@ -201,6 +211,43 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
     return status, said + text, provenance
 
 
+def _on_board(
+    address: BoardAddress, request: Request, file: Path, progress: Progress
+) -> tuple[int, str, dict[str, Any]]:
+    plan, answers = file.with_name("plan.jsonl"), file.with_name("answers.jsonl")
+    status, text = _run(_suites(HARDWARE, request, f"--dmasync-plan={plan}"), SilentProgress())
+    if status:
+        return status, text, {}
+    setup = {
+        "program": worker.BOOTSTRAP,
+        "environment": worker.ENVIRONMENT,
+        "surroundings": worker.surroundings(HARDWARE, exact=False),
+        "seconds": math.ceil(request.timeout) + 60,
+    }
+    planned = plan.read_bytes()
+    requests = planned.count(b"\n")
+    counted = _Answers(io.BytesIO(), progress, requests - 1)
+    progress.phase(f"waiting for {address}")
+    found = measure_there(address, packed(planned, setup), requests, request.timeout, counted.one_more)
+    progress.done()
+    answers.write_text("\n".join(found.answers) + "\n", encoding="utf-8")
+    for change in changes(found.before, found.after):
+        progress.note(f"{address}: {change}")
+    provenance: dict[str, Any] = {"board": {"address": str(address), "before": found.before, "after": found.after}}
+    if digest := found.before.get("kernel_config_digest"):
+        provenance["kernel_config_digest"] = digest
+    line = _suites(HARDWARE, request, f"--benchmark-json={file}", "--dmasync-answers", str(plan), str(answers))
+    return (*_run(line, SilentProgress()), provenance)
+
+
+def _tell_cpu(machine: dict[str, Any], board: Mapping[str, Any]) -> None:
+    """What tells whether two runs had like machines, in pytest-benchmark's words."""
+    if name := ", ".join(str(board[key]) for key in ("model", "cpu") if key in board):
+        machine["cpu"]["brand_raw"] = name
+    if governors := set(board.get("governors", {}).values()):
+        machine["cpu_governor"] = "+".join(sorted(governors))
+
+
 def _compile() -> None:
     """Leave bytecode beside the sources, as Python does: a guest that compiles has another memory, and other counts."""
     for package in (Path(dmasync.__file__).parent, Path(dmasync.__file__).parent / "fakes"):
@@ -215,6 +262,9 @@ class _Answers(io.BytesIO):
         super().__init__()
         self._file, self._progress, self._rows = file, progress, rows
         self._lines = 0
+
+    def one_more(self) -> None:
+        self.write(b"\n")
 
     def write(self, block: Any) -> int:
         before, self._lines = self._lines, self._lines + bytes(block).count(b"\n")

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 from dmasync import DEFAULT_PROVIDERS
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.lab.address import SCHEME, BoardAddress
 from dmasync.harness.vm.kernels import ARCHITECTURES
 
 HARDWARE, VM, FAKE, AUTO = "hardware", "vm", "fake", "auto"
+TARGETS = (AUTO, HARDWARE, VM, FAKE)
 GUEST_TIMEOUT_SECONDS = 1200.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and where: one of :data:`AUTO`, :data:`HARDWARE`, :data:`VM` and :data:`FAKE`.
+    """What to measure, and where: :data:`AUTO`, :data:`HARDWARE`, :data:`VM`, :data:`FAKE` or ``ssh://BOARD``.
 
     ``only`` are globs of rows' names, none for all rows; ``append`` are further kernel arguments, ``arch`` is one of
     ``dmasync.harness.vm.kernels.ARCHITECTURES``.
@@ -40,8 +42,10 @@ class Request:
             raise CommandError(f"--timeout is {self.timeout:g}, expected seconds, more than 0")
         if self.arch is not None and self.arch not in ARCHITECTURES:
             raise CommandError(f"arch is {self.arch!r}, expected one of {', '.join(ARCHITECTURES)}")
-        if self.on not in (AUTO, HARDWARE, VM, FAKE):
-            raise CommandError(f"target is {self.on!r}, expected one of {', '.join((AUTO, HARDWARE, VM, FAKE))}")
+        try:
+            target_name(self.on)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
 
     @property
     def names_kernel(self) -> bool:
@@ -65,6 +69,9 @@ def choose(request: Request) -> Chosen:
     CommandError: 2 where the arguments contradict each other, 4 for hardware whose nodes cannot be opened.
     """
     wanted = request.on
+    if wanted.startswith(SCHEME):
+        _refuse_for_a_board(request)
+        return Chosen(wanted, "it was asked for", asked_for=True)
     if wanted in (HARDWARE, FAKE) and request.exact:
         raise CommandError(f"--exact counts instructions in an emulator: there is no exact clock on --on {wanted}")
     if wanted in (HARDWARE, FAKE) and request.names_kernel:
@@ -82,6 +89,24 @@ def choose(request: Request) -> Chosen:
     if node is not None:
         return Chosen(HARDWARE, f"{node} can be opened")
     return Chosen(VM, "no provider's node can be opened here")
+
+
+def target_name(text: str) -> str:
+    """*text* where it names a target; ValueError where it does not."""
+    if text.startswith(SCHEME):
+        return str(BoardAddress.parse(text))
+    if text not in TARGETS:
+        raise ValueError(f"target is {text!r}, expected one of {', '.join(TARGETS)}, {SCHEME}BOARD")
+    return text
+
+
+def _refuse_for_a_board(request: Request) -> None:
+    if request.exact:
+        raise CommandError("--exact counts instructions in an emulator: there is no exact clock on a board")
+    if request.names_kernel:
+        raise CommandError("--kernel, --append and --arch choose a virtual machine's kernel: a board has its own")
+    if request.setup:
+        raise CommandError("--setup is for virtual machines: a board needs python3 and nothing else")
 
 
 def openable_node() -> str | None:

@@ -25,7 +25,7 @@ from dmasync.harness.bench.registry import SUITES, function
 
 def command(python: str, environment: Mapping[str, Any]) -> list[str]:
     """The command line of the process; *environment* is :func:`surroundings`."""
-    return [python, "-s", "-B", "-c", _BOOTSTRAP, str(Path(__file__).parents[3]), json.dumps(environment)]
+    return [python, "-s", "-B", "-c", BOOTSTRAP, str(Path(__file__).parents[3]), json.dumps(environment)]
 
 
 ENVIRONMENT = {
@@ -43,7 +43,7 @@ def surroundings(target: str, *, exact: bool) -> dict[str, bool]:
     return {"fake": target == "fake", "exclusive": exact}
 
 
-_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from dmasync.harness.bench import worker; worker.serve()"
+BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from dmasync.harness.bench import worker; worker.serve()"
 
 
 def serve() -> None:
