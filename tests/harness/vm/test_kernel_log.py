@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from dmasync.cli import main
 from dmasync.harness.runs.facts import RunFacts
+from dmasync.harness.vm.guest import scripts
 from dmasync.harness.vm.kernel_log import MARK, kernel_log
 from tests.support.run_files import PAIR, exact
 
@@ -86,6 +88,14 @@ def test_a_taint_alone_is_told_where_something_went_wrong() -> None:
 
 def test_the_processes_that_died_for_want_of_memory_are_named() -> None:
     assert kernel_log(log(KILLED, KILLED), "0", "0").killed == ("python3",)
+
+
+def test_the_guest_reads_its_taint_flags_as_the_kernel_writes_them(tmp_path: Path) -> None:
+    script = scripts.inside_script(working_directory=tmp_path, environment={}, links={}, programs={})
+    for name in (scripts.TAINTED_BEFORE, scripts.TAINTED_AFTER):
+        (line,) = [line for line in script.splitlines() if line.endswith(f"/{name}")]
+        subprocess.run(["sh", "-c", line.replace(scripts.CONTROL, str(tmp_path))], check=True)
+        assert (tmp_path / name).read_text() == Path("/proc/sys/kernel/tainted").read_text()
 
 
 def judged(tmp_path: Path, base: tuple[str, ...], candidate: tuple[str, ...], *options: str) -> tuple[int, dict]:

@@ -106,15 +106,15 @@ def inside_script(
     assignments = " ".join(shlex.quote(f"{name}={value}") for name, value in environment.items())
     lines += [
         "[ -e /dev/udmabuf ] || modprobe -q udmabuf 2>/dev/null",
-        # By the shell alone: a program of its own would move what the exact clock counts.
-        f'read tainted </proc/sys/kernel/tainted && echo "$tainted" >{CONTROL}/{TAINTED_BEFORE}',
+        # Not by the shell's own read: it takes a byte at a time, and such a file ends behind the first.
+        f"cat /proc/sys/kernel/tainted >{CONTROL}/{TAINTED_BEFORE}",
         f'echo "{MARK}" >/dev/kmsg',
         f": >{CONTROL}/{STARTED}",
         f"cd {shlex.quote(str(working_directory))} || cd /",
         # The init's own variables are not the command's.
         f"env -i {assignments} /bin/sh {CONTROL}/{COMMAND} </dev/null >>{CONTROL}/{STDOUT} 2>>{CONTROL}/{STDERR}",
         "status=$?",
-        f'read tainted </proc/sys/kernel/tainted && echo "$tainted" >{CONTROL}/{TAINTED_AFTER}',
+        f"cat /proc/sys/kernel/tainted >{CONTROL}/{TAINTED_AFTER}",
         f"(dmesg || busybox dmesg) >{CONTROL}/{KERNEL_LOG} 2>/dev/null",
         # Written under another name first: the host must never read half a number.
         f"echo $status >{CONTROL}/{STATUS}.part && sync && mv {CONTROL}/{STATUS}.part {CONTROL}/{STATUS}",
