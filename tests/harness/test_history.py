@@ -261,3 +261,39 @@ def test_runs_that_tell_no_date_count_as_the_oldest(tmp_path: Path, storage: Sto
     keep(storage, write(tmp_path / "undated.json", content))
     keep(storage, exact(tmp_path / "r.json", {PAIR: 1}))
     assert [kept.moment == datetime.min.replace(tzinfo=timezone.utc) for kept in storage.kept()] == [True, False]
+
+
+def test_one_instruction_a_night_is_found_within_a_week(
+    tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statuses = [int(nightly(storage, measure=measuring(5649 + night, night))) for night in range(9)]
+    assert statuses[:3] == [0, 0, 0]
+    assert statuses[-1] == 1
+    found = capsys.readouterr().out
+    assert "crept since 2026-03-01" in found
+    assert [kept.standing.value for kept in storage.kept()][:2] == ["first", "good"]
+
+
+def test_a_change_that_is_meant_becomes_the_measure(tmp_path: Path, storage: Storage) -> None:
+    for night in range(9):
+        nightly(storage, measure=measuring(5649 + night, night))
+    meant = exact(tmp_path / "meant.json", {PAIR: 5657, HEAP: 3971, NULL: 1800}, minutes=20)
+    assert main(["history", "--storage", str(storage.folder), "keep", "--anchor", str(meant)]) == 0
+    assert nightly(storage, measure=measuring(5658, 21)) == 0
+    assert nightly(storage, measure=measuring(5649, 22)) == 0
+
+
+def test_a_step_is_told_as_a_step_and_not_as_creep(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    for night, count in enumerate((5649, 5649, 5900)):
+        status = nightly(storage, measure=measuring(count, night))
+    assert status == 1
+    assert "crept" not in capsys.readouterr().out
+
+
+def test_pruning_spares_the_anchor(tmp_path: Path, storage: Storage) -> None:
+    anchor = keep(storage, exact(tmp_path / "r.json", {PAIR: 1}, minutes=0), Standing.FIRST)
+    for minutes in (1, 2, 3):
+        keep(storage, exact(tmp_path / "r.json", {PAIR: 1}, minutes=minutes))
+    kept = storage.kept()
+    gone = prunable(kept, keep=0, older_than=None, now=kept[-1].moment)
+    assert [one.path for one in kept if one not in gone] == [anchor, kept[-1].path]

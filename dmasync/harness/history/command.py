@@ -42,7 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     keeping.add_argument(
         "--good", action="store_true", help="later nights are judged against it (default: it is not judged)"
     )
-    night = actions.add_parser("nightly", help="measure, judge against the last good run, keep, report")
+    keeping.add_argument(
+        "--anchor", action="store_true", help="as --good, and what later nights may not creep away from"
+    )
+    night = actions.add_parser("nightly", help="measure, judge against the last good run and the anchor, keep, report")
     night.add_argument(
         "--report", metavar="FILE", type=given_path, help="the HTML page to write (default: report.html in the storage)"
     )
@@ -76,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "prune":
         return _prune(storage, options.keep, options.older_than, options.dry_run)
     if options.action == "keep":
-        kept = storage.keep_once(_run_with_rows(options.run_file), Standing.GOOD if options.good else Standing.UNJUDGED)
+        standing = Standing.ANCHOR if options.anchor else Standing.GOOD if options.good else Standing.UNJUDGED
+        kept = storage.keep_once(_run_with_rows(options.run_file), standing)
         print(kept)  # noqa: T201
         return ExitStatus.GOOD
     if options.action == "nightly":

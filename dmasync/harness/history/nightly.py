@@ -11,6 +11,7 @@ from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.history.creep import with_creep
 from dmasync.harness.judge.compare import judge, side_of
 from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
@@ -45,6 +46,8 @@ def nightly(
 ) -> ExitStatus:
     """Measure, gate, keep, report; return the gate's status. The first run of a kind is kept as its baseline: 0.
 
+    It is judged against the last good run, and against the anchor, so that small steps do not add up unseen.
+
     A run that is killed or fails before it is judged leaves the storage as it was.
     """
     settings = settings or load_settings()
@@ -67,6 +70,9 @@ def nightly(
             outputs.write(_first_night(run), [run], [run], settings)
         else:
             judgement = judge([baseline.run], [run], settings)
+            anchor = storage.anchor(kind)
+            if anchor is not None and anchor.run is not None and anchor.path != baseline.path:
+                judgement = with_creep(judgement, anchor.run, run, settings)
             status = judgement.status
             outputs.put(judgement, [baseline.run], [run], settings)
             kept = storage.keep(run, _STANDINGS[status])

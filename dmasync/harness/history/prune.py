@@ -15,7 +15,7 @@ def prunable(
     """The runs that both rules let go; a rule of None lets all go, so give one.
 
     *keep* spares the newest that many of each kind, *older_than* whatever is younger. The newest good run of a
-    kind is always spared: it is the baseline.
+    kind is always spared, it is the baseline, and so is the newest anchor.
     """
     by_kind: dict[Kind, list[KeptRun]] = defaultdict(list)
     for one in sorted(kept, key=lambda kept: kept.moment):
@@ -24,9 +24,11 @@ def prunable(
     gone = []
     for runs in by_kind.values():
         baselines = [one for one in runs if one.standing.is_baseline]
+        anchors = [one for one in runs if one.standing.is_anchor]
+        spared_always = [*baselines[-1:], *anchors[-1:]]
         newest = runs[len(runs) - keep :] if keep else []
         for one in runs:
-            spared = one in newest or (baselines and one is baselines[-1])
+            spared = one in newest or any(one is other for other in spared_always)
             young = older_than is not None and now - one.moment < older_than
             if not spared and not young:
                 gone.append(one)

@@ -32,6 +32,8 @@ class Standing(str, enum.Enum):
 
     FIRST = "first"
     """The first of its kind: nothing to compare with."""
+    ANCHOR = "anchor"
+    """Kept by hand as what every later night is measured by, however slowly it moves."""
     GOOD = "good"
     REGRESSED = "regressed"
     UNJUDGED = "unjudged"
@@ -40,7 +42,12 @@ class Standing(str, enum.Enum):
     @property
     def is_baseline(self) -> bool:
         """Whether later runs may be judged against it."""
-        return self in (Standing.FIRST, Standing.GOOD)
+        return self in (Standing.FIRST, Standing.ANCHOR, Standing.GOOD)
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether later nights are judged against it even when newer ones were good."""
+        return self in (Standing.FIRST, Standing.ANCHOR)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,11 @@ class Storage:
         """The newest run of *kind* that was good."""
         good = [kept for kept in self.of_kind(kind) if kept.standing.is_baseline]
         return good[-1] if good else None
+
+    def anchor(self, kind: Kind) -> KeptRun | None:
+        """The newest run of *kind* that stays the measure while it creeps: the first, or one that was made it."""
+        anchors = [kept for kept in self.of_kind(kind) if kept.standing.is_anchor]
+        return anchors[-1] if anchors else None
 
     def keep(self, run: Run, standing: Standing) -> Path:
         """Copy the file of *run* into the storage, whole or not at all. CommandError (2) if that fails."""
