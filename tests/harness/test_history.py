@@ -18,7 +18,7 @@ from dmasync.harness.history.prune import prunable
 from dmasync.harness.runs.facts import RunFacts
 from dmasync.harness.runs.reading import load_run
 from dmasync.harness.runs.storage import Kind, Standing, Storage
-from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, write
+from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 
 @pytest.fixture
@@ -272,6 +272,22 @@ def test_one_instruction_a_night_is_found_within_a_week(
     found = capsys.readouterr().out
     assert "crept since 2026-03-01" in found
     assert [kept.standing.value for kept in storage.kept()][:2] == ["first", "good"]
+
+
+@pytest.mark.parametrize(("step", "last"), [(0.0, 0), (0.01, 1)])
+def test_a_percent_a_night_in_wall_time_is_found_and_quiet_nights_are_not(
+    storage: Storage, step: float, last: int
+) -> None:
+    def measuring_wall(night: int):
+        def measure(output: Path) -> None:
+            medians = {"a": 1e-3 * (1 + step) ** night, "b": 2e-3, "c": 3e-3, "d": 1e-3, "e": 2e-3}
+            wall(output, medians, seed=night, minutes=night)
+
+        return measure
+
+    statuses = [int(nightly(storage, measure=measuring_wall(night))) for night in range(11)]
+    assert statuses[:3] == [0, 0, 0]
+    assert statuses[-1] == last
 
 
 def test_a_change_that_is_meant_becomes_the_measure(tmp_path: Path, storage: Storage) -> None:
