@@ -20,13 +20,13 @@ _MOST_INTERRUPTS = 100
 _START, _END, _SYNC = uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END, uapi.DMA_BUF_IOCTL_SYNC
 
 
-_shut, _open, _busy = object(), object(), object()
-"""What a window can be. After a fork these are others: what was open or busy is the parent's, who makes its END."""
+_open, _busy = object(), object()
+"""What a window can be, if not shut: None. After a fork these are others: it is the parent's, who makes its END."""
 
 
 def _begin_process() -> None:
-    global _shut, _open, _busy
-    _shut, _open, _busy = object(), object(), object()
+    global _open, _busy
+    _open, _busy = object(), object()
 
 
 os.register_at_fork(after_in_child=_begin_process)
@@ -88,7 +88,7 @@ class Window:
         self._targets, self._starts, self._ends = (), (), ()
         self._only, self._only_start, self._only_end = None, (), ()
         self._retry, self._timed, self._log_only, self._moved = None, False, False, False
-        self._opened, self._used, self._phase = 0, 0, _shut
+        self._opened, self._used, self._phase = 0, 0, None
         self._lent, self._view = None, None
         return self
 
@@ -97,7 +97,7 @@ class Window:
 
     def _prepare(self, targets: Any, ioctl: Any, retry: Any, timed: bool, log_only: bool, /) -> None:
         self._claim()
-        self._phase = _open if self._opened else _shut
+        self._phase = _open if self._opened else None
         if self._opened:
             self._refuse("open")
         self._targets, self._retry, self._timed, self._log_only, self._moved = targets, retry, timed, log_only, False
@@ -115,8 +115,8 @@ class Window:
         heir._targets, heir._starts, heir._ends = self._targets, self._starts, self._ends
         heir._only, heir._only_start, heir._only_end = self._only, self._only_start, self._only_end
         # No call in between: exactly one of the two owes the END.
-        heir._used, heir._opened, heir._phase = self._used, self._opened, _open if self._opened else _shut
-        self._targets, self._only, self._used, self._opened, self._moved, self._phase = (), None, 0, 0, True, _shut
+        heir._used, heir._opened, heir._phase = self._used, self._opened, _open if self._opened else None
+        self._targets, self._only, self._used, self._opened, self._moved, self._phase = (), None, 0, 0, True, None
 
     def _lend(self, view: Any) -> None:
         self._lent, self._only = view, None
@@ -138,7 +138,7 @@ class Window:
     def __enter__(self) -> Any:
         file = self._only
         # A window over one buffer, written out: a method call more costs as much as the system call.
-        if file is not None and self._phase is _shut and not file.closed:
+        if file is not None and self._phase is None and not file.closed:
             afterwards = _open
             self._phase = _busy
             self._used = 1
@@ -155,24 +155,23 @@ class Window:
             self._claim()
             closed = any(file.closed for file, _ in self._targets)
             if self._opened or closed or not self._targets:
-                self._phase = _open if self._opened else _shut
+                self._phase = _open if self._opened else None
                 reason = "open" if self._opened else "closed" if closed else "moved" if self._moved else "unset"
                 self._refuse(reason)
                 return self
             self._start(None)
-        self._phase = _open if self._opened else _shut
+        self._phase = _open if self._opened else None
         return self if self._view is None else self._view
 
     def __exit__(self, exc_type: Any, exc: Any, traceback: Any, /) -> None:
         file = self._only
         if file is not None and self._phase is _open:
-            afterwards = _shut
             self._phase = _busy
             try:
                 for _ in self._only_end:
                     self._opened = self._used = 0
                     file.windows -= 1
-                    self._phase = afterwards
+                    self._phase = None
                     if file.closed:
                         file.close_if_unused()
                     return
@@ -213,7 +212,7 @@ class Window:
             self._view = None
             with contextlib.suppress(BufferError):
                 view.release()
-        self._phase = _shut
+        self._phase = None
         if refusal is not None or interrupt is not None or failures:
             outcome.conclude(refusal, interrupt, failures, body, self._log_only)
 
@@ -274,7 +273,7 @@ class Window:
     def _claim(self) -> None:
         if self._phase is _busy:
             self._refuse("busy")
-        elif self._phase not in (_shut, _open):  # from before a fork
+        elif self._phase not in (None, _open):  # from before a fork
             self._phase, self._opened = _busy, 0
             if self._used:
                 outcome.inherited()
@@ -294,6 +293,6 @@ class Window:
                 self._claim()
             was_open = self._opened
             interrupt, failures = self._make_ends(None)
-            self._phase = _shut
+            self._phase = None
             if was_open:
                 outcome.dropped(type(self).__name__, interrupt, failures, self._targets[0][0], 1)
