@@ -19,6 +19,7 @@ from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import SilentProgress
 from dmasync.harness.runs.reading import load_run
+from dmasync.harness.vm.kernel_log import KernelLog
 
 NULL = "benchmarks/test_floor.py::test_null_ioctl"
 
@@ -40,7 +41,12 @@ class Shell:
             stdout.write(line)
         stderr.write(done.stderr)
         return SimpleNamespace(
-            returncode=done.returncode, kernel_source="a shell", append=(), boot_seconds=1.0, command_seconds=2.0
+            returncode=done.returncode,
+            kernel_source="a shell",
+            append=(),
+            boot_seconds=1.0,
+            command_seconds=2.0,
+            kernel_log=KernelLog(),
         )
 
 
