@@ -142,7 +142,7 @@ BENCHER = {
         },
     },
 }
-"""What Bencher's documentation says of its format."""
+"""The part of Bencher's Metric Format that is written; not Bencher's own schema."""
 
 
 def test_bencher_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:
@@ -169,7 +169,7 @@ ACTION = {
         "additionalProperties": False,
     },
 }
-"""What the action's documentation says of its custom format."""
+"""The keys that github-action-benchmark's custom format has; not the action's own schema."""
 
 
 def test_the_benchmark_action_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:

@@ -92,12 +92,6 @@ def test_what_a_login_script_prints_goes_by(tmp_path: Path, way: Way) -> None:
     assert len(json.loads((tmp_path / "run.json").read_text())["benchmarks"]) == 2
 
 
-def test_a_board_without_a_node_says_why_a_row_was_not_measured(tmp_path: Path, way: Way) -> None:
-    assert bench(tmp_path, "--only", "*test_start[[]system-1MiB-READ]") == 0
-    block = json.loads((tmp_path / "run.json").read_text())["dmasync"]
-    assert all("system" in row["reason"] for row in block["not_measured"])
-
-
 @pytest.mark.parametrize(
     ("before", "command", "said"),
     [
