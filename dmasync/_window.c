@@ -17,7 +17,7 @@
 
 /* linux/dma-buf.h, which old systems do not have; tests/unit/test_uapi.py compares the number. */
 #define SYNC_REQUEST _IOW('b', 0, uint64_t)
-enum { SYNC_START = 0, SYNC_RW = 3, SYNC_END = 4, SYNC_FLAGS = 8 };
+enum { SYNC_START = 0, SYNC_RW = 3, SYNC_END = 4 };
 
 /* Signals come to an end some time; a backend that never stops raising does not. */
 enum { MOST_INTERRUPTS = 100 };
@@ -25,7 +25,6 @@ enum { MOST_INTERRUPTS = 100 };
 static PyObject *python;                     /* the half of a window's work that is Python: dmasync.retry */
 static PyObject *linux_ioctl;                /* fcntl.ioctl: a backend that has it is Linux itself */
 static PyObject *sync_request;               /* DMA_BUF_IOCTL_SYNC, for the other backends */
-static PyObject *sync_arguments[SYNC_FLAGS]; /* struct dma_buf_sync for each value of its flags, likewise */
 static PyObject *accesses[SYNC_RW + 1];      /* the members of SyncType, by value */
 static PyObject *file_name, *release_name;
 static PyTypeObject *file_type, *window_type;
@@ -154,10 +153,8 @@ static PyObject *file_opened(PyObject *Py_UNUSED(type), PyObject *const *args, P
     PyObject *last = count < 3 ? NULL : args[count - 1];
     Py_ssize_t offset = last == NULL || args[1] == Py_None ? -1 : PyLong_AsSsize_t(args[1]);
     if (last == NULL || (args[1] != Py_None && (!PyByteArray_Check(last) || offset < 0 ||
-                                                PyByteArray_GET_SIZE(last) - offset < (Py_ssize_t)sizeof(int)))) {
-        PyErr_SetString(PyExc_TypeError, "opened() takes a backend, an offset, a call and its arguments");
-        return NULL;
-    }
+                                                PyByteArray_GET_SIZE(last) - offset < (Py_ssize_t)sizeof(int))))
+        return PyErr_Format(PyExc_TypeError, "opened() takes a backend, an offset, a call and its arguments");
     File *self = new_file(args[0], Py_None);
     if (self == NULL)
         return NULL;
@@ -230,7 +227,7 @@ typedef struct {
 
 typedef struct {
     PyObject *retry; /* NULL or None: the default */
-    char timed;      /* it has a deadline, which begins with the first try */
+    char timed;      /* it has a deadline, which begins with the first try, or waits for fences before a START */
     char log_only;
 } Policy;
 
@@ -248,6 +245,7 @@ typedef struct {
     atomic_bool busy; /* a START or END is being made */
     char using;       /* every target's file has been told so */
     char moved;
+    char entering; /* _entered may be read: it opens the window, and inspect.getmembers() reads everything */
 } Window;
 
 /* The Python class says what is wrong, and raises; but "moved" may pass for a window that does nothing. */
@@ -307,8 +305,11 @@ static inline enum outcome try_once(const Target *target, unsigned flags, PyObje
         if ((*said = PyObject_CallFunction(PyExc_OSError, "iN", code, text)) != NULL)
             return REFUSED;
     } else {
-        PyObject *arguments[] = {target->file->number, sync_request, sync_arguments[flags]};
-        PyObject *answer = PyObject_Vectorcall(target->ioctl, arguments, 3, NULL);
+        uint64_t bytes = flags; /* a bytearray of its own: the backend may change it in place */
+        PyObject *arguments[] = {target->file->number, sync_request,
+                                 PyByteArray_FromStringAndSize((const char *)&bytes, sizeof bytes)};
+        PyObject *answer = arguments[2] == NULL ? NULL : PyObject_Vectorcall(target->ioctl, arguments, 3, NULL);
+        Py_XDECREF(arguments[2]);
         if (answer != NULL) {
             Py_DECREF(answer);
             return DONE;
@@ -318,18 +319,17 @@ static inline enum outcome try_once(const Target *target, unsigned flags, PyObje
     return REFUSED;
 }
 
-/* After a refusal: wait and try again as the policy says. *attempts* counts, also across interruptions. Python's
- * refused() returns None to try again, the error to give up with, or raises what was no answer of a kernel. */
+/* After a refusal, or before the first try where the policy is timed: wait and try as the policy says. *attempts*
+ * counts, also across interruptions. Python's refused() returns None to try, the error to give up with, or raises what
+ * was no answer of a kernel. */
 static COLD enum outcome try_again(Window *self, const Target *target, unsigned flags, PyObject **attempts,
                                    PyObject **said) {
     while (self->made_in == generation) {
-        PyObject *answer = *said, *failure = NULL; /* no answer yet where a deadline begins with the first try */
+        PyObject *answer = *said, *failure = NULL;
         if (*attempts == NULL)
-            *attempts = PyObject_CallMethod(python, "Attempts", "O", OR_NONE(self->policy.retry));
+            *attempts = PyObject_CallMethod(python, "Attempts", "(O)", OR_NONE(self->policy.retry));
         if (*attempts != NULL)
-            failure = answer == NULL ? Py_NewRef(Py_None)
-                                     : PyObject_CallMethod(python, "refused", "OOiI", *attempts, answer,
-                                                           target->file->fd, flags);
+            failure = PyObject_CallMethod(python, "refused", "OOOI", *attempts, OR_NONE(answer), target->file, flags);
         Py_XDECREF(answer);
         if (failure != Py_None) {
             *said = failure == NULL ? PyErr_GetRaisedException() : failure;
@@ -378,6 +378,7 @@ static void make_ends(Window *self, PyObject **interrupt, PyObject **failures) {
             Py_XDECREF(said);
         }
         self->opened--;
+        interrupts = 0;
         Py_CLEAR(attempts);
     }
     Py_CLEAR(attempts); /* left over where a signal handler or the backend has forked meanwhile */
@@ -442,7 +443,9 @@ static int start(Window *self) {
     enum outcome outcome = DONE;
     /* Before the first START, so that nothing that can fail stands between START and the body. */
     if (self->bytes != NULL && self->bytes != Py_None) {
-        Py_XSETREF(self->view, PyMemoryView_FromObject(self->bytes));
+        PyObject *bytes = Py_NewRef(self->bytes); /* its __buffer__ may replace it here */
+        Py_XSETREF(self->view, PyMemoryView_FromObject(bytes));
+        Py_DECREF(bytes);
         if (self->view == NULL) {
             said = PyErr_GetRaisedException();
             outcome = INTERRUPTED;
@@ -483,6 +486,7 @@ static void end_dropped(Window *self, PyObject *subject) {
         /* A weak reference may still lead here, from another thread or a signal handler. */
         self->busy = 1;
         make_ends(self, &interrupt, &failures);
+        release_view(self);
         self->busy = 0;
         if (done(PyObject_CallMethod(python, "dropped", "sOOO", Py_TYPE(self)->tp_name, OR_NONE(interrupt),
                                      OR_NONE(failures), self->targets[0].file)) < 0)
@@ -495,6 +499,13 @@ static void end_dropped(Window *self, PyObject *subject) {
 
 static PyObject *window_enter(Window *self, PyObject *Py_UNUSED(ignored)) {
     return start(self) < 0 ? NULL : Py_NewRef(self->view != NULL ? self->view : (PyObject *)self);
+}
+
+static PyObject *window_get_entered(Window *self, void *Py_UNUSED(closure)) {
+    if (!self->entering)
+        return PyErr_Format(PyExc_AttributeError, "_entered is for __enter__ alone");
+    self->entering = 0;
+    return window_enter(self, NULL);
 }
 
 static PyObject *window_exit(Window *self, PyObject *const *args, Py_ssize_t count) {
@@ -619,10 +630,9 @@ static PyObject *window_vectorcall(PyObject *type, PyObject *const *args, size_t
 
 /* _move(heir): everything but the bytes goes over to *heir*, a new window; exactly one of the two owes the END. */
 static PyObject *window_move(Window *self, PyObject *argument) {
-    if (!PyObject_TypeCheck(argument, window_type) || ((Window *)argument)->targets != NULL) {
-        PyErr_SetString(PyExc_TypeError, "heir must be a Window that is not set up");
-        return NULL;
-    }
+    if (!PyObject_TypeCheck(argument, window_type) || ((Window *)argument)->targets != NULL ||
+        ((Window *)argument)->busy || argument == (PyObject *)self)
+        return PyErr_Format(PyExc_TypeError, "heir must be a Window that is not set up");
     if (claim(self) < 0)
         return NULL;
     Window *heir = (Window *)argument;
@@ -752,13 +762,14 @@ static PyMethodDef window_methods[] = {
 };
 static PyMemberDef window_members[] = {
     {"_bytes", T_OBJECT, offsetof(Window, bytes), 0, NULL},
+    {"_entering", T_BOOL, offsetof(Window, entering), 0, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Window, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 static PyGetSetDef window_getset[] = {
     {"active", (getter)window_get_active, NULL, "Whether every START has succeeded and no END has run.", NULL},
     {"_targets", (getter)window_get_targets, NULL, NULL, NULL},
-    {"_entered", (getter)window_enter, NULL, NULL, NULL},
+    {"_entered", (getter)window_get_entered, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot window_slots[] = {
@@ -791,9 +802,6 @@ static int execute(PyObject *module) {
             return -1;
     Py_DECREF(fcntl);
     Py_DECREF(access);
-    for (uint64_t flags = 0; flags < SYNC_FLAGS; flags++)
-        if ((sync_arguments[flags] = PyByteArray_FromStringAndSize((const char *)&flags, sizeof flags)) == NULL)
-            return -1;
     sync_request = PyLong_FromUnsignedLong(SYNC_REQUEST);
     file_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &file_spec, NULL);
     window_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &window_spec, NULL);

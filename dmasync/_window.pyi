@@ -66,15 +66,15 @@ class Window:
         self,
         targets: tuple[tuple[File, int], ...],
         ioctl: Callable[[int, int, Any], Any] | None,
-        retry: RetryPolicy | None,
+        retry: RetryPolicy | tuple[RetryPolicy, Backend] | None,
         timed: bool,
         log_only: bool,
         /,
     ) -> None:
         """What the window is opened on, and how. Each target is a File and the value of a SyncType.
 
-        *ioctl* None: each file's own. *retry* None: the default. *timed*: the policy has a deadline. *log_only*: errors
-        of the kernel are logged and not raised.
+        *ioctl* None: each file's own. *retry* None: the default. *timed*: the policy has something to say
+        before the first try. *log_only*: errors of the kernel are logged and not raised.
         """
 
     def _move(self, heir: Window, /) -> None:

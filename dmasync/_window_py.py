@@ -10,7 +10,7 @@ is one step: *calls* is an endless iterator that makes a system call, in C, when
 
 import contextlib
 import os
-from itertools import repeat, starmap
+from itertools import repeat
 from typing import Any
 
 from dmasync import retry as outcome
@@ -70,6 +70,12 @@ class File:
             self.close()
 
 
+def _endless(ioctl: Any, fd: Any, flags: int) -> Any:
+    # A bytearray for each call: the backend may change it in place.
+    arguments = map(bytearray, repeat(bytes(uapi.dma_buf_sync.pack(flags))))
+    return map(ioctl, repeat(fd), repeat(_SYNC), arguments)
+
+
 def quicken(subclass: Any, /) -> Any:
     return subclass
 
@@ -102,7 +108,7 @@ class Window:
             self._refuse("open")
         self._targets, self._retry, self._timed, self._log_only, self._moved = targets, retry, timed, log_only, False
         self._starts, self._ends = (
-            [starmap(ioctl or f.ioctl, repeat((f.fd, _SYNC, uapi.dma_buf_sync.pack(a | step)))) for f, a in targets]
+            [_endless(f.ioctl if ioctl is None else ioctl, f.fd, a | step) for f, a in targets]
             for step in (_START, _END)
         )
         self._only, self._only_start, self._only_end = None, self._starts[0], self._ends[0]
@@ -110,6 +116,8 @@ class Window:
             self._only = targets[0][0]
 
     def _move(self, heir: Any, /) -> None:
+        if heir._targets or heir._phase is not None or heir is self:
+            raise TypeError("heir must be a Window that is not set up")
         self._claim()
         heir._retry, heir._timed, heir._log_only, heir._moved = self._retry, self._timed, self._log_only, self._moved
         heir._targets, heir._starts, heir._ends = self._targets, self._starts, self._ends
@@ -153,8 +161,13 @@ class Window:
                 self._start(said)
         else:
             self._claim()
-            closed = any(file.closed for file, _ in self._targets)
+            while self._used < len(self._targets):  # before the look at closed: no number is closed from here on
+                self._targets[self._used][0].windows += 1
+                self._used += 1
+            closed = not self._opened and any(file.closed for file, _ in self._targets)
             if self._opened or closed or not self._targets:
+                if not self._opened:
+                    self._stop_using_files()
                 self._phase = _open if self._opened else None
                 reason = "open" if self._opened else "closed" if closed else "moved" if self._moved else "unset"
                 self._refuse(reason)
@@ -235,7 +248,7 @@ class Window:
                     if failure is not None:
                         failures.append(failure)
                         self._opened = left
-                    attempts = []
+                    attempts, interrupts = [], 0
                 self._stop_using_files()
                 return interrupt, failures
             except BaseException as surprise:
@@ -244,6 +257,7 @@ class Window:
                     file, access = self._targets[self._opened - 1]
                     failures.append(outcome.hopeless(file.fd, access | _END, surprise, interrupts))
                     self._opened -= 1
+                    attempts, interrupts = [], 0
 
     def _make_step(self, step: int, attempts: list[Any], said: Any) -> Any:
         """The next START or END, tried as often as the policy says: None, or the error to give up with.
@@ -253,10 +267,10 @@ class Window:
         number, opened = (self._opened, self._opened + 1) if step == _START else (self._opened - 1, self._opened - 1)
         file, access = self._targets[number]
         while self._phase is _busy:
-            if not attempts and (said is not None or self._timed):
-                attempts.append(outcome.Attempts(self._retry))
-            if said is not None:
-                failure = outcome.refused(attempts[0], said, file.fd, access | step)
+            if said is not None or self._timed:
+                if not attempts:
+                    attempts.append(outcome.Attempts(self._retry))
+                failure = outcome.refused(attempts[0], said, file, access | step)
                 if failure is not None:
                     return failure
             try:
@@ -293,6 +307,9 @@ class Window:
                 self._claim()
             was_open = self._opened
             interrupt, failures = self._make_ends(None)
+            if self._view is not None:
+                with contextlib.suppress(BufferError):
+                    self._view.release()
             self._phase = None
             if was_open:
                 outcome.dropped(type(self).__name__, interrupt, failures, self._targets[0][0], 1)

@@ -183,9 +183,9 @@ class DmaBuf:
         """The descriptor's number, which the caller has to close from now on; the DmaBuf is closed without it."""
         self.fileno()
         self._let_go = True
-        forget_owner(self)
         kept = self._unmap()
         number = self._file.release()
+        forget_owner(self)  # last: until the File has let go it closes the number
         self._warn_of(kept)
         return number
 

@@ -45,4 +45,5 @@ if not TYPE_CHECKING:
             __slots__ = ()
 
             def __enter__(self):
+                self._entering = True
                 return self._entered

@@ -8,21 +8,27 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from dmasync import uapi
 from dmasync.access import Step
 from dmasync.errors import DmaSyncError, DmaSyncTimeout
+
+if TYPE_CHECKING:
+    from dmasync.backend import Backend
+    from dmasync.core import File
 
 logger = logging.getLogger("dmasync")
 
 _SPINS = 16
 _FIRST_PAUSE = 10e-6
 _LONGEST_PAUSE = 1e-3
+_LONGEST_POLL = 0x7FFFFFFF / 1000
 
 
 def default_backoff(code: int, attempts: int) -> float:
@@ -91,9 +97,15 @@ OnError = Literal["raise", "log"]
 
 
 class Attempts:
-    """The attempts at one START or END. Made at the first refusal, or before the first try if there is a deadline."""
+    """The attempts at one START or END. Made at the first refusal, or before the first try if the policy is timed.
 
-    def __init__(self, policy: RetryPolicy | None = None) -> None:
+    *policy* comes with the backend to ask for fences, where that is not the file's own.
+    """
+
+    def __init__(self, policy: RetryPolicy | tuple[RetryPolicy, Backend] | None = None) -> None:
+        self._asked: Backend | None = None
+        if isinstance(policy, tuple):
+            policy, self._asked = policy
         self.policy = policy or DEFAULT_RETRY
         self.count = 0
         deadline = self.policy.deadline
@@ -101,8 +113,6 @@ class Attempts:
 
     def refused(self, error: OSError, fd: int, flags: int) -> DmaSyncError | None:
         """Count a refusal. None: try again (the pause is over). Otherwise: the error to give up with."""
-        if isinstance(error, DmaSyncTimeout):
-            return error  # the wait for fences before START
         self.count += 1
         policy = self.policy
         code = error.errno or 0
@@ -124,22 +134,59 @@ class Attempts:
             failure.__cause__ = error
         return failure
 
+    def before_the_first(self, file: File, flags: int) -> DmaSyncError | None:
+        """Wait for the fences that a START would wait for, if the policy says so. None: try."""
+        if self.policy.wait is None or _step(flags) is Step.END:
+            return None
+        try:
+            _wait_for_fences(self._asked or file.backend, file.fd, flags, self.policy)
+        except DmaSyncTimeout as timeout:
+            return timeout
+        except OSError as error:
+            if error.errno is None:
+                raise
+            failure = DmaSyncError(error.errno, file.fd, flags, Step.START, 0, reason=f"poll: {error.strerror}")
+            failure.__cause__ = error
+            return failure
+        return None
+
 
 def _step(flags: int) -> Step:
     return Step.END if flags & uapi.DMA_BUF_SYNC_END else Step.START
 
 
-def refused(attempts: Attempts, answer: BaseException, fd: int, flags: int) -> DmaSyncError | None:
+def _wait_for_fences(backend: Backend, fd: int, flags: int, policy: RetryPolicy) -> None:
+    """Return when a START with *flags* would not have to wait; DmaSyncTimeout where that is too long for *policy*."""
+    assert policy.wait is not None  # noqa: S101 - for the type checker
+    # dma_buf_poll() waits for those that START waits for: POLLIN for writers, POLLOUT for readers as well.
+    events = select.POLLOUT if flags & uapi.DMA_BUF_SYNC_WRITE else select.POLLIN
+    until = policy.clock() + policy.wait
+    while True:
+        left = min(max(0.0, until - policy.clock()), _LONGEST_POLL)
+        try:
+            if backend.poll(fd, events, -int(-left * 1000 // 1)):
+                return  # also for what is no error of poll's: START says what it is
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+        if policy.clock() >= until:
+            reason = f"a fence had not signalled after {policy.wait} s: the device is still at work"
+            raise DmaSyncTimeout(errno.ETIMEDOUT, fd, flags, Step.START, 0, reason=reason)
+
+
+def refused(attempts: Attempts, answer: BaseException | None, file: File, flags: int) -> DmaSyncError | None:
     """None: try again. Otherwise: the error to give up with. Raises *answer* if no kernel says that.
 
-    A backend's OSError with an errno is a kernel's answer. Everything else comes from a signal handler, or is a bug of
-    the backend; a handler's TimeoutError mostly has no errno.
+    *answer* is None where there was no try yet. A backend's OSError with an errno is a kernel's answer. Everything else
+    comes from a signal handler, or is a bug of the backend; a handler's TimeoutError mostly has no errno.
     """
+    if answer is None:
+        return attempts.before_the_first(file, flags)
     if not isinstance(answer, OSError) or answer.errno is None:
         raise_again(answer)
     # Where an exception is on its way through the window, Python has just made it the context of this answer.
     answer.__context__ = None
-    return attempts.refused(answer, fd, flags)
+    return attempts.refused(answer, file.fd, flags)
 
 
 def raise_again(exception: BaseException) -> NoReturn:

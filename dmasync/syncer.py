@@ -10,7 +10,6 @@ from dmasync.access import SyncType
 from dmasync.arguments import check_backend, check_policy, check_sync_type, file_number, listed
 from dmasync.backend import LINUX, Backend
 from dmasync.core import File, Window, quicken
-from dmasync.fences import after_the_fences
 from dmasync.retry import DEFAULT_RETRY, OnError, RetryPolicy
 
 Self = TypeVar("Self", bound=Window)
@@ -148,9 +147,8 @@ def _prepare(
     if retry is DEFAULT_RETRY:
         window._prepare(pairs, ioctl, None, False, on_error == "log")
         return
-    if retry.wait is not None:
-        ioctl = after_the_fences([file for file, _ in pairs], backend, retry)
-    window._prepare(pairs, ioctl, retry, retry.deadline is not None, on_error == "log")
+    timed = retry.deadline is not None or retry.wait is not None
+    window._prepare(pairs, ioctl, retry if backend is None else (retry, backend), timed, on_error == "log")
 
 
 def _refuse(reason: str, what: str, closed: str) -> None:

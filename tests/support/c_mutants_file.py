@@ -96,8 +96,8 @@ MUTANTS_OF_FILE = [
     ),
     mutant(
         "Window: its attempts leak",
-        "        self->opened--;\n        Py_CLEAR(attempts);",
-        "        self->opened--;\n        attempts = NULL;",
+        "        self->opened--;\n        interrupts = 0;\n        Py_CLEAR(attempts);",
+        "        self->opened--;\n        interrupts = 0;\n        attempts = NULL;",
         tests="compiled",
     ),
     mutant("Window: its file leaks", "        Py_DECREF(targets[i].file);\n", tests="compiled"),

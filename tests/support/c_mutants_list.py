@@ -91,7 +91,7 @@ MUTANTS = [
         "END: counted off before the ioctl",
         "&self->targets[self->opened - 1]",
         "&self->targets[--self->opened]",
-        ("        self->opened--;\n        Py_CLEAR(attempts);", "        Py_CLEAR(attempts);"),
+        ("        self->opened--;\n        interrupts = 0;\n", ""),
         tests="syncer",
     ),
     mutant(
@@ -129,7 +129,7 @@ MUTANTS = [
     ),
     mutant(
         "END: attempts go on with the next buffer",
-        "        self->opened--;\n        Py_CLEAR(attempts);",
+        "        self->opened--;\n        interrupts = 0;\n        Py_CLEAR(attempts);",
         "        self->opened--;",
         tests="group",
     ),
@@ -319,6 +319,13 @@ MUTANTS = [
     mutant(
         "set up: again while it reads its argument", "self->targets == NULL && !self->busy;", "1;", tests="compiled"
     ),
+    mutant("END: one count of interruptions for all", "        interrupts = 0;\n"),
+    mutant(
+        "END: the view of a dropped window stays",
+        "        release_view(self);\n        self->busy = 0;\n        if (done",
+        "        self->busy = 0;\n        if (done",
+    ),
+    mutant("_entered: opens for whoever reads it", "    if (!self->entering)\n", "    if (0)\n"),
     mutant("group: active after its first START", "self->opened == self->count && ", ""),
     mutant(
         "targets: as many as there were",

@@ -589,6 +589,86 @@ def test_a_group_is_active_when_every_start_has_succeeded(backend):
     assert not group.active
 
 
+class Listing(LinuxBackend):
+    """Answers every START and END, and writes down what it was given; spoils its argument, as a backend may."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[int, int]] = []
+
+    def ioctl(self, fd, request, argument):  # type: ignore[override]
+        self.made.append((fd, argument[0]))
+        argument[0] = 0
+        return 0
+
+
+def test_a_backend_that_changes_its_argument_changes_nobody_elses():
+    first, second = Listing(), Listing()
+    for backend in (first, second, first):
+        with DmaSyncer(5, SyncType.READ, backend=backend):
+            pass
+    assert first.made == [(5, 1), (5, 5)] * 2
+    assert second.made == [(5, 1), (5, 5)]
+
+
+def test_reading_every_attribute_of_a_window_opens_it_not():
+    backend = Listing()
+    window = DmaSyncer(5, backend=backend)
+    inspect.getmembers(window)
+    assert not window.active
+    assert backend.made == []
+    with window:
+        assert window.active
+
+
+def test_each_end_of_a_group_bears_as_many_interruptions():
+    class Interrupted(Listing):
+        def ioctl(self, fd, request, argument):  # type: ignore[override]
+            self.made.append((fd, argument[0]))
+            tries = sum(call == (fd, argument[0]) for call in self.made)
+            if argument[0] & 4 and tries <= 60:
+                raise KeyboardInterrupt
+            return 0
+
+    backend = Interrupted()
+    group = DmaSyncerGroup([(5, SyncType.READ), (6, SyncType.READ)], backend=backend)
+    group.start()
+    with pytest.raises(KeyboardInterrupt):
+        group.end()
+    assert backend.made.count((5, 5)) == backend.made.count((6, 5)) == 61
+
+
+def test_a_window_that_is_dropped_takes_its_view_along(buffer):
+    window = buffer.cpu_access(SyncType.READ)
+    view = window.__enter__()
+    with pytest.warns(ResourceWarning, match="dropped while its window was open"):
+        del window
+        gc.collect()
+    with pytest.raises(ValueError, match="released"):
+        view[0]
+
+
+def test_a_file_that_is_closed_while_a_window_is_being_opened_stays_open_until_its_end():
+    """The owner lets go in the middle of the first START: the second number is in use by then."""
+
+    class Closing(Listing):
+        def ioctl(self, fd, request, argument):  # type: ignore[override]
+            for file in files:
+                file.close()
+            return super().ioctl(fd, request, argument)
+
+        def close(self, fd):  # type: ignore[override]
+            self.made.append((fd, -1))
+
+    backend = Closing()
+    files = [File(number, backend, True) for number in (5, 6)]
+    group = DmaSyncerGroup.__new__(DmaSyncerGroup)
+    group._prepare(tuple((file, 1) for file in files), None, None, False, False)
+    with group:
+        pass
+    assert sorted(backend.made[:4]) == [(5, 1), (5, 5), (6, 1), (6, 5)]
+    assert sorted(backend.made[4:]) == [(5, -1), (6, -1)]
+
+
 def test_a_subclass_that_registers_its_own_subclasses_is_told_of_them():
     told = []
 

@@ -10,6 +10,8 @@ import select
 import pytest
 
 from dmasync import (
+    DmaBufAllocator,
+    DmaBufAllocatorFlag,
     DmaSyncer,
     DmaSyncerGroup,
     DmaSyncError,
@@ -20,7 +22,9 @@ from dmasync import (
     Step,
     SyncType,
 )
+from dmasync import retry as retry_module
 from dmasync.fakes import FakeBackend, FakeFence, faults
+from dmasync.retry import Attempts
 
 READ, WRITE, READ_WRITE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
 START, END = Step.START, Step.END
@@ -124,6 +128,44 @@ def test_what_poll_refuses_is_an_error_of_the_start(backend, buffer):
     with pytest.raises(DmaSyncError) as caught:
         DmaSyncer(buffer, READ, retry=NOW).start()
     assert (caught.value.errno, caught.value.step) == (errno.ENOMEM, START)
+
+
+def test_a_group_over_two_backends_waits_and_starts_on_each_its_own():
+    first, second = FakeBackend(), FakeBackend()
+    buffers = []
+    for backend in (first, second):
+        with DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend) as allocator:
+            buffers.append(allocator.alloc("frame", 4096))
+    assert buffers[0].fileno() == buffers[1].fileno()
+    with DmaSyncerGroup([(buffer, READ) for buffer in buffers], retry=RetryPolicy(wait=1)):
+        pass
+    for backend, buffer in zip((first, second), buffers, strict=True):
+        assert [transition.step for transition in backend.journal.transitions()] == [START, Step.END]
+        buffer.close()
+
+
+@pytest.mark.parametrize("retry", [RetryPolicy(), RetryPolicy(wait=1)], ids=["default", "wait"])
+def test_an_oserror_of_a_signal_handler_before_end_is_no_refusal_of_the_kernel(backend, buffer, retry):
+    """A policy that waits puts no Python code in front of an END, where a handler's error would pass for an answer."""
+    calls = []
+
+    class Seen(Attempts):
+        def before_the_first(self, file, flags):
+            calls.append(flags & 4)
+            if flags & 4 and len(calls) < 3:
+                raise BrokenPipeError(errno.EPIPE, "a handler's")
+            return super().before_the_first(file, flags)
+
+    window = DmaSyncer(buffer, READ, retry=retry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry_module, "Attempts", Seen)
+        window.start()
+        if retry.wait is None:
+            window.end()
+        else:
+            with pytest.raises(BrokenPipeError):
+                window.end()
+    assert [transition.step for transition in backend.journal.transitions()] == [START, Step.END]
 
 
 def test_a_descriptor_that_is_not_open_is_left_to_start(backend):

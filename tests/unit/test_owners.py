@@ -117,3 +117,19 @@ def test_two_sync_files_of_one_real_number_are_refused():
     with SyncFile(reader), pytest.raises(ValueError, match="SyncFile"):
         SyncFile(reader, backend=Recorder(LinuxBackend()))
     os.close(writer)
+
+
+def test_a_release_that_is_interrupted_leaves_the_number_to_its_owner(backend, monkeypatch):
+    with DmaBufAllocator(backend=backend) as allocator:
+        buffer = allocator.alloc("frame", 4096)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DmaBuf, "_unmap", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            buffer.release()
+    with pytest.raises(ValueError, match="closes"):
+        DmaBuf.from_fd(buffer.fileno(), backend=backend)
+    buffer.close()
