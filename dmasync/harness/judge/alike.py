@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Verdict
-from dmasync.harness.judge.words import amount, buffer_kind, factor, kind_of_row, step_in_words
+from dmasync.harness.judge.words import amount, buffer_kind, factor, factors, kind_of_row, step_in_words
 from dmasync.harness.runs.facts import END, FIRST_START, PAIR, START
 
 _MOST_CAUSES = 4
@@ -93,12 +93,11 @@ def _weight(row: JudgedRow) -> tuple[bool, float]:
 def _change(rows: Sequence[JudgedRow]) -> str:
     """By how much *rows* changed: in instructions where that is one number, as a factor or percent, or from to."""
     ordered = sorted(rows, key=lambda row: row.ratio)
-    least, most = factor(ordered[0]), factor(ordered[-1])
-    ratios = least if least == most else f"{least} to {most}"
+    ratios = factors(ordered[0], ordered[-1])
     differences = {round(row.difference) for row in rows}
     if rows[0].unit == "instructions" and max(differences) - min(differences) <= _FEW_INSTRUCTIONS:
         middle = ordered[len(ordered) // 2]
-        return f"{signed(middle.difference, middle.unit)} ({ratios if least == most else factor(middle)})"
+        return f"{signed(middle.difference, middle.unit)} ({factor(middle)})"
     return ratios
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
-from dmasync.harness.judge.words import amount, buffer_kind, factor
+from dmasync.harness.judge.words import amount, buffer_kind, factors
 from dmasync.harness.runs.facts import RowFacts
 
 _WORDS = {
@@ -83,7 +83,7 @@ def _of(count: int, rows: int) -> str:
 
 def _range(moved: Sequence[JudgedRow]) -> str:
     least, most = moved[0], moved[-1]
-    ratios = factor(least) if factor(least) == factor(most) else f"{factor(least)} to {factor(most)}"
+    ratios = factors(least, most)
     differences = sorted({abs(row.difference) for row in moved})
     if most.unit != "instructions":
         return ratios

@@ -39,6 +39,14 @@ def factor(row: JudgedRow) -> str:
     return f"{percent:+.{2 if abs(percent) < 1 else 1}f} %"
 
 
+def factors(least: JudgedRow, most: JudgedRow) -> str:
+    """The ratios of several rows in one unit: ``x1.39 … x890`` or ``+5.0 % … +10.0 %``; one where they read alike."""
+    low, high = factor(least), factor(most)
+    if low.startswith("x") != high.startswith("x") and math.isfinite(least.ratio) and math.isfinite(most.ratio):
+        low, high = (f"x{row.ratio:,.3g}" if row.ratio < 1000 else f"x{row.ratio:,.0f}" for row in (least, most))
+    return low if low == high else f"{low} … {high}"
+
+
 def interval(row: JudgedRow) -> str:
     """The confidence interval of a wall row's ratio; empty on the exact clock, where there is none."""
     if row.unit == "instructions" and row.low == row.high:
