@@ -35,12 +35,12 @@ _adoption = _Adoption()
 
 @contextlib.contextmanager
 def ours() -> Iterator[None]:
-    """The descriptors that this thread gets meanwhile are no program's, and not limited by its limit."""
-    _adoption.is_ours = True
+    """The descriptors that this thread gets meanwhile are no program's, and not limited by its limit. May be nested."""
+    before, _adoption.is_ours = _adoption.is_ours, True
     try:
         yield
     finally:
-        _adoption.is_ours = False
+        _adoption.is_ours = before
 
 
 def adopt(backend: Any, fd: int) -> int:

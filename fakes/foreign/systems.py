@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from dmasync import Backend
 from dmasync.fakes.backend import FakeBackend
 from dmasync.fakes.foreign import caller
-from dmasync.fakes.foreign.memfds import ForeignKernel, ForeignLinux, adopt
+from dmasync.fakes.foreign.memfds import ForeignKernel, ForeignLinux, adopt, ours
 from dmasync.fakes.foreign.pages import ForeignTouched, Pages
 from dmasync.fakes.journal import Journal
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
@@ -144,8 +144,10 @@ class FakeSystem:
         file.put()
 
     def descriptor(self, file: File, take: Callable[[], int | None]) -> int:
-        # No call of a program: what made it happened unseen, in another process or over a socket.
-        return self.kernel.descriptors.add(file, close_on_exec=True)
+        # No call of a program: what made it happened unseen, in another process or over a socket. So no program's limit
+        # is looked up either, which takes the lock of the open files: callers may hold one that comes after it.
+        with ours():
+            return self.kernel.descriptors.add(file, close_on_exec=True)
 
     def drop(self, fd: int) -> None:
         with contextlib.suppress(OSError):

@@ -54,6 +54,7 @@ class Twins:
         self._system = system
         self._twins: dict[OpenFile, tuple[_Twin, int]] = {}
         self._lock = threading.Lock()
+        """Taken while that of the open files is held, as they go: whoever has it must not ask for that one."""
         self._thread: threading.Thread | None = None
 
     def of(self, file: OpenFile, fd: int) -> _Twin:

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/time.h>
 #include <time.h>
@@ -105,7 +106,7 @@ static void polled(void)
 
 static void epolled(void)
 {
-	int fd = busy("until told"), set = epoll_create1(EPOLL_CLOEXEC), other = heap_buffer(SIZE);
+	int fd = busy("until told"), set = epoll_create1(EPOLL_CLOEXEC), other = heap_buffer(SIZE), third = heap_buffer(SIZE);
 	struct epoll_event wanted = { EPOLLIN, { .u32 = 7 } }, got[4];
 	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, fd, &wanted));
 	REFUSED(EEXIST, epoll_ctl(set, EPOLL_CTL_ADD, fd, &wanted));
@@ -117,6 +118,9 @@ static void epolled(void)
 	CHECK(!epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL) && epoll_wait(set, got, 4, 0) == 0);
 	REFUSED(ENOENT, epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL));
 	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, other, &wanted) && epoll_wait(set, got, 4, -1) == 1);
+	struct rlimit none = { 0, 0 };
+	CHECK(!setrlimit(RLIMIT_NOFILE, &none)); /* it makes no descriptor */
+	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, third, &wanted) && epoll_wait(set, got, 4, -1) == 2);
 }
 
 int main(int count, char **arguments)
