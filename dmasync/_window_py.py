@@ -10,11 +10,12 @@ is one step: *calls* is an endless iterator that makes a system call, in C, when
 
 import contextlib
 import os
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import Any
 
 from dmasync import retry as outcome
 from dmasync import uapi
+from dmasync.backend import LINUX
 
 _MOST_INTERRUPTS = 100
 _START, _END, _SYNC = uapi.DMA_BUF_SYNC_START, uapi.DMA_BUF_SYNC_END, uapi.DMA_BUF_IOCTL_SYNC
@@ -71,9 +72,11 @@ class File:
 
 
 def _endless(ioctl: Any, fd: Any, flags: int) -> Any:
-    # A bytearray for each call: the backend may change it in place.
-    arguments = map(bytearray, repeat(bytes(uapi.dma_buf_sync.pack(flags))))
-    return map(ioctl, repeat(fd), repeat(_SYNC), arguments)
+    packed = uapi.dma_buf_sync.pack(flags)
+    if ioctl is LINUX.ioctl:
+        return starmap(ioctl, repeat((fd, _SYNC, packed)))
+    # Other backends may change their argument in place: each call has one of its own.
+    return map(ioctl, repeat(fd), repeat(_SYNC), map(bytearray, repeat(bytes(packed))))
 
 
 def quicken(subclass: Any, /) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -54,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    _open_what_is_closed()
     with _unwinding_on_sigterm():
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt:  # while a command's modules are being imported
+            return 130
 
 
 def _run(arguments: list[str]) -> int:
@@ -76,6 +81,13 @@ def _run(arguments: list[str]) -> int:
         status = error.status
     except KeyboardInterrupt:
         status = 130
+    except OSError as error:
+        # Python's own status for an exception is 1, which says "regressed" or "a finding".
+        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+        print(f"dmasync {options.command}: {error.strerror or error}{where}", file=sys.stderr)
+        if error.errno == errno.ENOSPC:
+            _let_go_of_standard_output()  # which may be what is full
+        raise SystemExit(2) from None
     try:
         # Here, and not when the interpreter ends: what cannot be written is no success.
         sys.stdout.flush()
@@ -171,6 +183,14 @@ def _unwinding_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _open_what_is_closed() -> None:
+    """Python has None for a standard stream that was closed; what is written there is for nobody."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _let_go_of_standard_output() -> None:

@@ -179,3 +179,17 @@ def test_a_trace_replays_without_a_difference(compiled, dmasync_run, kind):
     assert facts["differences"] == []
     assert facts["calls"] > 5
     assert facts["skipped"] == 0
+
+
+def test_sigterm_ends_the_program_and_keeps_what_was_seen(tmp_path):
+    trace = tmp_path / "trace"
+    program = "exec 3<>/dev/udmabuf; echo ready; exec sleep 600"
+    command = [*RUN, "--check", "--trace", str(trace), "--", "sh", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 128 + signal.SIGTERM
+    assert "findings: 0" in said
+    assert "ended by SIGTERM" in said
+    assert "udmabuf" in trace.read_text()

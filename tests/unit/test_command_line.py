@@ -39,3 +39,24 @@ def test_without_shtab_the_message_says_what_to_install(
         cli.main(["--print-completion", "zsh"])
     assert stop.value.code == 4
     assert "pip install shtab" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_standard_stream_is_no_mistake(closed: str) -> None:
+    line = f"{sys.executable} -m dmasync vm --version {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_the_system_that_nobody_expected_is_a_line_and_never_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: object) -> int:
+        raise PermissionError(13, "Permission denied", "/root/secret")
+
+    monkeypatch.setattr("dmasync.harness.history.command.run", refused)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["history", "list"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "dmasync history: Permission denied: /root/secret\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import sys
@@ -132,8 +133,12 @@ def _gate_table(document: Mapping[str, Any], must_be_there: bool) -> object:
 
 
 def _nearest(start: Path) -> Path | None:
-    candidates = (folder / "pyproject.toml" for folder in (start, *start.parents))
-    return next((path for path in candidates if path.is_file()), None)
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        with contextlib.suppress(PermissionError):  # a folder that this user may not look into has none for it
+            if path.is_file():
+                return path
+    return None
 
 
 def _settings(table: object) -> GateSettings:

@@ -83,12 +83,16 @@ class Outcome:
     unmodelled: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     timed_out: bool = False
+    terminated: bool = False
+    """dmasync was told to end, by SIGTERM: the program was killed, what was seen of it is kept."""
 
     @property
     def exit_status(self) -> int:
         """Of the command."""
         if self.timed_out:
             return _TIMED_OUT
+        if self.terminated:
+            return _KILLED + signal.SIGTERM
         if self.status:
             return self.status
         if self.unmodelled:
@@ -145,7 +149,8 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         outcome = Outcome(0, system)
         timer = _timer(options.timeout, outcome, launched.guard)
         try:
-            outcome.status = _wait(launched)
+            with _ending_it_on_sigterm(outcome, launched.guard):
+                outcome.status = _wait(launched)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -256,6 +261,24 @@ def _signals_left_to_the_program() -> Any:
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def _ending_it_on_sigterm(outcome: Outcome, guard: int) -> Any:
+    """CI ends a job by SIGTERM: trace and findings are written all the same."""
+
+    def end(number: int, frame: object) -> None:
+        outcome.terminated = True
+        processes.kill_descendants(guard)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _timer(seconds: float | None, outcome: Outcome, guard: int) -> threading.Timer | None:
     if seconds is None:
         return None
@@ -291,6 +314,8 @@ def _report(options: argparse.Namespace, outcome: Outcome) -> None:
         for finding in outcome.findings:
             sys.stderr.write(f"{finding}\n\n")
         sys.stderr.write(f"dmasync run: findings: {len(outcome.findings)}\n")
+    if outcome.terminated:
+        sys.stderr.write("dmasync run: ended by SIGTERM, and the program with it\n")
     if outcome.timed_out:
         sys.stderr.write(f"dmasync run: killed after {options.timeout:g} seconds\n")
     found = (options.sarif, outcome.findings) if options.sarif else None

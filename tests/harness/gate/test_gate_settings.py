@@ -8,7 +8,7 @@ import pytest
 
 from dmasync.cli import main
 from dmasync.harness.exit_status import CommandError
-from dmasync.harness.judge.settings import Allowance, load_settings
+from dmasync.harness.judge.settings import Allowance, GateSettings, load_settings
 from tests.support.run_files import HEAP, PAIR, exact
 
 
@@ -76,3 +76,11 @@ def test_wrong_settings_are_refused_by_file_and_reason(tmp_path: Path, text: str
     with pytest.raises(CommandError, match=r"pyproject\.toml: ") as caught:
         load_settings(settings_file(tmp_path, text))
     assert caught.value.status == 2
+
+
+def test_a_folder_that_may_not_be_looked_into_has_no_settings(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert load_settings(start=tmp_path) == GateSettings()
