@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="build the kernel instead, once: a kernel tree, or debian:6.1 for Debian's linux-source-6.1",
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="with --build: CONFIG_ lines on top of what a guest needs"
+        "--config", metavar="FILE", type=Path, help="with --build: lines such as CONFIG_CMA=y on top of a guest's own"
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
     parser.add_argument("--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction")
