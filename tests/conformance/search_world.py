@@ -25,7 +25,7 @@ from typing import Any
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
-from dmasync.fakes.kernel.profile import DEFAULT_PROFILE
+from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, nearest_profile
 from dmasync.harness.vgem import Vgem
 from tests.conformance.search_memory import Arena
 
@@ -51,6 +51,8 @@ _READABLE = mmap.PROT_READ | mmap.PROT_WRITE
 _MMAP_KEEPS_A_DUPLICATE = sys.version_info < (3, 13)
 _SAMPLE = 48
 _MOST_OF_A_HEAP = 4 << 20
+_HIGH = 512
+"""Where the search's own descriptors begin: no program gets that far."""
 
 
 class File:
@@ -76,6 +78,8 @@ class World:
     """Variables over one kernel. Subclasses know the kernel."""
 
     backend: Any
+    bytes_as: Callable[[Any], Any] = bytes
+    """What a look at everything takes of a mapping's bytes: all of them, or their checksum."""
 
     def __init__(self) -> None:
         self.held: dict[int, Held] = {}
@@ -108,7 +112,7 @@ class World:
         for var in sorted(self.held):
             held = self.held[var]
             if held.kind == "map":
-                seen.append((var, bytes(held.mapping) if self._may_read(held) else b""))
+                seen.append((var, self.bytes_as(held.mapping) if self._may_read(held) else b""))
             elif held.kind != "fence":
                 # Not polled while work is pending: that would leave a callback, and hide what later polls do.
                 events = select.POLLIN | select.POLLOUT
@@ -511,6 +515,13 @@ class RealWorld(World):
         self.backend = LINUX
         self._machine = machine
         self._limits_set = False
+        self._kept: list[int] = []
+
+    def do_memfd(self, out: int, name: str, flags: int) -> int:
+        result = super().do_memfd(out, name, flags)
+        if not self._machine.mapped_pages_outlive_their_file:
+            self._kept.append(fcntl.fcntl(self.held[out].fd, fcntl.F_DUPFD_CLOEXEC, _HIGH))
+        return result
 
     def fdinfo(self, held: Held) -> tuple[Any, ...]:
         lines = self._machine.read_fdinfo(held.fd).split(b"\n")
@@ -549,6 +560,8 @@ class RealWorld(World):
 
     def close(self) -> None:
         super().close()
+        for fd in self._kept:
+            self.backend.close(fd)
         if self._limits_set:
             self._machine.set_limits(*self._machine.default_limits)
 
@@ -563,6 +576,10 @@ class RealMachine:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         self.no_descriptors = _RealNoneLeft(wanted, hard)
         self._fdinfo: dict[int, int] = {}
+        # Before 6.11 a udmabuf maps its memfd's own pages. When the memfd's last descriptor goes while such a page is
+        # mapped, Linux miscounts ("Bad page cache", "Bad page map") and gives the page to others: the guest then shows
+        # wrong bytes, or hangs. There each program keeps its memfds until it has unmapped everything.
+        self.mapped_pages_outlive_their_file = nearest_profile(os.uname().release).udmabuf_pins_folios
         parameters = Path("/sys/module/udmabuf/parameters")
         self.default_limits = [int((parameters / name).read_text()) for name in ("list_limit", "size_limit_mb")]
 
@@ -571,7 +588,7 @@ class RealMachine:
         info = self._fdinfo.get(fd)
         if info is None:
             low = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            info = self._fdinfo[fd] = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 512)
+            info = self._fdinfo[fd] = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH)
             os.close(low)
         return os.pread(info, 4096, 0)
 

@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import lzma
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.profile import nearest_profile
 from tests.conformance import search, search_prepared
 from tests.conformance.mutants import ROOT
 from tests.conformance.mutants_list import MUTANTS, Mutant
@@ -22,9 +24,11 @@ from tests.conformance.search_program import CHECKPOINT, as_python, digest, from
 from tests.conformance.search_record import first_difference
 from tests.conformance.search_shrink import shrunk
 from tests.conformance.search_table import TABLE, joined, merged, table_rows
-from tests.conformance.search_world import FakeWorld, Op
+from tests.conformance.search_world import FakeWorld, Op, RealMachine, RealWorld
 
 STEPS = 300
+HOST = nearest_profile(os.uname().release).name
+"""What the search takes for the profile of the kernel that it runs on."""
 
 
 class Machine:
@@ -38,10 +42,10 @@ class Machine:
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     """What checks a file of 1,000 steps, and the log that it writes."""
     file = tmp_path / "programs.bin"
-    search_prepared.write(file, 1000, range(1, 3))
+    search_prepared.write(file, 1000, range(1, 3), HOST)
     monkeypatch.setattr(search_prepared, "RealMachine", Machine)
     for module in (search, search_prepared):
-        monkeypatch.setattr(module, "RealWorld", lambda machine: FakeWorld())
+        monkeypatch.setattr(module, "RealWorld", lambda machine: FakeWorld(HOST))
     log = tmp_path / "log.json"
     return argparse.Namespace(file=file, first=0, seconds=None, log=log, record=None, record_programs=0)
 
@@ -141,7 +145,7 @@ def test_a_kernel_that_answers_otherwise_is_told_side_by_side(
             return super().do_lseek(var, offset, whence) + 1
 
     for module in (search, search_prepared):
-        monkeypatch.setattr(module, "RealWorld", lambda machine: Other())
+        monkeypatch.setattr(module, "RealWorld", lambda machine: Other(HOST))
     assert search_prepared.check(prepared) == 1
     assert "lseek" in capsys.readouterr().out
     assert json.loads(prepared.log.read_text())["divergences"]
@@ -152,6 +156,55 @@ def test_bytes_that_differ_in_a_mapping_are_found(tmp_path: Path, monkeypatch: p
     file = recording(tmp_path / "own.jsonl.xz", "a", "b", "c")
     monkeypatch.setattr(FakeWorld, "do_write", lambda self, var, at, data: None)
     assert first_difference(file)[1] is not None
+
+
+def test_bytes_that_differ_in_a_mapping_are_found_by_their_checksum(
+    prepared: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that the kernel loses: the operation itself says nothing then, the next look at everything does."""
+
+    class Loses(FakeWorld):
+        def do_write(self, var: int, at: int, data: bytes) -> Any:
+            seen = super().do_write(var, at, data)
+            if seen is not None:
+                held = self.held[var]
+                at = min(at, held.length - len(data))
+                held.mapping[at : at + len(data)] = bytes(len(data))
+            return seen
+
+    for module in (search, search_prepared):
+        monkeypatch.setattr(module, "RealWorld", lambda machine: Loses(HOST))
+    assert search_prepared.check(prepared) == 1
+    assert "checkpoint" in "".join(json.loads(prepared.log.read_text())["divergences"])
+
+
+def test_a_recording_made_while_a_file_is_checked_is_the_searchs_own(prepared: argparse.Namespace) -> None:
+    prepared.record, prepared.record_programs = prepared.log.with_name("own.jsonl.xz"), 2
+    assert search_prepared.check(prepared) == 0
+    steps, difference = first_difference(prepared.record, lambda: FakeWorld(HOST))
+    assert difference is None
+    assert steps > 800
+
+
+def test_a_memfd_stays_open_where_linux_miscounts_pages_that_outlive_it() -> None:
+    """Before 6.11 a udmabuf's mapping must not outlive the memfd: the guest's memory is spoiled then."""
+
+    class KeepsMemfds(RealMachine):
+        def __init__(self) -> None:
+            self._fdinfo = {}
+            self.mapped_pages_outlive_their_file = False
+
+    def memfds() -> int:
+        names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return sum("memfd:kept" in os.readlink(name) for name in names if os.path.lexists(name))
+
+    world = RealWorld(KeepsMemfds())
+    world.step(("memfd", 1, "kept", 3))
+    assert memfds() == 2
+    world.step(("close", 1))
+    assert memfds() == 1
+    world.close()
+    assert memfds() == 0
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
