@@ -8,18 +8,16 @@ so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import errno
 import importlib
 import importlib.metadata
 import os
-import signal
 import sys
-import threading
-from collections.abc import Collection, Iterator, Sequence
-from types import FrameType
+from collections.abc import Collection, Sequence
 from typing import NoReturn
+
+from dmasync.harness import signals
 
 COMMANDS = {
     "probe": "what this host offers, what is missing and the command that fixes it",
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     _open_what_is_closed()
-    with _unwinding_on_sigterm():
+    with signals.answering(signals.leave):
         try:
             return _run(arguments)
         except KeyboardInterrupt:  # while a command's modules are being imported
@@ -166,23 +164,6 @@ class _PrintCompletion(argparse.Action):
             parser.exit(4, "dmasync: completion needs the package 'shtab': python3 -m pip install shtab\n")
         print(shtab.complete(build_parser(), shell=values))
         parser.exit(0)
-
-
-@contextlib.contextmanager
-def _unwinding_on_sigterm() -> Iterator[None]:
-    """End by an exception on SIGTERM, so that machines and processes that a command started are ended first."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _open_what_is_closed() -> None:

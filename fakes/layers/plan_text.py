@@ -38,9 +38,11 @@ def _call(text: str, makers: Mapping[str, Callable[..., object]]) -> tuple[str, 
     known = list(inspect.signature(makers[name]).parameters)
     keywords = {}
     for keyword in call.keywords:
+        if keyword.arg is None:
+            raise ValueError(f"**{ast.unparse(keyword.value)} names no argument; {_EXAMPLE}")
         if keyword.arg not in known:
             there = f", it has {', '.join(known)}"
-            raise ValueError(f"{name}() has no {keyword.arg!r}{nearest(str(keyword.arg), known, there)}")
+            raise ValueError(f"{name}() has no {keyword.arg!r}{nearest(keyword.arg, known, there)}")
         keywords[keyword.arg] = _constant(keyword.value)
     return name, [_constant(node) for node in call.args], keywords
 

@@ -12,28 +12,57 @@ from pathlib import Path
 import pytest
 
 from dmasync import cli
+from dmasync.harness import signals
 from dmasync.harness.probe import command as probe
 
 OLD = Path(__file__).parent / "gate" / "run_of_the_first_version.json"
 
 
-def test_the_handler_of_sigterm_is_the_commands_and_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_handler_is_the_commands_and_is_put_back(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     def ended(options: object) -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         raise AssertionError("it went on")
 
     def own(number: int, frame: object) -> None:
         raise AssertionError("the caller's handler was asked")
 
     monkeypatch.setattr(probe, "run", ended)
-    before = signal.signal(signal.SIGTERM, own)
+    before = signal.signal(number, own)
     try:
         with pytest.raises(SystemExit) as unwound:
             cli.main(["probe"])
-        assert unwound.value.code == 128 + signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is own
+        assert unwound.value.code == 128 + number
+        assert signal.getsignal(number) is own
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_a_signal_that_is_ignored_stays_so_as_nohup_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(options: object) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 4
+
+    monkeypatch.setattr(probe, "run", told)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli.main(["probe"]) == 4
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_handler_that_python_does_not_know_becomes_the_systems_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr(signals.signal, "getsignal", lambda number: None)
+    try:
+        with signals.answering(lambda number, frame: None):
+            pass
+    finally:
+        monkeypatch.undo()
+        found = signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert found is signal.SIG_DFL
 
 
 def test_the_command_works_in_a_thread_that_may_set_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:

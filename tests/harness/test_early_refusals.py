@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from dmasync import cli
+from dmasync.harness.exit_status import CommandError
 from dmasync.harness.help_texts import EXAMPLES, STATUSES
+from dmasync.harness.runs import writing
 from dmasync.harness.scratch import reclaim, scratch_folder
 from tests.support.run_files import HEAP, PAIR, exact
 
@@ -104,7 +107,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
     monkeypatch.chdir(tmp_path)
     status, said = refused(capsys, *arguments)
     assert status == 2
-    assert "cannot write" in said or "cannot make the folder" in said
+    assert "cannot be written" in said or "cannot be made" in said
     assert "measuring" not in said
     assert "booting" not in said
 
@@ -117,7 +120,7 @@ def test_one_file_that_cannot_be_written_loses_itself_alone(
     status = cli.main(["gate", *files, "--json", "/dev/full", "--markdown", str(tmp_path / "v.md")])
     captured = capsys.readouterr()
     assert status == expected
-    assert "cannot write /dev/full: No space left on device" in captured.err
+    assert "'/dev/full' cannot be written: No space left on device" in captured.err
     assert "test_pair" in captured.out
     assert "test_pair" in (tmp_path / "v.md").read_text()
 
@@ -217,3 +220,109 @@ def test_folders_of_others_with_such_a_name_stay(tmp_path: Path) -> None:
     (tmp_path / "dmasync-a-link").symlink_to(tmp_path / "target")
     assert reclaim(tmp_path) == []
     assert len(os.listdir(tmp_path)) == 3
+
+
+SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+
+
+def with_small_files(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A disk that takes 4 KiB of a file: whatever is larger is cut off with an error, as by a full one."""
+    program = f"{SMALL_FILES}from dmasync.cli import main; raise SystemExit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+
+
+TRACED = (
+    "import dmasync as d\n"
+    "for _ in range(40):\n"
+    "    with d.DmaSyncer(d.DmaBufAllocator(d.DmaBufAllocatorFlag.UDMABUF).alloc('f', 4096)): pass\n"
+)
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_disk_that_fills_up_leaves_the_old_file_or_none_and_the_findings_are_told(
+    tmp_path: Path, there_before: bool
+) -> None:
+    trace = ["run", "--trace", "t.jsonl", "--", sys.executable, "-c", TRACED]
+    assert subprocess.run([sys.executable, "-m", "dmasync", *trace], cwd=tmp_path, check=False).returncode == 0
+    if there_before:
+        (tmp_path / "chart.svg").write_text("old")
+    done = with_small_files(tmp_path, "replay", "t.jsonl", "--svg", "chart.svg")
+    assert done.returncode == 2
+    assert "--svg 'chart.svg' cannot be written: File too large" in done.stderr
+    assert "findings: " in done.stdout
+    assert (tmp_path / "chart.svg").exists() is there_before
+    assert sorted(os.listdir(tmp_path)) == ["chart.svg", "t.jsonl"][not there_before :]
+    assert not there_before or (tmp_path / "chart.svg").read_text() == "old"
+
+
+@pytest.mark.parametrize("option", ["--trace", "--perfetto", "--svg"])
+def test_a_run_whose_file_does_not_fit_leaves_none(tmp_path: Path, option: str) -> None:
+    done = with_small_files(tmp_path, "run", option, "out", "--", sys.executable, "-c", TRACED)
+    assert (done.returncode, f"{option} 'out' cannot be written: File too large" in done.stderr) == (2, True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_keeps_its_mode_when_it_is_replaced(tmp_path: Path) -> None:
+    files = [str(exact(tmp_path / "b.json", {PAIR: 5})), str(exact(tmp_path / "c.json", {PAIR: 5}))]
+    out = tmp_path / "v.json"
+    out.touch(0o600)
+    assert cli.main(["gate", *files, "--json", str(out)]) == 0
+    assert (out.stat().st_size > 0, out.stat().st_mode & 0o777) == (True, 0o600)
+
+
+def test_a_file_in_a_folder_where_nothing_can_be_made_is_written_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused_there(folder: Path) -> Path:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(writing, "_new_file", refused_there)  # root may write anywhere
+    (tmp_path / "there").write_text("old")
+    writing.refuse_unwritable({"--json": tmp_path / "there"})
+    writing.write_atomically(tmp_path / "there", "new")
+    assert (tmp_path / "there").read_text() == "new"
+    with pytest.raises(CommandError, match=r"--json '.*new' cannot be written: Permission denied"):
+        writing.refuse_unwritable({"--json": tmp_path / "new"})
+
+
+@pytest.mark.parametrize("given", [["gate"], ["replay"], ["run"]])
+def test_two_outputs_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = str(exact(tmp_path / "b.json", {PAIR: 1}))
+    words = {
+        "gate": ["gate", run, run, "--json", "x", "--html", "./x"],
+        "replay": ["replay", run, "--svg", "x", "--perfetto", str(tmp_path / "x")],
+        "run": ["run", "--trace", "x", "--svg", "./x", "--", "true"],
+    }[given[0]]
+    status, said = refused(capsys, *words)
+    assert (status, "writes already: give each a file of its own" in said) == (2, True)
+
+
+def test_a_report_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(exact(tmp_path / f"{value}.json", {PAIR: value})) for value in (5000, 9000)]
+    assert cli.main(["report", *files, "-o", str(tmp_path / "r.html")]) == 0
+    assert f"dmasync report: wrote {tmp_path / 'r.html'}: regressed: 1 regressed" in capsys.readouterr().err
+    assert cli.main(["report", files[0], "-o", "/dev/null"]) == 0
+    assert "wrote /dev/null: 1 run of 1 rows" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_kept_is_told_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(exact(tmp_path / "b.json", {PAIR: 1}))
+    (tmp_path / "file").touch()
+    status, said = refused(capsys, "history", "--storage", "/proc/runs", "keep", run)
+    assert (status, said.startswith("dmasync history: the folder /proc/runs/")) == (2, True)
+    (tmp_path / "runs").mkdir()
+    below = tmp_path / "runs" / next(iter(_folders_of(tmp_path, run, capsys)))
+    below.touch()
+    status, said = refused(capsys, "history", "--storage", str(tmp_path / "runs"), "keep", run)
+    assert (status, f"the folder {below} cannot be made: File exists" in said) == (2, True)
+
+
+def _folders_of(tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert cli.main(["history", "--storage", str(tmp_path / "other"), "keep", run]) == 0
+    capsys.readouterr()
+    return os.listdir(tmp_path / "other")

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "history": {"bench", "formats", "gate", "judge", "report", "runs"},
     "probe": {"vm"},
     "trace": {"formats", "run", "runs"},
-    "run": {"formats", "vm"},
+    "run": {"formats", "runs", "vm"},
 }
 """Packages of the harness, and which others each of them may import; all may import the modules beside them."""
 MOST_LINES = 400

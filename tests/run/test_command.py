@@ -181,15 +181,122 @@ def test_a_trace_replays_without_a_difference(compiled, dmasync_run, kind):
     assert facts["skipped"] == 0
 
 
-def test_sigterm_ends_the_program_and_keeps_what_was_seen(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_jobs_ends_the_program_and_keeps_what_was_seen(tmp_path, number):
     trace = tmp_path / "trace"
     program = "exec 3<>/dev/udmabuf; echo ready; exec sleep 600"
     command = [*RUN, "--check", "--trace", str(trace), "--", "sh", "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout.readline() == "ready\n"
-        running.send_signal(signal.SIGTERM)
+        running.send_signal(number)
         said = running.communicate(timeout=60)[1]
-    assert running.returncode == 128 + signal.SIGTERM
+    assert running.returncode == 128 + number
     assert "findings: 0" in said
-    assert "ended by SIGTERM" in said
+    assert f"ended by {number.name}" in said
     assert "udmabuf" in trace.read_text()
+
+
+def test_under_nohup_a_hangup_ends_nothing(tmp_path):
+    with subprocess.Popen(
+        ["nohup", *RUN, "--", "sh", "-c", "echo ready; read line; exit 7"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGHUP)
+        running.communicate("on\n", timeout=60)
+    assert running.returncode == 7
+
+
+COUNTING = (
+    "import signal, sys\n"
+    "seen = []\n"
+    "for number in (signal.SIGINT, signal.SIGQUIT):\n"
+    "    signal.signal(number, lambda number, frame: seen.append(number))\n"
+    "print('ready', flush=True)\n"
+    "while not seen: signal.pause()\n"
+    "sys.stdin.readline()\n"
+    "print(*map(int, seen))\n"
+    "sys.exit(9)\n"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_what_somebody_sends_to_dmasync_alone_reaches_the_program(number):
+    with subprocess.Popen(
+        [*RUN, "--", sys.executable, "-c", COUNTING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        said = running.communicate("\n", timeout=60)[0]
+    assert (said, running.returncode) == (f"{int(number)}\n", 9)
+
+
+def test_ctrl_c_at_the_terminal_reaches_the_program_once():
+    keyboard, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import os, sys; os.setsid(); fd = os.open(os.ttyname(0), os.O_RDWR); "
+         "os.execv(sys.argv[1], sys.argv[1:])", *RUN, "--", sys.executable, "-c", COUNTING],
+        stdin=terminal, stdout=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout.readline() == "ready\n"
+        os.write(keyboard, b"\x03")
+        os.write(keyboard, b"\n")
+        said = running.communicate(timeout=60)[0]
+    os.close(keyboard)
+    os.close(terminal)
+    assert (said, running.returncode) == ("2\n", 9)
+
+
+def test_a_signal_that_was_ignored_before_is_so_in_the_program():
+    shown = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    line = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *RUN, "--", sys.executable, "-c", shown]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "words", "told"),
+    [
+        (
+            "frame.py",
+            0o644,
+            ["frame.py"],
+            "no executable file: make it one with chmod +x, or write -- python3 frame.py",
+        ),
+        ("frame", 0o644, ["./frame"], "no executable file: make it one with chmod +x, or write -- INTERPRETER ./frame"),
+        ("frame", 0o755, ["frame"], "not on the PATH, but in this folder: write -- ./frame"),
+        ("frame", 0o755, ["."], "a folder"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_told_what_to_write(tmp_path, name, mode, words, told):
+    (tmp_path / name).write_text("#!/bin/sh\n")
+    (tmp_path / name).chmod(mode)
+    done = run("--", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"dmasync run: PROGRAM {words[0]!r} is {told}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trace", "p.sh", "--", "./p.sh"],
+        ["--trace", "p.sh", "--", "sh", "p.sh"],
+        ["--svg", "link", "--", "sh", "p.sh"],
+        ["--faults", "p.sh", "--trace", "p.sh", "--", "true"],
+    ],
+)
+def test_a_file_that_the_program_is_given_is_not_overwritten(tmp_path, words):
+    (tmp_path / "p.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "p.sh").chmod(0o755)
+    (tmp_path / "link").symlink_to("p.sh")
+    done = run(*words, cwd=tmp_path)
+    assert (done.returncode, "would overwrite its own input" in done.stderr) == (2, True)
+    assert (tmp_path / "p.sh").read_text() == "#!/bin/sh\n"
+
+
+def test_a_file_that_the_program_writes_stays_and_the_trace_goes_beside_it(tmp_path):
+    done = run("--trace", "out", "--", "sh", "-c", "echo mine >out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "dmasync run: --trace 'out' is a file that the program wrote: see 'out.dmasync' instead\n"
+    assert (tmp_path / "out").read_text() == "mine\n"
+    assert json.loads((tmp_path / "out.dmasync").read_text().splitlines()[0])["facts"]["machine"]
+    # What an earlier run left is nobody's any more.
+    assert run("--trace", "out", "--", "true", cwd=tmp_path).returncode == 0

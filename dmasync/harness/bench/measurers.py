@@ -18,6 +18,9 @@ from typing import Any, Protocol, cast
 from dmasync.harness.bench.measure import Measured, Plan
 from dmasync.harness.bench.worker import ENVIRONMENT, command
 
+NOT_MEASURED = "not measured: "
+"""What begins the lines, on the suites' standard output, that say why rows are not in the run."""
+
 
 class RowImpossibleError(Exception):
     """The row cannot be measured here: a node is missing, the kernel refused; the message is the reason."""

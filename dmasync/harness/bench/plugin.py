@@ -9,6 +9,7 @@ get what was measured there.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ import pytest
 
 from dmasync.harness import old_names
 from dmasync.harness.bench.measure import EXACT, WALL, Measured
-from dmasync.harness.bench.measurers import Answers, Measurer, Planner, RowImpossibleError, Worker, WorkerError
+from dmasync.harness.bench.measurers import (
+    NOT_MEASURED,
+    Answers,
+    Measurer,
+    Planner,
+    RowImpossibleError,
+    Worker,
+    WorkerError,
+)
 from dmasync.harness.bench.registry import SUITES, Cell, named_sizes
 from dmasync.harness.bench.worker import surroundings
 from dmasync.harness.runs.facts import (
@@ -249,6 +258,13 @@ class _Progress:
     def pytest_runtest_logstart(self) -> None:
         self._row += 1
         print(f"row {self._row} of {self._rows}", file=sys.stderr, flush=True)  # noqa: T201 - asked for
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The last lines, from which a run that measured nothing tells why."""
+    reasons = Counter(lost.reason for lost in config.stash[_SUITES].not_measured)
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{NOT_MEASURED}{count} rows: {reason}")
 
 
 def pytest_benchmark_generate_commit_info(config: pytest.Config) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import dmasync
 from dmasync.harness.bench import worker
+from dmasync.harness.bench.measurers import NOT_MEASURED
 from dmasync.harness.bench.targets import HARDWARE, VM, Request
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.lab.address import SCHEME, BoardAddress
@@ -301,6 +302,9 @@ class _Rows(io.BytesIO):
 
 def _why(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    impossible = [line.removeprefix(NOT_MEASURED) for line in lines if line.startswith(NOT_MEASURED)]
+    if impossible:
+        return f": {'; '.join(impossible)}"
     reasons = [line for line in lines if line.startswith(("E  ", "ERROR", "SKIPPED", "nothing"))]
     return f": {(reasons or lines)[-1]}" if lines else ""
 

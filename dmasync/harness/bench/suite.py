@@ -23,7 +23,7 @@ def run_suite(request: Request, output: Path, progress: Progress | None = None) 
     """
     progress = progress or SilentProgress()
     request.check()
-    refuse_unwritable([output], [])
+    refuse_unwritable({"--output": output})
     chosen = choose(request)
     progress.note(f"target {chosen.target}: {chosen.reason}")
     if chosen.asked_for or chosen.target != VM:

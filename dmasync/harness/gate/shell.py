@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from dmasync.harness.exit_status import CommandError
+from dmasync.harness.vm.guard import guarded
 
 OUTPUT_VARIABLE = "DMASYNC_RUN"
 """Holds the file that a measuring command must write its run to."""
@@ -39,11 +40,13 @@ def refuse_unusable(line: str | None, option: str) -> None:
 
 
 def run_line(line: str, variables: Mapping[str, str]) -> int:
-    """Run *line* and return its status; its output goes to standard error, since verdicts go to the other."""
+    """Run *line* and return its status; its output goes to standard error, since verdicts go to the other.
+
+    However this ends before it, by a signal or an exception, nothing that it started is left.
+    """
     sys.stderr.flush()
-    status = subprocess.run(  # noqa: S602  # the caller's own line, written for a shell
-        line, shell=True, stdin=subprocess.DEVNULL, stdout=2, env={**os.environ, **variables}, check=False
-    ).returncode
+    with guarded(["/bin/sh", "-c", line], gently=True, stdout=2, env={**os.environ, **variables}) as process:
+        status = int(process.wait())
     if status in _NOT_A_COMMAND:
         raise NotStartedError(f"{line!r} could not be started (status {status})")
     return status

@@ -53,8 +53,7 @@ def nightly(
     settings = settings or load_settings()
     outputs = outputs or Outputs()
     outputs.check([])
-    if report is not None:
-        refuse_unwritable([report], [])
+    refuse_unwritable({"--report": report})
     with scratch_folder("nightly") as scratch:
         output = scratch / "run.json"
         (measure or measure_host)(output)

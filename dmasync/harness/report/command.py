@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -10,7 +11,7 @@ from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import load_settings
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.report.page import page
-from dmasync.harness.runs.reading import files_of, load_run
+from dmasync.harness.runs.reading import files_of, load_run, printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 
@@ -38,11 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the page. The status is 0 when it was written, whatever the verdicts say: the gate judges."""
     files = files_of(options.runs)
-    refuse_unwritable([options.output], files)
+    refuse_unwritable({"--output": options.output}, files)
     settings = replace(load_settings(options.settings), same_machine=options.same_machine)
     runs = [load_run(path) for path in files]
     if not any(run.rows or run.facts.not_measured for run in runs):
         raise CommandError("nothing was measured in these runs: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
     judgement = judge(runs[:1], runs[-1:], settings) if len(runs) > 1 else None
     write_atomically(options.output, page(runs, judgement, settings))
+    told = f"1 run of {len(runs[0].rows)} rows" if judgement is None else judgement.summary
+    print(f"dmasync report: wrote {options.output}: {printable(told)}", file=sys.stderr)  # noqa: T201
     return ExitStatus.GOOD

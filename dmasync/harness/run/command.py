@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import platform
 import resource
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from dmasync.harness import signals
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.run import checking, device, outputs
+from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
+from dmasync.harness.run.outputs import Outputs
 from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.places import HEAPS, UDMABUF, Places
 from dmasync.harness.run.program import processes
+from dmasync.harness.run.program.keyboard import KeyboardSignals
 from dmasync.harness.run.program.python_stacks import environment
 from dmasync.harness.run.seccomp import filter as seccomp_filter
 from dmasync.harness.run.seccomp import numbers
@@ -83,16 +86,16 @@ class Outcome:
     unmodelled: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     timed_out: bool = False
-    terminated: bool = False
-    """dmasync was told to end, by SIGTERM: the program was killed, what was seen of it is kept."""
+    ended_by: signal.Signals | None = None
+    """The signal that told dmasync to end: the program was killed, what was seen of it is kept."""
 
     @property
     def exit_status(self) -> int:
         """Of the command."""
         if self.timed_out:
             return _TIMED_OUT
-        if self.terminated:
-            return _KILLED + signal.SIGTERM
+        if self.ended_by is not None:
+            return _KILLED + self.ended_by
         if self.status:
             return self.status
         if self.unmodelled:
@@ -106,10 +109,12 @@ def run(options: argparse.Namespace) -> int:
     if not program:
         raise CommandError("PROGRAM is missing: dmasync run -- PROGRAM ARGUMENTS")
     _refuse(options)
-    files = ("trace", "perfetto", "svg", "sarif")
-    outputs.check({f"--{name}": getattr(options, name) for name in files})
+    named = [*options.faults, *filter(None, [options.device, shutil.which(program[0])]), *program[1:]]
+    asked = {f"--{name}": getattr(options, name) for name in ("trace", "perfetto", "svg", "sarif")}
+    files = Outputs(asked, filter(os.path.isfile, named))
     outcome = supervise(options, program, stacks=options.check)
     _report(options, outcome)
+    files.write(outcome.system.journal, outcome.findings)
     return outcome.exit_status
 
 
@@ -142,14 +147,20 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         machine, base, fake=system.is_fake, waiting=options.device is not None, ends=options.check
     )
     numbers.prctl(numbers.PR_SET_CHILD_SUBREAPER, 1)  # what the program leaves behind is waited for here
-    with _signals_left_to_the_program():
-        launched = launch(program, instructions, environment(os.environ) if stacks else os.environ)
+    outcome = Outcome(0, system)
+    with KeyboardSignals() as keyboard:
+        launched = launch(program, instructions, environment(os.environ) if stacks else os.environ, keyboard.restore)
         supervisor.serve(launched.listener)
-        launched.go()
-        outcome = Outcome(0, system)
+
+        def end(number: int, frame: object) -> None:
+            # CI ends a job like this: trace and findings are written all the same.
+            outcome.ended_by = signal.Signals(number)
+            processes.kill_descendants(launched.guard)
+
         timer = _timer(options.timeout, outcome, launched.guard)
         try:
-            with _ending_it_on_sigterm(outcome, launched.guard):
+            with signals.answering(end), keyboard.passed_on(launched.send):
+                launched.go()
                 outcome.status = _wait(launched)
         finally:
             if timer is not None:
@@ -251,34 +262,6 @@ def _first_number() -> int:
     return limit * _BASE // _USUAL_LIMIT
 
 
-@contextlib.contextmanager
-def _signals_left_to_the_program() -> Any:
-    """Ctrl-C goes to everybody at the terminal: the program decides what it means."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _ending_it_on_sigterm(outcome: Outcome, guard: int) -> Any:
-    """CI ends a job by SIGTERM: trace and findings are written all the same."""
-
-    def end(number: int, frame: object) -> None:
-        outcome.terminated = True
-        processes.kill_descendants(guard)
-
-    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _timer(seconds: float | None, outcome: Outcome, guard: int) -> threading.Timer | None:
     if seconds is None:
         return None
@@ -314,9 +297,7 @@ def _report(options: argparse.Namespace, outcome: Outcome) -> None:
         for finding in outcome.findings:
             sys.stderr.write(f"{finding}\n\n")
         sys.stderr.write(f"dmasync run: findings: {len(outcome.findings)}\n")
-    if outcome.terminated:
-        sys.stderr.write("dmasync run: ended by SIGTERM, and the program with it\n")
+    if outcome.ended_by is not None:
+        sys.stderr.write(f"dmasync run: ended by {outcome.ended_by.name}, and the program with it\n")
     if outcome.timed_out:
         sys.stderr.write(f"dmasync run: killed after {options.timeout:g} seconds\n")
-    found = (options.sarif, outcome.findings) if options.sarif else None
-    outputs.write(journal, trace=options.trace, perfetto=options.perfetto, svg=options.svg, sarif=found)

@@ -2,75 +2,70 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmasync.harness.exit_status import CommandError
 from dmasync.harness.formats.sarif import sarif as sarif_of
+from dmasync.harness.runs.writing import refuse_unwritable, replacing, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dmasync.fakes import Finding, Journal
 
+_BESIDE = ".dmasync"
+"""Behind the name of a file that the program wrote itself."""
 
-def check(paths: Mapping[str, str | None]) -> None:
-    """CommandError, which names the option, unless each of *paths* (option: path) can be written. What is there stays
-    as it is, and nothing new is left.
-    """
-    taken: dict[str, str] = {}
-    for option, path in paths.items():
-        if path is not None:
-            other = taken.setdefault(os.path.realpath(path), option)
-            if other != option and (os.path.isfile(path) or not os.path.exists(path)):
-                raise CommandError(f"{option} {path!r} is what {other} writes already: give each a file of its own")
+
+class Outputs:
+    """The files that a run was asked for, by the option that named them."""
+
+    def __init__(self, asked: Mapping[str, str | None], inputs: Iterable[str] = ()) -> None:
+        """CommandError, which names the option, for a file that cannot be written, for one of *inputs* and for two
+        options that name the same. What is there stays as it is, and nothing new is left.
+        """
+        refuse_unwritable(asked, inputs)
+        self._paths = {option: path for option, path in asked.items() if path is not None}
+        self._before = {path: _state(path) for path in self._paths.values()}
+
+    def write(self, journal: Journal, findings: Sequence[Finding] = ()) -> None:
+        """Write each, the others too where one fails; CommandError that names those.
+
+        A file that the program wrote meanwhile is the program's: ours then goes beside it, and CommandError says so.
+        """
+        failed = []
+        for option, path in self._paths.items():
+            place = path
+            if _state(path) != self._before[path]:
+                place = f"{path}{_BESIDE}"
+                failed.append(f"{option} {path!r} is a file that the program wrote: see {place!r} instead")
             try:
-                _try(path)
-            except OSError as problem:
-                raise CommandError(f"{option} {path!r} cannot be written: {problem.strerror}") from None
+                _put(option, place, journal, findings)
+            except CommandError as problem:
+                failed.append(f"{option} {problem}")
+        if failed:
+            raise CommandError("; ".join(failed))
 
 
-def _try(path: str) -> None:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    except FileExistsError:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            # Whoever reads a pipe would take an open and close for the end of it.
-            if not os.access(path, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
-        else:
-            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+def _put(option: str, path: str, journal: Journal, findings: Sequence[Finding]) -> None:
+    if option == "--perfetto":
+        write_atomically(path, json.dumps(journal.to_trace()))
+    elif option == "--sarif":
+        write_atomically(path, sarif_of(findings))
+    elif option == "--svg":
+        write_atomically(path, journal.to_svg())
     else:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        with replacing(path) as place:
+            journal.dump(place)
 
 
-def write(
-    journal: Journal,
-    *,
-    trace: str | None,
-    perfetto: str | None,
-    svg: str | None,
-    sarif: tuple[str, Sequence[Finding]] | None = None,
-) -> None:
-    """Write each that is asked for, the others too where one fails; CommandError that names those."""
-    failed = []
-    for path, put in (
-        (trace, journal.dump),
-        (perfetto, lambda path: Path(path).write_text(json.dumps(journal.to_trace()), encoding="utf-8")),
-        (sarif and sarif[0], lambda path: Path(path).write_text(sarif_of(sarif[1] if sarif else ()), encoding="utf-8")),
-        (svg, lambda path: Path(path).write_text(journal.to_svg(), encoding="utf-8")),
-    ):
-        if path:
-            try:
-                put(path)
-            except OSError as problem:
-                failed.append(f"{path!r} cannot be written: {problem.strerror}")
-    if failed:
-        raise CommandError("; ".join(failed))
+def _state(path: str) -> tuple[int, int, int] | None:
+    """What changes when somebody writes the file at *path*; None where there is none, and for a device or a pipe."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if Path(path).is_file() else None

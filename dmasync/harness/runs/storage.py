@@ -22,6 +22,7 @@ from pytest_benchmark.storage.file import FileStorage
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.writing import made_folder
 
 STORAGE_VARIABLE = "DMASYNC_STORAGE"
 _LEFT_OVER = ".partial"
@@ -142,7 +143,9 @@ class Storage:
         name = f"{moment.astimezone(timezone.utc):%Y%m%d_%H%M%S}_{standing.value}"
         try:
             content = run.path.read_bytes()
-            storage = _file_storage(self.folder, Kind.of(run).folder(run.kernel))
+            machine = Kind.of(run).folder(run.kernel)
+            made_folder(self.folder / machine)  # pytest-benchmark's own would not say why it cannot
+            storage = _file_storage(self.folder, machine)
             return _link_new(storage, name, content)
         except OSError as error:
             raise CommandError(

@@ -5,49 +5,68 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.exit_status import CommandError
+
+_NOT_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""A folder in which nothing can be made, though a file in it may be open to all."""
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Put *content* at *path* by way of a temporary file beside it (a device or a pipe: directly).
+    """Put *content* at *path*, as :func:`replacing` does."""
+    with replacing(path) as place:
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where the block is to write what *path* shall hold: a temporary file beside it, which takes its place when the
+    block ends. A device or a pipe, and a file in a folder where nothing can be made, is written to directly.
 
     CommandError (status 2) names the file and the system's reason; what was at *path* is then unchanged.
     """
-    data = content.encode() if isinstance(content, str) else content
     target = Path(os.path.realpath(path))  # a symbolic link stays one
     try:
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            target.write_bytes(data)
-        else:
-            _replace(target, data)
+        beside = _beside(target)
+        try:
+            yield beside or target
+            if beside is not None:
+                _take_place(beside, target)
+        finally:
+            if beside is not None:
+                beside.unlink(missing_ok=True)
     except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+        raise _refusal("", path, error) from None
 
 
-def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Before any work: CommandError if an output cannot be written, or is one of the inputs."""
+def refuse_unwritable(
+    outputs: Mapping[str, str | os.PathLike[str] | None], inputs: Iterable[str | os.PathLike[str]] = ()
+) -> None:
+    """Before any work: CommandError if one of *outputs* (option: path, None where it was not given) cannot be written,
+    is one of the *inputs*, or is another one of the outputs. Nothing is changed, and nothing new is left.
+    """
     read = {os.path.realpath(path) for path in inputs}
-    for path in outputs:
+    taken: dict[str, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
         target = Path(os.path.realpath(path))
         if str(target) in read:
-            raise CommandError(f"would overwrite its own input {path}: name another file", ExitStatus.UNUSABLE)
-        if target.is_dir():
-            raise CommandError(f"cannot write {path}: is a directory", ExitStatus.UNUSABLE)
-        if not target.parent.is_dir():
-            raise CommandError(f"cannot write {path}: no directory {target.parent}", ExitStatus.UNUSABLE)
+            raise CommandError(f"{option} would overwrite its own input {os.fspath(path)!r}: name another file")
+        if not target.exists() or target.is_file():
+            other = taken.setdefault(str(target), option)
+            if other != option:
+                raise CommandError(
+                    f"{option} {os.fspath(path)!r} is what {other} writes already: give each a file of its own"
+                )
         try:
-            if target.exists() and not target.is_file():
-                os.close(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-            else:
-                _try(target)
+            _try(target)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # a FIFO that nobody reads yet
-                raise CommandError(f"cannot write {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+            raise _refusal(f"{option} ", path, error) from None
 
 
 def made_folder(path: Path) -> Path:
@@ -55,37 +74,64 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CommandError(f"cannot make the folder {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+        raise CommandError(f"the folder {path} cannot be made: {error.strerror}") from None
     try:
-        _try(path / "dmasync")
+        _new_file(path).unlink()
     except OSError as error:
-        raise CommandError(f"cannot write to the folder {path}: {error.strerror}", ExitStatus.UNUSABLE) from None
+        raise CommandError(f"the folder {path} cannot be written: {error.strerror}") from None
     return path
 
 
+def _refusal(option: str, path: str | os.PathLike[str], error: OSError) -> CommandError:
+    parent = Path(os.path.realpath(path)).parent
+    missing = f": {parent}" if error.errno == errno.ENOENT and not parent.exists() else ""
+    return CommandError(f"{option}{os.fspath(path)!r} cannot be written: {error.strerror}{missing}")
+
+
 def _try(target: Path) -> None:
-    """Make and remove the temporary file that :func:`_replace` would: who may and what fits, only the kernel knows."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(descriptor)
-    os.unlink(temporary)
+    """OSError unless *target* can be written. Who may and what fits, only the kernel knows: make what it takes."""
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not target.is_file():
+        # Whoever reads a pipe would take an open and close for the end of it.
+        if not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return
+    if target.exists():
+        os.close(os.open(target, os.O_WRONLY | os.O_CLOEXEC))
+    beside = _beside(target)
+    if beside is not None:
+        beside.unlink()
 
 
-def _replace(target: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+def _beside(target: Path) -> Path | None:
+    """A new file in the folder of *target*, or None where that must be written itself."""
+    if target.exists() and not target.is_file():
+        return None
     try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-            os.fchmod(descriptor, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        return _new_file(target.parent)
+    except OSError as error:
+        if error.errno in _NOT_BESIDE and target.is_file():
+            return None
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _new_file(folder: Path) -> Path:
+    path = folder / f".dmasync-{secrets.token_hex(8)}.partial"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    return path
+
+
+def _take_place(beside: Path, target: Path) -> None:
+    """What *beside* holds is on the disk before it is under the name of *target*, whose owner and mode it takes."""
+    descriptor = os.open(beside, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        with contextlib.suppress(OSError):
+            old = target.stat()
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+    finally:
+        os.close(descriptor)
+    os.replace(beside, target)

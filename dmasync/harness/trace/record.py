@@ -12,7 +12,7 @@ from typing import Final
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run import command as front_door
-from dmasync.harness.run import outputs
+from dmasync.harness.run.outputs import Outputs
 
 _NOTHING: Final = "dmasync record: nothing was recorded: the program asked nothing of dma-bufs\n"
 
@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     if not program:
         raise CommandError("PROGRAM is missing: dmasync record -o TRACE -- PROGRAM")
     command = _command(program)
-    outputs.check({"TRACE": options.output})
+    trace = Outputs({"TRACE": options.output}, filter(os.path.isfile, command))
     try:
-        return _through_the_door(options.output, program, command)
+        return _through_the_door(trace, options.output, program, command)
     except CommandError as problem:
         if problem.status != ExitStatus.SKIPPED or not _is_python(command[0]):
             raise
@@ -82,7 +82,7 @@ def _is_python(path: str) -> bool:
     return os.path.basename(path).startswith("python")
 
 
-def _through_the_door(trace: str, program: list[str], command: list[str]) -> int:
+def _through_the_door(files: Outputs, trace: str, program: list[str], command: list[str]) -> int:
     from dmasync.fakes.journal.words import call_text
 
     parser = argparse.ArgumentParser()
@@ -90,7 +90,7 @@ def _through_the_door(trace: str, program: list[str], command: list[str]) -> int
     outcome = front_door.supervise(parser.parse_args(["--on=kernel"]), command, stacks=True)
     journal = outcome.system.journal
     journal.facts["program"] = list(program)
-    outputs.write(journal, trace=trace, perfetto=None, svg=None)
+    files.write(journal)
     entries = [*journal.attempts, *journal.calls]
     answered = any(call.errno == 0 for call in journal.calls) or journal.attempts
     if not entries:

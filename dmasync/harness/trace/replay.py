@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.formats.sarif import sarif
 from dmasync.harness.option_types import given_text
-from dmasync.harness.runs.writing import refuse_unwritable
+from dmasync.harness.run.outputs import Outputs
 
 if TYPE_CHECKING:
     from dmasync.fakes.journal import Journal
@@ -33,9 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
     # A file that cannot be written must not take the verdict with it: before anything is judged.
-    refuse_unwritable(
-        [path for path in (options.perfetto, options.sarif, options.svg) if path is not None], [options.trace]
-    )
+    files = Outputs({f"--{name}": getattr(options, name) for name in ("perfetto", "sarif", "svg")}, [options.trace])
     journal = _load(options.trace)
     from dmasync.fakes.replay import Replay
     from dmasync.fakes.sanitizer import Sanitizer
@@ -47,11 +43,11 @@ def run(options: argparse.Namespace) -> int:
     replay = Replay(journal)
     differences = replay.run()
     findings = sanitizer.findings()
-    _files(journal, findings, options)
     if options.json:
         _out(json.dumps(_facts(journal, replay, differences, findings), indent=2))
     else:
         _say(journal, replay, differences, findings, options.timeline)
+    files.write(journal, findings)  # behind what was found, which stands without them
     if not replay.played:
         sys.stderr.write("dmasync replay: the trace holds no call: nothing was judged" + "\n")
         return ExitStatus.CANNOT_JUDGE
@@ -67,18 +63,6 @@ def _load(path: str) -> Journal:
         raise CommandError(f"TRACE {path!r} cannot be read: {error.strerror}") from None
     except ValueError as problem:
         raise CommandError(f"TRACE {path!r} is unusable: {problem}") from None
-
-
-def _files(journal: Journal, findings: list[Finding], options: argparse.Namespace) -> None:
-    try:
-        if options.perfetto:
-            Path(options.perfetto).write_text(json.dumps(journal.to_trace()), encoding="utf-8")
-        if options.sarif:
-            Path(options.sarif).write_text(sarif(findings), encoding="utf-8")
-        if options.svg:
-            Path(options.svg).write_text(journal.to_svg(), encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{error.filename!r} cannot be written: {error.strerror}") from None
 
 
 def _say(

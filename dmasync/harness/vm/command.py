@@ -103,8 +103,7 @@ def run(options: argparse.Namespace) -> int:
     if options.clean:
         return _clean()
     check_memory(options.memory)
-    if options.result is not None:
-        refuse_unwritable([options.result], [])
+    refuse_unwritable({"--result": options.result})
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup and options.build is None:
         raise CommandError("no command; write: dmasync vm -- CMD…")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -23,9 +23,10 @@ from typing import BinaryIO
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.scratch import scratch_folder
-from dmasync.harness.vm import guard, host, host_packages
+from dmasync.harness.vm import host, host_packages
 from dmasync.harness.vm.arm64_root import BUSYBOX, foreign_root
 from dmasync.harness.vm.boot_watch import BootWatch
+from dmasync.harness.vm.guard import guarded
 from dmasync.harness.vm.guest import host_files, scripts
 from dmasync.harness.vm.guest.output import Follower, console_of, last_words
 from dmasync.harness.vm.kernel_log import KernelLog, kernel_log
@@ -150,7 +151,13 @@ class VirtualMachine:
             self._write_scripts(control, command, mounts)
             with (scratch / "console").open("wb") as console:
                 line = self._command_line(runner, scratch, mounts, root)
-                process = stack.enter_context(_guarded(line, console, scratch))
+                environment = {
+                    **os.environ,
+                    "PATH": host.search_path(),
+                    "HOME": str(scratch),  # virtme-ng keeps a cache and reads its settings there: neither is wanted
+                    "TMPDIR": str(scratch),
+                }
+                process = stack.enter_context(guarded(line, stdout=console, stderr=console, env=environment))
                 follower = stack.enter_context(Follower(control, stdout, stderr))
                 return self._follow(process, scratch, follower)
 
@@ -341,31 +348,6 @@ def check_memory(memory: str) -> None:
         raise CommandError(f"memory is {memory!r}, expected a number with M or G behind it, as 1G")
     if int(size[1]) << UNITS[size[2].upper()] < LEAST_MEMORY:
         raise CommandError(f"memory is {memory}, too little for a kernel: give at least 64M")
-
-
-@contextlib.contextmanager
-def _guarded(command: list[str], console: BinaryIO, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start *command* so that nothing of it is left when the block ends, however it ends."""
-    environment = {
-        **os.environ,
-        "PATH": host.search_path(),
-        "HOME": str(scratch),  # virtme-ng keeps a cache and reads its settings there: neither is wanted
-        "TMPDIR": str(scratch),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", guard.__file__, *command],
-        stdin=subprocess.PIPE,
-        stdout=console,
-        stderr=console,
-        env=environment,
-        start_new_session=True,  # Ctrl-C is this process's to handle
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None  # noqa: S101  # asked for above
-        process.stdin.close()  # the guard's sign to kill everything
-        process.wait()
 
 
 def _scratch_parent() -> str | None:

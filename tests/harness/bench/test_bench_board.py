@@ -77,6 +77,21 @@ def test_a_board_is_measured_with_python_alone(tmp_path: Path, way: Way) -> None
     assert way.left_behind == []
 
 
+def test_rows_of_a_provider_that_the_board_has_not_are_told(
+    tmp_path: Path, way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if Path("/dev/dma_heap/linux,cma").exists():
+        pytest.skip("the board, which is this machine, has a CMA heap")
+    assert bench(tmp_path, "--only", "*test_map*cma*") == 0
+    assert "not measured: 3 rows: cma: no node opens (ENOENT)" in capsys.readouterr().out
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert len(run["dmasync"]["not_measured"]) == 3
+    # And where nothing is left, that is why.
+    line = ["bench", "--on", "ssh://board", "--quiet", "--only", "*test_map*cma*", "-o", str(tmp_path / "none.json")]
+    assert main(line) == 3
+    assert "nothing was measured: 3 rows: cma: no node opens (ENOENT)" in capsys.readouterr().err
+
+
 def test_the_address_and_nothing_that_asks_for_a_password_reaches_ssh(tmp_path: Path, way: Way) -> None:
     assert bench(tmp_path) == 0
     call = way.calls.read_text().splitlines()

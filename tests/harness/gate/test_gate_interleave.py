@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from dmasync.cli import main
+from dmasync.harness.gate.shell import run_line
 from tests.support.run_files import PAIR, exact
 
 MEASURE = """
@@ -62,3 +66,30 @@ def test_a_measurement_that_fails_is_no_pass(
 def test_files_and_measuring_commands_are_not_mixed(tmp_path: Path) -> None:
     base = str(exact(tmp_path / "b.json", {PAIR: 1}))
     assert main(["gate", base, base, "--measure-base", "true", "--measure-candidate", "true"]) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_what_the_measuring_command_started_and_lets_it_put_things_back(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    script = f"trap 'echo back >{tmp_path}/back; exit' TERM; sleep 600 & echo $! $$ >{tmp_path}/pids; echo go; wait"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dmasync", "gate", "--measure-base", script, "--measure-candidate", script],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "go\n" in iter(process.stderr.readline, "")
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode in (128 + number, -number)
+    pids = (tmp_path / "pids").read_text().split()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        subprocess.run(["true"], check=True)  # after a kill the guard is still at it
+    assert (tmp_path / "back").read_text() == "back\n"
+
+
+def test_what_a_measuring_command_leaves_running_runs_on(tmp_path: Path) -> None:
+    line = f"sleep 600 >/dev/null 2>&1 & echo $! >{tmp_path}/pid"
+    assert run_line(line, {}) == 0
+    pid = int((tmp_path / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)

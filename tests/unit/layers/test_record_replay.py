@@ -154,7 +154,7 @@ def test_an_empty_trace_judges_nothing(tmp_path):
 def test_a_picture_that_cannot_be_written_is_said(trace, tmp_path):
     result = dmasync("replay", "--svg", tmp_path / "no" / "where.svg", trace)
     assert result.returncode == 2
-    assert "cannot write" in result.stderr
+    assert "cannot be written" in result.stderr
 
 
 def test_a_hostile_trace_touches_no_file_and_waits_for_nothing(tmp_path):

@@ -75,11 +75,7 @@ class Outputs:
 
     def check(self, inputs: Sequence[Path]) -> None:
         """Before any work: CommandError if a file cannot be written, or is an input or another output."""
-        asked = list(self.files.values())
-        refuse_unwritable(asked, inputs)
-        regular = [path.resolve() for path in asked if not path.exists() or path.is_file()]
-        if len(set(regular)) != len(regular):
-            raise CommandError("two outputs name the same file: one would overwrite the other")
+        refuse_unwritable({f"--{name}": path for name, path in self.files.items()}, inputs)
 
     def put(self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> None:
         """Write the files, print the table. A file that cannot be written is told, and the others are written.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -32,9 +33,12 @@ class _FilterProgram(ctypes.Structure):
 class Launched:
     """A program that has been started, or waits to be: :meth:`go` lets it run."""
 
-    def __init__(self, guard: int, reader: int, listener: Listener, talk: socket.socket) -> None:
+    def __init__(self, guard: int, program: int, reader: int, listener: Listener, talk: socket.socket) -> None:
         self.guard = guard
         """The process between; see :mod:`dmasync.harness.run.seccomp.guard_process`."""
+        self._program = None
+        with contextlib.suppress(ProcessLookupError):  # somebody ended it already
+            self._program = os.pidfd_open(program)
         self.listener = listener
         self._reader = reader
         self._talk = talk
@@ -53,24 +57,35 @@ class Launched:
         """Wait until it and all that it started have ended: its wait status, None where somebody killed the guard."""
         state = guard_process.status(self._reader)
         os.waitpid(self.guard, 0)
+        if self._program is not None:
+            os.close(self._program)
         return state
+
+    def send(self, number: int) -> None:
+        """Send the program a signal, if it is still there; until :meth:`status` returns."""
+        if self._program is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._program, number)
 
 
 def launch(
-    command: Sequence[str], instructions: ctypes.Array[bpf.Instruction], environment: Mapping[str, str]
+    command: Sequence[str],
+    instructions: ctypes.Array[bpf.Instruction],
+    environment: Mapping[str, str],
+    restore: Callable[[], None],
 ) -> Launched:
-    """Fork, install the filter in the child; CommandError with one line where that is refused."""
+    """Fork, call *restore* and install the filter in the child; CommandError with one line where that is refused."""
     path = shutil.which(command[0])
     if path is None:
-        raise CommandError(f"PROGRAM {command[0]!r} is no executable file and not on the PATH")
+        raise CommandError(f"PROGRAM {command[0]!r} is {_why_not(command[0])}")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid, reader = guard_process.start(
-        lambda parent: _become((path, list(command), environment), instructions, parent, theirs)
+        lambda parent: _become((path, list(command), environment), instructions, restore, parent, theirs)
     )
     theirs.close()
     message, fds, _, _ = socket.recv_fds(ours, 64, 1)
     if fds:
-        return Launched(pid, reader, Listener(fds[0]), ours)
+        return Launched(pid, int(message), reader, Listener(fds[0]), ours)
     ours.close()
     guard_process.status(reader)
     os.waitpid(pid, 0)
@@ -78,9 +93,22 @@ def launch(
     raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
 
 
+def _why_not(name: str) -> str:
+    """What PROGRAM is that cannot be started, and what to write instead."""
+    if os.path.isdir(name):
+        return "a folder"
+    if not os.path.isfile(name):
+        return "no executable file and not on the PATH"
+    if not os.access(name, os.X_OK):
+        start = f"python3 {name}" if name.endswith(".py") else f"INTERPRETER {name}"
+        return f"no executable file: make it one with chmod +x, or write -- {start}"
+    return f"not on the PATH, but in this folder: write -- ./{name}"
+
+
 def _become(
     program: tuple[str, list[str], Mapping[str, str]],
     instructions: ctypes.Array[bpf.Instruction],
+    restore: Callable[[], None],
     parent: int,
     talk: socket.socket,
 ) -> NoReturn:
@@ -91,11 +119,12 @@ def _become(
         if os.getppid() != parent:
             os._exit(ExitStatus.SKIPPED)
         # What Python ignores, the program must not inherit as ignored.
-        for name in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        for name in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(name, signal.SIG_DFL)
+        restore()
         numbers.prctl(numbers.PR_SET_NO_NEW_PRIVS, 1)
         listener = _install(instructions)
-        socket.send_fds(talk, [b"L"], [listener])
+        socket.send_fds(talk, [str(os.getpid()).encode()], [listener])
         os.close(listener)
         if not talk.recv(1):
             os._exit(ExitStatus.SKIPPED)

@@ -20,6 +20,7 @@ from dmasync.harness.exit_status import ExitStatus
 from dmasync.harness.progress import Progress
 from dmasync.harness.vm import cache, host
 from dmasync.harness.vm.apt import Apt, AptError, Lists
+from dmasync.harness.vm.guard import guarded
 from dmasync.harness.vm.kernels.at_path import IMAGE_IN_BUILD_TREE, NEEDED_OPTIONS
 from dmasync.harness.vm.kernels.kernel import Kernel, KernelError
 
@@ -149,18 +150,20 @@ def _configure(tree: Path, objects: Path, machine: str, wanted: str, own: str) -
 def _make(tree: Path, objects: Path, machine: str, targets: Sequence[str]) -> None:
     command = ["make", "-s", "-C", str(tree), f"O={objects}", f"ARCH={MAKE_ARCHITECTURE[machine]}"]
     command += [f"CROSS_COMPILE={COMPILER_PREFIX[machine]}", *(f"{name}={value}" for name, value in FIXED.items())]
-    done = subprocess.run(
+    with guarded(
         [*command, *targets],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        check=False,
         env={**os.environ, "PATH": host.search_path(), "LC_ALL": "C"},
-    )
-    if done.returncode == 0:
-        return
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    ) as building:
+        assert building.stderr is not None  # noqa: S101 - asked for above
+        said = building.stderr.read()
+        building.stderr.close()
+        if building.wait() == 0:
+            return
+    lines = [line for line in said.splitlines() if line.strip()]
     told = next((line for line in lines if "error:" in line or "*** " in line or "Error" in line), "".join(lines[-1:]))
     raise KernelError(f"{tree} does not build: {told.strip()}", ExitStatus.REGRESSION)
 
