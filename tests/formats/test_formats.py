@@ -225,7 +225,7 @@ def test_the_first_night_is_no_pass_in_any_format(tmp_path: Path, monkeypatch: p
     def measure(output: Path, **options: Any) -> None:
         exact(output, {SAME: 1800})
 
-    monkeypatch.setattr("dmasync.harness.history.command.measure_host", measure)
+    monkeypatch.setattr("dmasync.harness.history.nightly.measure_host", measure)
     call = ["history", "--storage", str(tmp_path / "kept"), "nightly"]
     assert main([*call, "--kcidb", str(tmp_path / "k"), "--ktap", str(tmp_path / "t")]) == 0
     report = json.loads((tmp_path / "k").read_text())

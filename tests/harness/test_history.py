@@ -16,8 +16,9 @@ from dmasync.harness.exit_status import CommandError
 from dmasync.harness.history.nightly import nightly
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.runs.facts import RunFacts
+from dmasync.harness.runs.kept import Kind, Standing
 from dmasync.harness.runs.reading import load_run
-from dmasync.harness.runs.storage import Kind, Standing, Storage
+from dmasync.harness.runs.storage import Storage
 from tests.support.run_files import HEAP, NULL, PAIR, benchmark, document, exact, facts, wall, write
 
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from datetime import datetime, timedelta, timezone
 
-from rich.table import Table
-from rich.text import Text
-
-from dmasync.harness import old_names
-from dmasync.harness.bench import command as bench
-from dmasync.harness.console import console
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
-from dmasync.harness.history.nightly import measure_host, nightly
+from dmasync.harness.history.listing import print_kept
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.option_types import given_path, given_text
+from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import Run, load_run, printable
-from dmasync.harness.runs.storage import KeptRun, Standing, Storage, default_folder
+from dmasync.harness.runs.storage import Storage, default_folder
 from dmasync.harness.runs.writing import made_folder
-
-SCHEMA_VERSION = 1
-_WIDTH_OF_A_FILE = 160
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +75,21 @@ def run(options: argparse.Namespace) -> int:
         print(kept)  # noqa: T201
         return ExitStatus.GOOD
     if options.action == "nightly":
-        asked = bench.parse(options.bench)
-        measure = functools.partial(measure_host, request=bench.request_of(asked), quiet=asked.quiet)
-        report = options.report or made_folder(storage.folder) / "report.html"
-        made_folder(storage.folder)
-        return nightly(storage, report, measure=measure, outputs=Outputs.of(options))
-    return _list(storage, options.json)
+        return _nightly(storage, options)
+    print_kept(storage, as_json=options.json)
+    return ExitStatus.GOOD
+
+
+def _nightly(storage: Storage, options: argparse.Namespace) -> int:
+    # What measures and draws takes half a second to load: a list does not wait for it.
+    from dmasync.harness.bench import command as bench
+    from dmasync.harness.history import nightly
+
+    asked = bench.parse(options.bench)
+    measure = functools.partial(nightly.measure_host, request=bench.request_of(asked), quiet=asked.quiet)
+    report = options.report or made_folder(storage.folder) / "report.html"
+    made_folder(storage.folder)
+    return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options))
 
 
 def _run_with_rows(path: str) -> Run:
@@ -97,49 +97,6 @@ def _run_with_rows(path: str) -> Run:
     if not run.rows:
         raise CommandError(f"{printable(path)}: holds no rows: there is nothing to keep")
     return run
-
-
-def _list(storage: Storage, as_json: bool) -> int:
-    kept = storage.kept()
-    if as_json:
-        runs = [_described(one) for one in kept]
-        print(json.dumps({"schema_version": SCHEMA_VERSION, "runs": runs}, indent=1))  # noqa: T201
-        return ExitStatus.GOOD
-    whole = [one for one in kept if one.run is not None]
-    shown = console(file_width=_WIDTH_OF_A_FILE)
-    table = Table(header_style="bold")
-    for column in ("date", "host", "kernel", "target", "clock", "rows", "standing", "file"):
-        table.add_column(column, overflow="fold")
-    for one in whole:
-        told = _described(one)
-        keys = ("date", "host", "kernel", "target", "clock", "rows", "standing", "file")
-        table.add_row(*(Text(printable(told[key] if told[key] is not None else "")) for key in keys))
-    if whole:
-        shown.print(table)
-    for one in kept:
-        if one.run is None:
-            shown.print(Text(f"damaged, left alone: {printable(one.path)}: {one.damage}"), soft_wrap=True)
-    if not kept:
-        shown.print(Text(f"no runs are kept in {printable(storage.folder)}"), soft_wrap=True)
-    return ExitStatus.GOOD
-
-
-def _described(one: KeptRun) -> dict[str, object]:
-    told: dict[str, object] = {"file": str(one.path), "standing": one.standing.value, "damage": one.damage or None}
-    kind = one.kind
-    if one.run is not None and kind is not None:
-        told |= {
-            "date": one.run.moment.isoformat(timespec="seconds") if one.run.moment else None,
-            "host": kind.host,
-            "kernel": one.run.kernel,
-            "arch": kind.arch,
-            "target": kind.target,
-            old_names.TARGET: kind.target,
-            "clock": kind.clock,
-            "python": kind.python,
-            "rows": len(one.run.rows),
-        }
-    return told
 
 
 def _prune(storage: Storage, keep: int | None, days: float | None, dry_run: bool) -> int:

@@ -17,8 +17,9 @@ from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
+from dmasync.harness.runs.kept import Kind, Standing
 from dmasync.harness.runs.reading import Run, load_run
-from dmasync.harness.runs.storage import Kind, Standing, Storage
+from dmasync.harness.runs.storage import Storage
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.scratch import scratch_folder
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from dmasync.harness.runs.storage import KeptRun, Kind
+from dmasync.harness.runs.kept import KeptRun, Kind
 
 
 def prunable(

@@ -6,105 +6,24 @@ at once never meet, a damaged file is told and left alone, and a file's name end
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
-import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from pytest_benchmark.storage.file import FileStorage
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.runs.facts import INSTRUCTIONS
-from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.index import indexed
+from dmasync.harness.runs.kept import KeptRun, Kind, Standing
+from dmasync.harness.runs.reading import Run
 from dmasync.harness.runs.writing import made_folder
 
 STORAGE_VARIABLE = "DMASYNC_STORAGE"
 _LEFT_OVER = ".partial"
-
-
-class Standing(str, enum.Enum):
-    """What the gate said of a run; it ends the run's file name."""
-
-    FIRST = "first"
-    """The first of its kind: nothing to compare with."""
-    ANCHOR = "anchor"
-    """Kept by hand as what every later night is measured by, however slowly it moves."""
-    GOOD = "good"
-    REGRESSED = "regressed"
-    UNJUDGED = "unjudged"
-    """The gate could not judge it, or was never asked."""
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether later runs may be judged against it."""
-        return self in (Standing.FIRST, Standing.ANCHOR, Standing.GOOD)
-
-    @property
-    def is_anchor(self) -> bool:
-        """Whether later nights are judged against it even when newer ones were good."""
-        return self in (Standing.FIRST, Standing.ANCHOR)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a run and its baseline must have in common; kernels may differ: that is the question."""
-
-    host: str
-    arch: str
-    target: str
-    clock: str
-    python: str
-    compiled: bool = False
-
-    @classmethod
-    def of(cls, run: Run) -> Kind:
-        facts = [row.facts for row in run.rows.values()]
-        clocks = {"exact" if one.unit == INSTRUCTIONS else "wall" for one in facts}
-        targets = {one.target for one in facts if one.target} or {run.facts.target or "unknown"}
-        node = run.machine.get("node")
-        return cls(
-            str(node or "unknown"),
-            next((one.arch for one in facts if one.arch), None) or str(run.machine.get("machine") or "unknown"),
-            "+".join(sorted(targets)),
-            "+".join(sorted(clocks)) or "nothing",
-            next((one.python for one in facts if one.python), None) or run.python or "unknown",
-            any(one.compiled for one in facts),
-        )
-
-    def folder(self, kernel: str | None) -> str:
-        python = f"py{self.python}{'-compiled' if self.compiled else ''}"
-        parts = (self.host, self.arch, self.target, self.clock, python, kernel or "unknown")
-        return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip(".") or "unknown" for part in parts)
-
-
-@dataclass(frozen=True)
-class KeptRun:
-    """A file of the storage: a run, or the reason why it is none."""
-
-    path: Path
-    run: Run | None
-    damage: str = ""
-
-    @property
-    def kind(self) -> Kind | None:
-        return None if self.run is None else Kind.of(self.run)
-
-    @property
-    def standing(self) -> Standing:
-        word = self.path.stem.rpartition("_")[2]
-        return Standing(word) if word in {one.value for one in Standing} else Standing.UNJUDGED
-
-    @property
-    def moment(self) -> datetime:
-        """When it was taken; a run that does not tell counts as the oldest."""
-        told = self.run.moment if self.run else None
-        return told or datetime.min.replace(tzinfo=timezone.utc)
 
 
 class Storage:
@@ -115,13 +34,15 @@ class Storage:
 
     def kept(self) -> list[KeptRun]:
         """Every file, oldest run first; damaged ones come first of all, each with its reason."""
-        if not self.folder.is_dir():
-            return []
-        files = _file_storage(self.folder, None).query()  # type: ignore[no-untyped-call]
-        left_over = [path for path in self.folder.rglob(f".*{_LEFT_OVER}") if path.is_file()]
-        found = [_kept(path) for path in dict.fromkeys(files)]
-        found += [KeptRun(path, None, "was left half-written by a run that was killed") for path in left_over]
-        return sorted(found, key=lambda kept: (kept.run is not None, kept.moment, kept.path.name))
+        folder = Path(os.path.realpath(self.folder))
+        names = list(_names(folder))
+        found = indexed(folder, (path for path in names if path.suffix == ".json"))
+        found += [
+            KeptRun(path, None, "was left half-written by a run that was killed")
+            for path in names
+            if path.name.endswith(_LEFT_OVER) and path.name[0] == "." and not path.name.startswith(".dmasync-")
+        ]
+        return sorted(found, key=lambda kept: (kept.summary is not None, kept.moment, kept.path.name))
 
     def of_kind(self, kind: Kind) -> list[KeptRun]:
         """The runs of *kind*, oldest first."""
@@ -129,13 +50,11 @@ class Storage:
 
     def baseline(self, kind: Kind) -> KeptRun | None:
         """The newest run of *kind* that was good."""
-        good = [kept for kept in self.of_kind(kind) if kept.standing.is_baseline]
-        return good[-1] if good else None
+        return _newest(kept for kept in self.of_kind(kind) if kept.standing.is_baseline)
 
     def anchor(self, kind: Kind) -> KeptRun | None:
         """The newest run of *kind* that stays the measure while it creeps: the first, or one that was made it."""
-        anchors = [kept for kept in self.of_kind(kind) if kept.standing.is_anchor]
-        return anchors[-1] if anchors else None
+        return _newest(kept for kept in self.of_kind(kind) if kept.standing.is_anchor)
 
     def keep(self, run: Run, standing: Standing) -> Path:
         """Copy the file of *run* into the storage, whole or not at all. CommandError (2) if that fails."""
@@ -222,8 +141,24 @@ def _numbered(folder: Path, number: int, name: str) -> Iterator[Path]:
         number += 1
 
 
-def _kept(path: Path) -> KeptRun:
-    try:
-        return KeptRun(path, load_run(path))
-    except CommandError as error:
-        return KeptRun(path, None, str(error).removeprefix(f"{path}: "))
+def _newest(runs: Iterable[KeptRun]) -> KeptRun | None:
+    """The last of *runs* that can still be read."""
+    return next((kept for kept in reversed(list(runs)) if kept.run is not None), None)
+
+
+def _names(folder: Path) -> Iterator[Path]:
+    """The files in *folder* and in the folders in it, where pytest-benchmark looks for runs."""
+    for depth, place in enumerate((folder, *_folders(folder))):
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if not (depth == 0 and entry.is_dir()) and entry.name.endswith((".json", _LEFT_OVER)):
+                        yield Path(entry.path)
+        except OSError:
+            continue  # it went away, or is no folder that this user may look into
+
+
+def _folders(folder: Path) -> list[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir()]
+    return []
