@@ -59,6 +59,8 @@ class Replay:
         self.played = 0
         self.skipped = 0
         """Calls that were not played: their descriptors came from elsewhere."""
+        self.told_nothing = 0
+        """Calls that were not played either: they say what that machine had, not what its kernel answers."""
         self.differences: list[Difference] = []
 
     def run(self) -> list[Difference]:
@@ -79,7 +81,8 @@ class Replay:
 
     def _attempt(self, entry: Transition) -> None:
         if entry.errno == -1 or entry.flags is None:
-            return  # an exception in the program, or an argument nobody could read: no answer of the kernel's
+            self.told_nothing += 1  # an exception in the program, or an argument nobody could read: no kernel's answer
+            return
         if self._is_foreign(entry.errno, entry.fd):
             self.skipped += 1
             return
@@ -100,9 +103,11 @@ class Replay:
 
     def _call(self, call: Call) -> None:
         if call.errno is None or call.errno == -1 or call.errno in _TRANSIENT:
+            self.told_nothing += 1
             return
         if call.method == "open" and (not call.succeeded or not _is_provider(call.arguments[0])):
-            return  # says what that machine had, not what its kernel answers
+            self.told_nothing += 1
+            return
         if self._is_foreign(call.errno, *_descriptors(call)):
             self.skipped += 1
             if call.method == "close":

@@ -146,3 +146,27 @@ def test_an_output_that_is_there_is_replaced_and_a_pipe_is_waited_for(tmp_path):
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
         assert record(tmp_path / "pipe", "true").returncode == 0
         assert '"format":"dmasync-trace"' in reader.communicate()[0]
+
+
+REFUSED = (
+    "import fcntl, os\n"
+    "fd = os.memfd_create('frames', os.MFD_ALLOW_SEALING)\n"
+    "for node in ('/dev/dma_heap/nowhere', '/dev/dma_heap/nobody'):\n"
+    "    try: os.open(node, os.O_RDWR)\n"
+    "    except OSError: pass\n"
+)
+
+
+@pytest.mark.parametrize("more", ["", "try: fcntl.ioctl(fd, 0x40086200, bytes(8))\nexcept OSError: pass\n"])
+def test_replay_counts_the_calls_that_record_counted(tmp_path, more):
+    (tmp_path / "refused.py").write_text(REFUSED + more)
+    dmasync = [sys.executable, "-m", "dmasync"]
+    how = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
+    recorded = subprocess.run([*dmasync, "record", "-o", "t.jsonl", "--", "refused.py"], **how)
+    count = 3 if more else 2
+    assert f"of {count} calls" in recorded.stderr or f"wrote t.jsonl: {count} calls" in recorded.stderr
+    replayed = subprocess.run([*dmasync, "replay", "t.jsonl"], **how)
+    assert replayed.returncode == 3
+    assert replayed.stdout.startswith(f"{count} calls recorded on ")
+    assert "2 that tell nothing of a kernel" in replayed.stdout
+    assert "no call of the trace could be played: nothing was judged" in replayed.stderr

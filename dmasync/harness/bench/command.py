@@ -37,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=parse_sizes,
         default=(),
         metavar="LIST",
-        help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB",
+        help="instead of the suites: START, END and first START of buffers of these sizes, as 3MiB,24MiB (K, M and G "
+        "are powers of 1024; KB, MB and GB are refused)",
     )
     parser.add_argument(
         "--only",

@@ -10,6 +10,7 @@ from dmasync.harness.bench.targets import FAKE, VM, Request, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.writing import refuse_unwritable
+from dmasync.harness.vm.cache import CacheError
 
 __all__ = ["Request", "run_suite"]
 
@@ -32,7 +33,8 @@ def run_suite(request: Request, output: Path, progress: Progress | None = None) 
     try:
         return run_on(VM, replace(request, exact=True), output, progress)
     except CommandError as error:
-        if error.status != ExitStatus.SKIPPED:
+        # As dmasync probe has it: without a cache there is no virtual machine.
+        if error.status != ExitStatus.SKIPPED and not isinstance(error, CacheError):
             raise
         progress.done()
         progress.note(f"target {FAKE}: no virtual machine here: {error}")

@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         _say(journal, replay, differences, findings, options.timeline)
     files.write(journal, findings)  # behind what was found, which stands without them
     if not replay.played:
-        sys.stderr.write("dmasync replay: the trace holds no call: nothing was judged" + "\n")
+        why = "no call of the trace could be played" if _recorded(replay) else "the trace holds no call"
+        sys.stderr.write(f"dmasync replay: {why}: nothing was judged\n")
         return ExitStatus.CANNOT_JUDGE
     return ExitStatus.REGRESSION if differences or findings else ExitStatus.GOOD
 
@@ -70,8 +71,12 @@ def _say(
 ) -> None:
     kernel = journal.facts.get("kernel", "an unnamed kernel")
     cut = "" if journal.facts.get("complete") else ", cut off: read up to the last whole line"
-    skipped = f", {replay.skipped} more on descriptors from elsewhere not played" if replay.skipped else ""
-    _out(f"{replay.played} calls recorded on {kernel}{cut}{skipped}")
+    why_not = (
+        (replay.skipped, "on descriptors from elsewhere"),
+        (replay.told_nothing, "that tell nothing of a kernel"),
+    )
+    left_out = ", ".join(f"{count} {why}" for count, why in why_not if count)
+    _out(f"{_recorded(replay)} calls recorded on {kernel}{cut}{f'; not played: {left_out}' if left_out else ''}")
     for difference in differences:
         _out(f"difference: {difference}")
     _out(f"differences: {len(differences)}")
@@ -82,10 +87,16 @@ def _say(
         _out(journal.timeline(timeline))
 
 
+def _recorded(replay: Replay) -> int:
+    """As many as ``dmasync record`` said that it wrote."""
+    return replay.played + replay.skipped + replay.told_nothing
+
+
 def _facts(journal: Journal, replay: Replay, differences: list[Difference], findings: list[Finding]) -> dict[str, Any]:
     return {
         "facts": journal.facts,
         "calls": replay.played,
+        "recorded": _recorded(replay),
         "skipped": replay.skipped,
         "differences": [
             {"position": d.position, "what": d.what, "recorded": d.recorded, "fake": d.fake} for d in differences

@@ -24,6 +24,10 @@ MANIFEST = "dmasync-manifest.json"
 """Written last into an entry: the SHA-256 of each file that is checked before the entry is used."""
 
 
+class CacheError(CommandError):
+    """Nothing can be kept in the cache folder."""
+
+
 def cache_directory() -> Path:
     """Return this user's cache folder for dmasync: ``$XDG_CACHE_HOME/dmasync``, as a rule ``~/.cache/dmasync``."""
     return platformdirs.user_cache_path("dmasync", appauthor=False)
@@ -111,7 +115,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        raise CommandError(
+        raise CacheError(
             f"the cache folder {path.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME to one that can",
             ExitStatus.UNUSABLE,
         ) from error

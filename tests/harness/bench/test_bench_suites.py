@@ -132,6 +132,16 @@ def test_other_sizes_have_rows_of_the_same_kind(tmp_path: Path) -> None:
     assert {row.facts.step for row in found.rows.values()} == {"start", "end", "first-start"}
 
 
+@pytest.mark.parametrize(("sizes", "meant"), [("3MB", "3MiB"), ("4KiB,64kb", "64KiB"), ("1 GB", "1GiB")])
+def test_a_size_in_thousands_is_refused_with_the_one_in_powers_of_two(
+    sizes: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "--on", "fake", f"--sizes={sizes}", "-o", str(tmp_path / "run.json")])
+    assert stop.value.code == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("sizes", ["", "3", "1MiB,", "-4096", "4097", "3TiB", "0", "1e6"])
 def test_a_size_that_is_none_is_refused(sizes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -14,6 +14,7 @@ from dmasync.harness.bench.runner import suites_folder
 from dmasync.harness.bench.suite import run_suite
 from dmasync.harness.bench.targets import Request, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.probe import command as probe
 from dmasync.harness.progress import SilentProgress
 from dmasync.harness.vm.guest import host_files
 
@@ -88,6 +89,22 @@ def test_the_fake_takes_the_place_of_a_missing_virtual_machine_and_the_reason_is
     assert [target for target, _ in asked] == ["vm", "fake"]
     assert [request.exact for _, request in asked] == [True, False], "wall time of an emulator says nothing"
     assert any("qemu-system-x86_64" in note and "fake" in note for note in notes.notes)
+
+
+def test_probe_and_bench_agree_where_the_cache_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, node: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    node(None)
+    with pytest.raises(CommandError, match="XDG_CACHE_HOME") as refused:
+        run_suite(Request("vm"), tmp_path / "run.json", Notes())  # it was asked for
+    assert refused.value.status == ExitStatus.UNUSABLE
+    told = probe.gather()["target"]
+    assert told == "fake"
+    notes = Notes()
+    assert run_suite(Request(only=("*null_ioctl*",)), tmp_path / "run.json", notes) == ExitStatus.GOOD
+    assert any("target fake: no virtual machine here: the cache folder" in note for note in notes.notes)
 
 
 @pytest.mark.parametrize(

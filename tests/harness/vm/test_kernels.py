@@ -394,3 +394,29 @@ def test_a_flavour_that_this_architecture_lacks_is_told_with_what_there_is(offer
         kernels.resolve("debian:6.12.117-16k", machine="x86_64")
     assert "no kernel for x86_64 ends in -16k; arm64 has such: --arch arm64" in str(refusal.value)
     assert "there is: 6.12.117+deb12-amd64" in str(refusal.value)
+
+
+def test_a_version_that_is_not_offered_is_told_with_what_the_cache_has(offer, archive, monkeypatch):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF, "6.12.10+deb12-amd64": WITH_UDMABUF})
+    with pytest.raises(kernels.KernelError, match=r"there is: 6\.12\.9\+deb12-amd64, 6\.12\.10\+deb12-amd64$"):
+        kernels.resolve("debian:9.99", machine="x86_64")
+    kernels.resolve("debian:6.12.9", machine="x86_64")
+    monkeypatch.setenv("FAKE_PACKAGES", "linux-image-6.12.10+deb12-amd64")  # the archive drops what is old
+    with pytest.raises(kernels.KernelError, match=r"deb12-amd64; in the cache: 6\.12\.9\+deb12-amd64$"):
+        kernels.resolve("debian:9.99", machine="x86_64")
+    assert kernels.resolve("debian:6.12.9", machine="x86_64").release == "6.12.9+deb12-amd64"
+
+
+def test_where_nothing_new_can_be_kept_the_newest_in_the_cache_is_taken(offer, tmp_path, monkeypatch):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    kernels.resolve("debian:6.12.9", machine="x86_64")
+    offer(**{"6.12.10+deb12-amd64": WITH_UDMABUF})
+
+    def locked(path):
+        raise cache.CacheError("the cache folder cannot be written")
+
+    monkeypatch.setattr(cache, "locked", locked)  # root may write to any folder
+    assert kernels.resolve(machine="x86_64").release == "6.12.9+deb12-amd64"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(cache.CacheError):
+        kernels.resolve(machine="x86_64")

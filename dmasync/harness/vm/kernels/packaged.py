@@ -62,13 +62,13 @@ def newest(machine: str, progress: Progress) -> Kernel:
 
     Tries those lists as they are, then fresh ones of our own (the host's may be old), then the cache.
     """
-    failure: AptError | None = None
+    failure: AptError | cache.CacheError | None = None
     for lists in (Lists.HOST, Lists.OWN):
         try:
             if kernel := _newest_offered(machine, progress, lists):
                 return kernel
             break
-        except AptError as error:
+        except (AptError, cache.CacheError) as error:
             failure = failure or error
     for release in reversed([release for release in cached(machine) if not _flavour(release)]):
         kernel = _fetch(release, machine, progress)
@@ -136,15 +136,16 @@ def named(wanted: str, machine: str, progress: Progress) -> Kernel:
     if flavour and not on_offer:
         with contextlib.suppress(AptError):
             plain = offered(machine, progress)
+    kept = f"; in the cache: {', '.join(in_cache)}" if in_cache else ""
     if failure is not None and not on_offer and not plain:
-        raise failure
+        raise AptError(f"{failure}{kept}")
     hint = ""
     if plain:
         elsewhere = "; arm64 has such: --arch arm64" if flavour == LARGE_PAGES and machine != "aarch64" else ""
         hint = f" (no kernel for {machine} ends in -{flavour}{elsewhere})"
         on_offer = plain
     there = ", ".join(sorted(set(on_offer), key=version_key)[-OFFERED_IN_MESSAGE:]) or "nothing"
-    raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}{hint}; there is: {there}")
+    raise KernelError(f"--kernel {DEBIAN_PREFIX}{wanted}: not offered for {machine}{hint}; there is: {there}{kept}")
 
 
 def _flavour(release: str) -> str:
