@@ -13,6 +13,8 @@ class Mutant(NamedTuple):
     """Its path in ``fakes``."""
     old: str
     new: str
+    profile: str | None = None
+    """Ask the fake with this profile, which is the one that was changed; None: with its default."""
 
 
 MUTANTS = (

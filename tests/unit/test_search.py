@@ -8,17 +8,22 @@ import json
 import lzma
 import os
 import signal
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dmasync import uapi
 from dmasync.fakes.kernel import FakeKernel
-from dmasync.fakes.kernel.profile import nearest_profile
+from dmasync.fakes.kernel.profile import PROFILES, nearest_profile
 from tests.conformance import search, search_prepared
-from tests.conformance.mutants import ROOT
+from tests.conformance.mutants import ROOT, copy_project, plant
 from tests.conformance.mutants_list import MUTANTS, Mutant
+from tests.conformance.mutants_profiles import SWAPS, differences
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_program import CHECKPOINT, as_python, digest, from_json, observe, outcome_of, to_json
 from tests.conformance.search_record import first_difference
@@ -207,10 +212,52 @@ def test_a_memfd_stays_open_where_linux_miscounts_pages_that_outlive_it() -> Non
     assert memfds() == 0
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    ("profile", "told"), [("6.12", "EFAULT"), ("6.18", "EFAULT, and a descriptor that nobody was told")]
+)
+def test_a_descriptor_that_a_heap_leaks_is_told_and_closed(profile: str, told: str) -> None:
+    """It would be taken for the next buffer whose number is not told, and make programs differ that are alike."""
+    world = FakeWorld(profile)
+    world.step(("open", 1, "/dev/dma_heap/system", os.O_RDWR))
+    argument = struct.pack("=QIIQ", 4096, 0, os.O_RDWR, 0)
+    seen = world.step(("ioctl", 2, 1, uapi.DMA_HEAP_IOCTL_ALLOC, "r", argument, 0, []))
+    assert seen[0] == told
+    assert len(world.kernel.open_fds()) == 1
+    # With no descriptor left none can leak, nor could the process look for it.
+    assert world.step(("nofd", ("ioctl", 3, 1, uapi.DMA_HEAP_IOCTL_ALLOC, "r", argument, 0, [])))[0] in (
+        "EMFILE",
+        "EFAULT",
+    )
+    world.close()
+
+
+@pytest.mark.parametrize("mutant", [*MUTANTS, *SWAPS], ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_each_mutant_still_fits_the_source(mutant: Mutant) -> None:
     assert (ROOT / "fakes" / mutant.file).read_text().count(mutant.old) == 1
     assert mutant.old != mutant.new
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_profile_has_five_answers_to_swap_with_a_neighbours(profile: str) -> None:
+    assert sum(mutant.profile == profile for mutant in SWAPS) >= 5
+
+
+def test_a_swapped_profile_has_the_one_answer_of_its_neighbour(tmp_path: Path) -> None:
+    swap = next(mutant for mutant in SWAPS if mutant.name == "profile 6.1 has the sync file requests of 6.6")
+    copy_project(tmp_path)
+    plant(swap, tmp_path)
+    code = """
+from dataclasses import asdict
+from dmasync.fakes.kernel.profile import PROFILES, profile_named
+from tests.conformance.mutants_profiles import differences
+print(*differences("6.1", "6.6"), len(PROFILES))
+"""
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.stdout.split() == [
+        *(name for name in differences("6.1", "6.6") if name != "sync_file_requests"),
+        str(len(PROFILES)),
+    ]
 
 
 def test_each_row_of_the_fidelity_table_is_joined_with_the_search() -> None:

@@ -1,0 +1,118 @@
+"""The list of kernels that are asked, one after another: its parts must neither lose a difference nor hide a kernel."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmasync.fakes.kernel.profile import PROFILES
+from tests.conformance import ask, matrix
+
+ROOT = Path(__file__).parents[2]
+DAY = datetime.date(2026, 11, 27)
+SAID: dict[str, Any] = {
+    "kernel": "6.18.15+deb13-amd64",
+    "profile": "6.18.15",
+    "architecture": "x86_64",
+    "page_size": 4096,
+    "cma": False,
+    "cases": 1405,
+    "differences": [],
+    "search": {"steps": 12000, "divergences": [], "seed": 7},
+}
+
+
+def machines(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, dict[str, Any] | None]) -> list[list[str]]:
+    """Let virtual machines end so, one after another, instead of booting any; the commands that they were."""
+    commands: list[list[str]] = []
+    left = list(answers)
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        status, said = left.pop(0)
+        if said is not None:
+            Path(command[command.index("--json") + 1]).write_text(json.dumps(said))
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(matrix.subprocess, "run", run)
+    return commands
+
+
+def test_a_kernel_becomes_a_line_of_the_table() -> None:
+    entry = matrix.Entry("6.18", ("--kernel", "debian:6.18"), "Debian's")
+    line = matrix.row(entry, SAID, DAY)
+    assert line == "| 6.18.15 | x86-64 | 4 KiB | 6.18.15+deb13-amd64, Debian's | 1,405 | 0 | 12,000 | 0 | 2026-11-27 |"
+    assert line.count("|") == matrix.HEAD.splitlines()[0].count("|")
+
+
+def test_every_kernel_of_the_list_is_asked_and_a_difference_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = SAID | {"differences": ["test_x.py::test_y"], "search": {"steps": 5, "divergences": ["3.1: lseek"]}}
+    commands = machines(monkeypatch, (0, SAID), (1, other))
+    assert matrix.main(["--only", "6.12", "--only", "6.18", "--seconds", "5"]) == 1
+    assert [command[command.index("--kernel") + 1] for command in commands] == ["debian:6.12", "debian:6.18"]
+    out = capsys.readouterr().out
+    assert "6.18 answers otherwise than 6.18.15: test_x.py::test_y" in out
+    assert "6.18 answers otherwise than 6.18.15: 3.1: lseek" in out
+
+
+def test_a_kernel_that_is_not_offered_is_named_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines(monkeypatch, (4, None), (0, SAID))
+    assert matrix.main(["--only", "6.16", "--only", "6.18"]) == 0
+    assert "6.16: not asked, it is not offered here" in capsys.readouterr().out
+    machines(monkeypatch, (4, None))
+    assert matrix.main(["--only", "6.16"]) == 4
+
+
+def test_a_machine_that_failed_is_no_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where an earlier run left answers in the folder."""
+    (tmp_path / "6.12.json").write_text(json.dumps(SAID))
+    machines(monkeypatch, (3, None))
+    assert matrix.main(["--only", "6.12", "--output", str(tmp_path)]) == 1
+
+
+def test_another_kernel_can_be_asked_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = machines(monkeypatch, (0, SAID))
+    assert matrix.main(["--also", "/boot/vmlinuz-mine"]) == 0
+    assert commands[0][commands[0].index("--kernel") + 1] == "/boot/vmlinuz-mine"
+
+
+def test_every_profile_that_a_kernel_is_offered_for_is_on_the_list() -> None:
+    names = {entry.name.partition("-")[0] for entry in matrix.KERNELS}
+    assert set(PROFILES) - names == {"6.6"}, "no archive offers a 6.6; --also asks one"
+    with pytest.raises(SystemExit):
+        matrix.main(["--only", "5.4"])
+
+
+def test_asking_counts_the_cases_and_names_those_that_were_answered_otherwise(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    one = "tests/conformance/test_numbers.py"
+    command = [sys.executable, "-m", "tests.conformance.ask", "--on", "fake", "--json", str(told), one]
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    said = json.loads(told.read_text())
+    assert said["cases"] > 0
+    assert (said["differences"], "search" in said) == ([], False)
+
+
+def test_a_case_that_failed_or_broke_is_a_difference(tmp_path: Path) -> None:
+    report = tmp_path / "cases.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase classname="tests.conformance.test_heap" name="test_a[1]"/>'
+        '<testcase classname="tests.conformance.test_heap" name="test_b"><failure/></testcase>'
+        '<testcase classname="tests.conformance.test_heap" name="test_c"><error/></testcase></testsuite></testsuites>'
+    )
+    assert ask.read(report) == (3, ["test_heap.py::test_b", "test_heap.py::test_c"])
+
+
+def test_a_suite_that_did_not_run_is_a_difference() -> None:
+    said = ask.suite(["tests/conformance/test_numbers.py", "--no-such-option"], "fake")
+    assert said == {"cases": 0, "differences": ["the suite ended with status 4"]}
