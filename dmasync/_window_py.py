@@ -223,14 +223,17 @@ class Window:
     def _conclude(self, refusal: Any, said: Any, body: Any) -> None:
         """Make the ENDs that are owed, then log, attach and raise what there is."""
         interrupt, failures = self._make_ends(said)
-        view = self._view
-        if view is not None and (refusal is None or not self._log_only):
-            self._view = None
-            with contextlib.suppress(BufferError):
-                view.release()
+        if refusal is None or not self._log_only:
+            self._release_view()
         self._phase = None
         if refusal is not None or interrupt is not None or failures:
             outcome.conclude(refusal, interrupt, failures, body, self._log_only)
+
+    def _release_view(self) -> None:
+        view, self._view = self._view, None
+        if view is not None:
+            with contextlib.suppress(BufferError):
+                view.release()
 
     def _make_ends(self, said: Any) -> Any:
         """END everything that is open, last first, whatever is raised meanwhile: the first interrupt, all errors.
@@ -310,9 +313,7 @@ class Window:
                 self._claim()
             was_open = self._opened
             interrupt, failures = self._make_ends(None)
-            if self._view is not None:
-                with contextlib.suppress(BufferError):
-                    self._view.release()
+            self._release_view()
             self._phase = None
             if was_open:
                 outcome.dropped(type(self).__name__, interrupt, failures, self._targets[0][0], 1)

@@ -57,8 +57,9 @@ def suite(path: Path, *, copying: bool = False, added: int = 0, minutes: float =
     return write(path, content)
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    tmp_path = tmp_path_factory.mktemp("history")
     return [
         suite(tmp_path / "1.json"),
         suite(tmp_path / "2.json", minutes=60, seed=2),
@@ -70,6 +71,12 @@ def history(tmp_path: Path) -> list[Path]:
 def report(runs: list[Path], output: Path) -> str:
     assert main(["report", *map(str, runs), "-o", str(output)]) == 0
     return output.read_text()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, history: list[Path]) -> str:
+    """The page of :func:`history`: seconds of drawing, so once for all that only read it."""
+    return report(history, tmp_path_factory.mktemp("report") / "r.html")
 
 
 def text_of(page: str) -> str:
@@ -84,17 +91,15 @@ def text_of(page: str) -> str:
     return " ".join(" ".join(found).split())
 
 
-def test_the_page_says_what_got_slower_and_by_how_much(tmp_path: Path, history: list[Path]) -> None:
-    text = text_of(report(history, tmp_path / "r.html"))
+def test_the_page_says_what_got_slower_and_by_how_much(page: str) -> None:
+    text = text_of(page)
     assert "16 of 18 rows got slower" in text
     assert "pair of 4 MiB udmabuf (2 rows), the most from 3,946 to 4,198,288 instructions (x1,064)" in text
     assert "with swiotlb=force" in text
 
 
-def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(
-    tmp_path: Path, history: list[Path]
-) -> None:
-    text = text_of(report(history, tmp_path / "r.html"))
+def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(page: str) -> None:
+    text = text_of(page)
     kernel = "6.12.117+deb12-amd64"
     assert f"The base ran on {kernel}, the candidate on {kernel}, with swiotlb=force." in text
     told = text[: text.index("Verdict: regressed")]
@@ -102,48 +107,44 @@ def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(
     assert "pair of 1 MiB udmabuf (2 rows)" in told
 
 
-def test_every_picture_is_drawn(tmp_path: Path, history: list[Path]) -> None:
-    page = report(history, tmp_path / "r.html")
+def test_every_picture_is_drawn(page: str) -> None:
     titles = re.findall(r'<h2>(.*?)</h2>\s*<figure><div class="scroll"><svg', page)
     assert tuple(titles) == PICTURES
     assert "Not drawn" not in page
 
 
-def test_change_points_are_marked_and_told(tmp_path: Path, history: list[Path]) -> None:
-    text = text_of(report(history, tmp_path / "r.html"))
+def test_change_points_are_marked_and_told(page: str) -> None:
+    text = text_of(page)
     assert "change at run 3" in text
     assert re.search(r"Run 3 \(2026-03-01 14:00, [^)]*\): 16 rows changed.*3,946 to 3,984 instructions", text)
     assert re.search(r"Run 4 \([^)]*, with swiotlb=force\): 8 rows changed.*pair READ of 4 MiB udmabuf", text)
 
 
-def test_provenance_names_kernel_config_command_line_python_and_commit(tmp_path: Path, history: list[Path]) -> None:
-    text = text_of(report(history, tmp_path / "r.html"))
+def test_provenance_names_kernel_config_command_line_python_and_commit(page: str) -> None:
+    text = text_of(page)
     for told in ("6.12.117+deb12-amd64", "c0ffee" * 8, "nokaslr swiotlb=force", "CPython 3.11.7", "0123456789abcdef"):
         assert told in text
     assert "EIO: a bounce slot ends at 256 KiB" in text
 
 
-def test_the_page_needs_no_network_and_runs_nothing(tmp_path: Path, history: list[Path]) -> None:
-    page = report(history, tmp_path / "r.html")
+def test_the_page_needs_no_network_and_runs_nothing(page: str) -> None:
     assert "<script" not in page
     assert "<link" not in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert not re.search(r"url\((?!#|&)", page)
 
 
-def test_ids_of_two_pictures_never_meet(tmp_path: Path, history: list[Path]) -> None:
-    page = report(history, tmp_path / "r.html")
+def test_ids_of_two_pictures_never_meet(page: str) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
 
 
-def test_the_same_runs_give_the_same_page(tmp_path: Path, history: list[Path]) -> None:
-    assert report(history, tmp_path / "a.html") == report(history, tmp_path / "b.html")
+def test_the_same_runs_give_the_same_page(tmp_path: Path, history: list[Path], page: str) -> None:
+    assert report(history, tmp_path / "r.html") == page
 
 
-def test_verdicts_can_be_told_apart_without_colour(tmp_path: Path, history: list[Path]) -> None:
-    page = report(history, tmp_path / "r.html")
+def test_verdicts_can_be_told_apart_without_colour(page: str) -> None:
     grey = re.sub(r"#[0-9a-fA-F]{6}\b", "#808080", page)
     assert 'class="regressed"' in grey
     verdicts = grey[grey.index("<h2>Verdicts") : grey.index("<h2>Cost")]
@@ -256,14 +257,14 @@ def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Pat
         assert shot.size == (1100, 4000)
 
 
-def test_lines_that_lie_on_each_other_are_one_and_each_change_has_its_line(tmp_path: Path, history: list[Path]) -> None:
+def test_lines_that_lie_on_each_other_are_one_and_each_change_has_its_line(history: list[Path], page: str) -> None:
     runs = [load_run(path) for path in history]
     bundles = history_figure._chosen(history_figure.series(runs, GateSettings()))
     drawn = [tuple(round(row.median / bundle[0].rows[0].median, 2) for row in bundle[0].rows) for bundle in bundles]
     assert len(drawn) == len(set(drawn))
     heap = next(bundle for bundle in bundles if bundle[0].rows[0].facts.provider == "system")
     assert len(heap) == 8
-    assert "pair of system (1 of 8 alike)" in text_of(report(history, tmp_path / "r.html"))
+    assert "pair of system (1 of 8 alike)" in text_of(page)
     shown = {change for bundle in bundles for change in bundle[0].changes}
     assert shown == {2, 3}
     assert any(history_figure._largest(bundle[0]) == 2 for bundle in bundles)
@@ -303,8 +304,7 @@ def test_matplotlib_s_complaints_reach_nobody(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_picture_of_the_verdicts_has_a_line_for_rows_that_moved_alike(tmp_path: Path, history: list[Path]) -> None:
-    page = report(history, tmp_path / "r.html")
+def test_the_picture_of_the_verdicts_has_a_line_for_rows_that_moved_alike(page: str) -> None:
     picture = page[page.index("<h2>Verdicts</h2>") :].partition("<h2>Cost against buffer size")[0]
     labels = re.findall(r"<text[^>]*>([^<]* of [^<]*)</text>", picture)
     assert [text for text in labels if "4 MiB udmabuf" in text] == ["pair of 4 MiB udmabuf (2 rows)"]

@@ -100,7 +100,7 @@ def storm() -> Iterator[Storm]:
         return rounds
 
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # see tests/conftest.py
     before = signal.signal(signal.SIGALRM, handler)
     hook = sys.unraisablehook
     sys.unraisablehook = hold
@@ -115,7 +115,6 @@ def storm() -> Iterator[Storm]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         restore(signal.SIGALRM, before)
         sys.unraisablehook = hook
-        gc.unfreeze()
     assert lost == []
 
 

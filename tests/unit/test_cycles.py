@@ -26,11 +26,10 @@ START, END = Step.START, Step.END
 def collecting_when_told():
     """The collections of these tests are their own: one that comes by itself finds the cycle half made."""
     gc.collect()
-    gc.freeze()  # what is there already is not looked through again and again
+    gc.freeze()  # see tests/conftest.py
     gc.disable()
     yield
     gc.enable()
-    gc.unfreeze()
 
 
 def allocated(backend):

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
     reason="a trace function (coverage) is a place more where exceptions surface: run without one",
 )
 
-SPAN = 2
-"""How far behind the first exception the second comes at most."""
+SPANS = pytest.mark.parametrize("span", [1, pytest.param(3, marks=pytest.mark.nightly)])
+"""How many places behind the first exception a second one comes, at each of them."""
 
 ON_REAL_FILES = [*windows.operations(), *buffers.operations()]
 ON_THE_FAKE = list(fakes.operations())
@@ -44,9 +44,10 @@ def explore(points):
         yield explorer_.explore
 
 
+@SPANS
 @named(ON_REAL_FILES)
-def test_an_interrupted_operation_leaves_no_window_descriptor_or_mapping_behind(explore, operation):
-    report = explore(operation, span=SPAN if compiled else 0)
+def test_an_interrupted_operation_leaves_no_window_descriptor_or_mapping_behind(explore, operation, span):
+    report = explore(operation, span=span if compiled else 0)
     print(report)  # noqa: T201 - the table, with -s
     if not compiled:
         # A finalizer in plain Python can be interrupted, and a window that was left between two states refuses end().

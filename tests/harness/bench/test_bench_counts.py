@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -28,9 +29,10 @@ def test_the_measuring_process_answers_with_integers() -> None:
         assert {type(count) for count in worker.measure("null_ioctl", {}, EXACT).rounds} == {int}
 
 
-@pytest.fixture
-def run_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the suites write where a guest answered with :data:`COUNTS`."""
+    tmp_path = tmp_path_factory.mktemp("counts")
     folder, path = suites_folder(), tmp_path / "run.json"
     line = [
         sys.executable,
@@ -59,6 +61,12 @@ def run_file(tmp_path: Path) -> Path:
             env=own_environment(),
         )
     return path
+
+
+@pytest.fixture
+def run_file(written: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copy(written, tmp_path))
 
 
 def test_a_count_is_an_integer_in_the_file_and_stays_one_in_the_verdict(run_file: Path) -> None:

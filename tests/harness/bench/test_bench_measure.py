@@ -69,7 +69,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield made
     monkeypatch.undo()
     gc.enable()
-    gc.unfreeze()
 
 
 def test_a_round_is_the_cost_of_one_operation_without_clock_and_loop(machine: Any) -> None:

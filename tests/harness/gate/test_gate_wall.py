@@ -207,7 +207,7 @@ def fixed_threshold_alarms(rows: list[WallRow]) -> list[bool]:
     return [bool(after > 1.1 * before) for before, after in means]
 
 
-@pytest.mark.parametrize("trials_of_a_kind", [50, pytest.param(333, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("trials_of_a_kind", [25, pytest.param(333, marks=pytest.mark.nightly)])
 def test_false_alarms_and_power_under_the_noise_of_a_shared_machine(
     trials_of_a_kind: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ def explorer(points: ModuleType, *, direct: bool = False) -> Iterator[Explorer]:
     # A method in C: nothing can interrupt it.
     sys.unraisablehook = explorer.unraisable.append
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # it collects after each exception, and need not look through what is here already
     gc.disable()
     try:
         with warnings.catch_warnings():
@@ -86,7 +86,6 @@ def explorer(points: ModuleType, *, direct: bool = False) -> Iterator[Explorer]:
             warnings.simplefilter("ignore", ResourceWarning)
             yield explorer
     finally:
-        gc.unfreeze()
         if collecting:
             gc.enable()
         sys.unraisablehook = hook
