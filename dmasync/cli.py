@@ -24,7 +24,7 @@ COMMANDS = {
     "vm": "run a command on a real kernel in a virtual machine",
     "bench": "run the suites, write pytest-benchmark JSON",
     "gate": "judge two runs, two kernels or two kernel command lines",
-    "history": "list and prune the runs that were kept",
+    "history": "keep, list and prune runs, judge a night, ask a fleet's store",
     "report": "pictures: cost against size, history, timelines",
     "model": "fit cost = a + b * bytes and answer what a frame costs",
     "run": "run any program on the fake kernel, or on the real one behind the same layers",

@@ -13,7 +13,12 @@ EXAMPLES = {
         "dmasync gate --append-candidate swiotlb=force",
         "dmasync gate --bisect good.json --kernel . --build 'make -s bzImage'",
     ),
-    "history": ("dmasync history list", "dmasync history nightly --report night.html"),
+    "history": (
+        "dmasync history list",
+        "dmasync history nightly --report night.html",
+        "dmasync history store fleet",
+        "dmasync history moved fleet",
+    ),
     "report": ("dmasync report base.json candidate.json -o report.html",),
     "model": ("dmasync model run.json --frame 1920x1080 --format NV12 --fps 30",),
     "run": ("dmasync run --check -- ./camera", "dmasync run --fault 'storm(EINTR, 3)' -- ./camera"),
@@ -29,7 +34,7 @@ STATUSES = {
         "0 good; 1 regressed; 2 unusable input or arguments; 3 cannot judge; 4 this host lacks something. "
         "With --bisect git's: 0 good, 1 bad, 125 skip, 128 stop"
     ),
-    "history": f"{_USUAL}; nightly: as dmasync gate",
+    "history": f"{_USUAL}; series, board: 3 nothing is known of it; nightly: as dmasync gate",
     "report": "0 the page was written, whatever it says; 2 input or arguments cannot be used; 3 nothing to draw",
     "model": "0 good; 1 off by more than --within; 2 unusable input or arguments; 3 no rows to fit",
     "run": (

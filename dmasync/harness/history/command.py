@@ -1,4 +1,4 @@
-"""The arguments of ``dmasync history``: list, prune, keep, nightly."""
+"""The arguments of ``dmasync history``: list, prune, keep, nightly; those over a store are in :mod:`in_store`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.history import in_store
 from dmasync.harness.history.listing import print_kept
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.option_types import given_path, given_text
@@ -43,10 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     night.add_argument(
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
     )
+    night.add_argument(
+        "--store", metavar="STORE", type=given_path, help="add the run to this store of Parquet files, too"
+    )
     Outputs.add_arguments(night.add_argument_group("where the verdicts go, besides standard output"))
+    # Before or behind the action; a default here would replace what stands before it.
+    add_storage = functools.partial(_add_storage, default=argparse.SUPPRESS)
     for action in (listing, pruning, keeping, night):
-        # Before or behind the action; a default here would replace what stands before it.
-        _add_storage(action, argparse.SUPPRESS)
+        add_storage(action)
+    for action in (listing, pruning, keeping, night, *in_store.configure(actions, add_storage)):
         action.set_defaults(parser=action)
 
 
@@ -76,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
         return ExitStatus.GOOD
     if options.action == "nightly":
         return _nightly(storage, options)
+    if options.action in in_store.ACTIONS:
+        return in_store.run(options, storage)
     print_kept(storage, as_json=options.json)
     return ExitStatus.GOOD
 
@@ -89,7 +97,7 @@ def _nightly(storage: Storage, options: argparse.Namespace) -> int:
     measure = functools.partial(nightly.measure_host, request=bench.request_of(asked), quiet=asked.quiet)
     report = options.report or made_folder(storage.folder) / "report.html"
     made_folder(storage.folder)
-    return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options))
+    return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options), store=options.store)
 
 
 def _run_with_rows(path: str) -> Run:

@@ -11,6 +11,7 @@ from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
+from dmasync.harness.history import in_store
 from dmasync.harness.history.creep import with_creep
 from dmasync.harness.judge.compare import judge, side_of
 from dmasync.harness.judge.settings import GateSettings, load_settings
@@ -44,8 +45,11 @@ def nightly(
     settings: GateSettings | None = None,
     measure: MeasureHost | None = None,
     outputs: Outputs | None = None,
+    store: Path | None = None,
 ) -> ExitStatus:
     """Measure, gate, keep, report; return the gate's status. The first run of a kind is kept as its baseline: 0.
+
+    With a *store* of Parquet files the run is added there, too.
 
     It is judged against the last good run, and against the anchor, so that small steps do not add up unseen.
 
@@ -55,6 +59,8 @@ def nightly(
     outputs = outputs or Outputs()
     outputs.check([])
     refuse_unwritable({"--report": report})
+    if store is not None:
+        in_store.check(store)
     with scratch_folder("nightly") as scratch:
         output = scratch / "run.json"
         (measure or measure_host)(output)
@@ -77,6 +83,8 @@ def nightly(
             outputs.put(judgement, [baseline.run], [run], settings)
             kept = storage.keep(run, _STANDINGS[status])
             _say(f"kept: {kept}")
+        if store is not None:
+            in_store.add_run(store, output)
     if report is not None:
         runs = [one.run for one in storage.of_kind(kind) if one.run is not None][-_RUNS_IN_REPORT:]
         write_atomically(report, page(runs, judgement, settings))

@@ -1,0 +1,174 @@
+"""What a store answers: a row's series, a board's last values, what moved. Damaged files are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.runs.reading import printable
+from dmasync.harness.store.parquet_files import Found, connected, found, quoted
+
+if TYPE_CHECKING:
+    import duckdb
+
+_KIND = 'arch, target, clock, "python", compiled, unit'
+"""What must be equal, besides board and kernel, for values of a row to be one series."""
+_ATTEMPTS = 5
+BEFORE = 4
+"""How many times as long as the days that are looked at are the days that they are compared with."""
+FEWEST_BEFORE = 5
+"""Nights, by the wall clock: fewer do not tell their noise."""
+_SIGMAS = 5.0
+"""Of the difference of both medians: a fleet has a hundred thousand rows, and each is a chance to be wrong."""
+
+SERIES = f"""
+SELECT board, kernel, row, {_KIND}, moment, value, q1, q3 FROM {{table}}
+WHERE {{where}} ORDER BY board, kernel, row, {_KIND}, moment
+"""  # noqa: S608  # a template
+LAST_VALUES = f"""
+SELECT kernel, row, {_KIND}, max(moment) AS moment, arg_max(value, moment) AS value FROM {{table}}
+WHERE {{where}} GROUP BY kernel, row, {_KIND} ORDER BY kernel, row, {_KIND}
+"""  # noqa: S608
+MOVED = f"""
+WITH nights AS (
+    SELECT board, kernel, row, {_KIND}, ln(value) AS cost, moment >= {{middle}} AS late
+    FROM {{table}} WHERE {{where}} AND value > 0
+), compared AS (
+    SELECT board, kernel, row, {_KIND},
+        median(cost) FILTER (NOT late) AS before, median(cost) FILTER (late) AS after,
+        count(*) FILTER (NOT late) AS nights_before, count(*) FILTER (late) AS nights_after,
+        (quantile_cont(cost, 0.75) FILTER (NOT late) - quantile_cont(cost, 0.25) FILTER (NOT late)) / 1.349 AS noise
+    FROM nights GROUP BY ALL
+)
+SELECT board, kernel, row, {_KIND}, exp(before) AS before, exp(after) AS after, exp(after - before) AS ratio,
+    nights_before, nights_after
+FROM compared
+WHERE nights_before > 0 AND nights_after > 0 AND abs(after - before) > ln({{factor}})
+    AND (clock = 'exact' OR nights_before >= {FEWEST_BEFORE})
+    AND abs(after - before) > {_SIGMAS} * 1.2533 * noise * sqrt(1 / nights_before + 1 / nights_after)
+ORDER BY abs(after - before) DESC, board, kernel, row
+"""  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of an answer by column, and the files that were passed over, each with the reason."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    damaged: tuple[tuple[Path, str], ...]
+
+    def as_objects(self) -> list[dict[str, Any]]:
+        """For JSON: moments as text, in UTC."""
+
+        def plain(value: Any) -> Any:
+            return f"{value.isoformat(timespec='seconds')}+00:00" if isinstance(value, datetime) else value
+
+        return [dict(zip(self.columns, map(plain, row), strict=True)) for row in self.rows]
+
+
+class StoreReader:
+    """Asks the summaries of the store in *folder*. CommandError where there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / "summaries").is_dir():
+            raise CommandError(f"{printable(folder)}: no store is there: 'dmasync history store' makes one")
+        self.connection = connected()
+
+    def series(self, row: str, board: str | None = None, kernel: str | None = None) -> Answer:
+        """The values of the rows that the glob *row* names, in order of time."""
+        return self._ask(SERIES, _where(row=_glob(row), board=_glob(board), kernel=_glob(kernel)))
+
+    def last_values(self, board: str) -> Answer:
+        """The newest value of each row and kernel of *board*."""
+        return self._ask(LAST_VALUES, f"board = {quoted(board)}")
+
+    def moved(self, days: float, percent: float, until: datetime | None = None) -> Answer:
+        """The rows whose median of the last *days* before *until* is off that of the four times as many days before.
+
+        Off is: by more than *percent*, and by more than the row's own nights explain. *until* is the store's newest
+        moment unless given, in UTC and without a zone.
+        """
+        newest = until or self.newest()
+        if newest is None:
+            return Answer((), [], ())
+        middle, first = newest - timedelta(days=days), newest - timedelta(days=(1 + BEFORE) * days)
+        return self._ask(
+            MOVED,
+            f"moment > {_moment(first)} AND moment <= {_moment(newest)}",
+            middle=f"({_moment(middle)} + INTERVAL 1 MICROSECOND)",
+            factor=str(1 + percent / 100),
+        )
+
+    def newest(self) -> datetime | None:
+        """When the newest run was taken."""
+        rows = self._ask("SELECT max(moment) AS moment FROM {table} WHERE {where}", "true").rows
+        moment = rows[0][0] if rows else None
+        return moment if isinstance(moment, datetime) else None
+
+    def ask(self, query: str) -> Answer:
+        """The answer to a *query* of ours, which has ``{table}`` where the summaries belong."""
+        return self._ask(query, "true")
+
+    def _ask(self, query: str, where: str, **parts: str) -> Answer:
+        import duckdb
+
+        damaged: dict[Path, str] = {}
+        for _ in range(_ATTEMPTS):
+            there = found(self.folder / "summaries", self.connection).without(damaged)
+            if not there.files:
+                return Answer((), [], there.damaged)
+            table = reading(there.files, distinct=there.overlapping)
+            try:
+                asked = self.connection.execute(query.format(table=table, where=where, **parts))
+                columns = tuple(str(one[0]) for one in asked.description or ())
+                return Answer(columns, asked.fetchall(), there.damaged)
+            except duckdb.Error as error:
+                # One of the files: it was merged away since, or is damaged inside.
+                worse = _damaged_inside(there, self.connection)
+                if not worse and all(path.exists() for path in there.files):
+                    raise CommandError(f"{printable(self.folder)}: {printable(str(error))}") from None
+                damaged |= worse
+        raise CommandError(
+            f"{printable(self.folder)}: its files keep changing: ask again later", ExitStatus.CANNOT_JUDGE
+        )
+
+
+def reading(files: Sequence[Path], *, distinct: bool = False) -> str:
+    """*files* as a table of SQL."""
+    table = f"read_parquet([{', '.join(map(quoted, files))}], union_by_name = true)"
+    return f"(SELECT DISTINCT * FROM {table})" if distinct else table  # noqa: S608  # quoted
+
+
+def _damaged_inside(there: Found, connection: duckdb.DuckDBPyConnection) -> dict[Path, str]:
+    """Which files cannot be read to their end; slow, and only done where a query failed."""
+    import duckdb
+
+    worse = {}
+    for path in there.files:
+        try:
+            connection.execute(
+                f"SELECT max(moment), max(value), max(row), max(board), max(kernel) FROM {reading([path])}"  # noqa: S608
+            ).fetchall()
+        except duckdb.Error as error:
+            if path.exists():
+                worse[path] = str(error).splitlines()[0].replace(f"'{path}'", "it").replace(str(path), "it")
+    return worse
+
+
+def _where(**globs: str | None) -> str:
+    return " AND ".join(f"{name} GLOB {quoted(glob)}" for name, glob in globs.items() if glob is not None) or "true"
+
+
+def _glob(pattern: str | None) -> str | None:
+    """As the gate's globs are: ``*`` and ``?`` are special, brackets, of which names are full, are not."""
+    return None if pattern is None else pattern.replace("[", "[[]")
+
+
+def _moment(moment: datetime) -> str:
+    return f"TIMESTAMP {quoted(moment.isoformat(sep=' '))}"
