@@ -5,12 +5,19 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import signal
 
 import pytest
 
 pytest.register_assert_rewrite("tests.support", "tests.conformance.kernels", "tests.gallery")
 
 from tests.support import page_size  # noqa: E402 - after the line that makes its assertions show their values
+
+USUAL_HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if size < mmap.PAGESIZE or size % mmap.PAGESIZE or size & (size - 1):
         raise pytest.UsageError(f"--dmasync-page-size {size}: expected a power of two from {mmap.PAGESIZE} on")
     page_size.PAGE = size
+    # nohup, and a script's background job, leave these ignored, and every program that a test starts would inherit it.
+    for number, handler in USUAL_HANDLERS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     # The programs that tests start are no workers of pytest-xdist: pytest-benchmark would measure nothing there.
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
         del os.environ[name]
