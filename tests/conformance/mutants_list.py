@@ -146,8 +146,8 @@ MUTANTS = (
     Mutant(
         "missing drop: a list of fences that grows keeps what has signalled",
         "kernel/dma_buf/dma_resv.py",
-        "self._entries = [entry for entry in self._entries if not entry[0].is_signaled()]",
-        "self._entries = list(self._entries)",
+        "self.entries = [entry for entry in self.entries if not entry[0].is_signaled()]",
+        "self.entries = list(self.entries)",
     ),
     Mutant(
         "lost state: a node's descriptor is close-on-exec no more after dup",

@@ -102,7 +102,7 @@ class DmaBuf(File):
             self.end_cpu_access(access)
         else:
             self.begin_cpu_access(access)
-            if self.reservation:
+            if self.reservation.entries:  # most have none, and this is asked at every START
                 self.reservation.wait(usage)
         if not self._moves_bytes:
             return 0

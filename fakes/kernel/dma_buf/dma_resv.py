@@ -42,12 +42,9 @@ class Reservation:
     """``struct dma_resv``: the fences of one buffer."""
 
     def __init__(self) -> None:
-        # Another object once it had to grow, and only then: who walks it goes by that.
-        self._entries: list[tuple[Fence, Usage]] = []
+        self.entries: list[tuple[Fence, Usage]] = []
+        """Another object once it had to grow, and only then: who walks it goes by that."""
         self._room = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._entries)
 
     def add(self, fence: Fence, usage: Usage) -> None:
         """What a driver does with its fence: :meth:`add_all` of one."""
@@ -60,7 +57,7 @@ class Reservation:
         drops what has signalled: in one that does not, a fence may come to stand twice.
         """
         self._reserve(len(fences))
-        entries = self._entries
+        entries = self.entries
         for fence in fences:
             for index, (old, old_usage) in enumerate(entries):
                 is_later = fence is old or fence.seqno > old.seqno
@@ -71,15 +68,15 @@ class Reservation:
                 entries.append((fence, usage))
 
     def _reserve(self, count: int) -> None:
-        needed = len(self._entries) + count
+        needed = len(self.entries) + count
         if needed > self._room:
             most = max(needed, 2 * self._room) if self._room else max(_FEWEST, _power_of_two(count))
             self._room = _with_room_for(most)
-            self._entries = [entry for entry in self._entries if not entry[0].is_signaled()]
+            self.entries = [entry for entry in self.entries if not entry[0].is_signaled()]
 
     def pending(self, usage: Usage) -> list[Fence]:
         """The fences not yet signalled that *usage* has to wait for, in the order of the list."""
-        return [fence for fence, its_usage in list(self._entries) if its_usage <= usage and not fence.is_signaled()]
+        return [fence for fence, its_usage in list(self.entries) if its_usage <= usage and not fence.is_signaled()]
 
     def wait(self, usage: Usage) -> None:
         """``dma_resv_wait_timeout()``: wait for what *usage* has to wait for; OSError with EINTR when a signal arrives.
@@ -88,13 +85,13 @@ class Reservation:
         that there was at the beginning is not; and once the list has grown it is walked anew.
         """
         entries: list[tuple[Fence, Usage]] | None = None
-        while entries is not self._entries:
-            entries = self._entries
+        while entries is not self.entries:
+            entries = self.entries
             for index in range(len(entries)):
                 fence, its_usage = entries[index]
                 if its_usage <= usage and not fence.is_signaled():
                     wait_interruptibly(fence)
-                    if entries is not self._entries:
+                    if entries is not self.entries:
                         break
 
     def singleton(self, usage: Usage) -> Fence | None:
