@@ -96,7 +96,7 @@ _SAME = "Give START and END of one window the same access flags"
 
 OTHER_ACCESS: Final[dict[tuple[str, str], Kind]] = {
     ("READ", "WRITE"): Kind(
-        "Nothing is lost: the START has fetched, and and the END also writes back, which a window for READ need not.",
+        "Nothing is lost: the START has fetched, and the END also writes back, which a window for READ need not.",
         f"{_SAME}: READ, or READ_WRITE if it writes as well.",
     ),
     ("READ", "READ_WRITE"): Kind(
