@@ -228,7 +228,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
     monkeypatch.setattr(runner, "_here", lambda *arguments: pytest.fail("it was measured"))
     status = cli.main(["bench", "--on", "fake", "-o", str(tmp_path / "no" / "such" / "run.json")])
     assert status == ExitStatus.UNUSABLE
-    assert "no directory" in capsys.readouterr().err
+    missing = f"No such file or directory: {tmp_path / 'no' / 'such'}\n"
+    assert capsys.readouterr().err.endswith(missing)
 
 
 def test_the_command_prints_the_overhead_and_where_the_file_is(
