@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import os
@@ -226,3 +227,21 @@ def test_an_emulator_that_ends_in_an_assertion_is_no_kvm(tmp_path, monkeypatch, 
     found = kvm.try_kvm(tmp_path / "kvm")
     assert found[0] is works
     assert found[1].endswith(why)
+
+
+def test_a_remedy_is_told_once_whole_and_with_the_nodes_that_it_is_for(monkeypatch, capsys):
+    remedy = "a long line that is to be copied, " * 9
+    found = [
+        nodes.Node("CMA_HEAP", f"/dev/dma_heap/{name}", False, False, "ENOENT", None, None, None, remedy)
+        for name in ("linux,cma", "a-heap-of-a-long-name-that-leaves-no-room", "third")
+    ]
+    monkeypatch.setattr(nodes, "survey", lambda configuration: found)
+    monkeypatch.setenv("COLUMNS", "60")
+    command.run(command_options())
+    lines = capsys.readouterr().out.splitlines()
+    (place,) = [at for at, line in enumerate(lines) if line == f"  {remedy}"]
+    assert lines[place - 1] == f"fix {', '.join(node.path for node in found)} with:"
+
+
+def command_options():
+    return argparse.Namespace(json=False)

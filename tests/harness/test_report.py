@@ -16,7 +16,7 @@ from PIL import Image
 
 from dmasync.cli import main
 from dmasync.harness.judge.settings import GateSettings
-from dmasync.harness.report import history_figure
+from dmasync.harness.report import drawing, history_figure
 from dmasync.harness.report.changes import change_points
 from dmasync.harness.runs.facts import NotMeasured, RunFacts
 from dmasync.harness.runs.reading import Row, load_run
@@ -310,3 +310,10 @@ def test_the_picture_of_the_verdicts_has_a_line_for_rows_that_moved_alike(page: 
     labels = re.findall(r"<text[^>]*>([^<]* of [^<]*)</text>", picture)
     assert [text for text in labels if "4 MiB udmabuf" in text] == ["pair of 4 MiB udmabuf (2 rows)"]
     assert any("pair of system (all 8 rows)" in text for text in labels)
+
+
+def test_a_name_that_is_too_long_for_an_axis_is_broken_and_not_cut() -> None:
+    name = "first START READ_WRITE of 1 MiB vidbuf_cached, not attached, DmaSyncer-reused"
+    lines = drawing.label(name).split("\n")
+    assert (" ".join(lines), len(lines)) == (name, 2)
+    assert drawing.label("START of udmabuf") == "START of udmabuf"

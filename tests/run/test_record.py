@@ -170,3 +170,67 @@ def test_replay_counts_the_calls_that_record_counted(tmp_path, more):
     assert replayed.stdout.startswith(f"{count} calls recorded on ")
     assert "2 that tell nothing of a kernel" in replayed.stdout
     assert "no call of the trace could be played: nothing was judged" in replayed.stderr
+
+
+FORBIDDING = """
+import ctypes, os, sys
+from dmasync.harness.run.seccomp import bpf, numbers
+filter = (bpf.Instruction * 4)(
+    (0x20, 0, 0, bpf.NUMBER_AT),
+    (0x15, 0, 1, {number}),
+    (0x06, 0, 0, 0x00050000 | {errno}),  # SECCOMP_RET_ERRNO
+    (0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+)
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(bpf.Instruction)))
+numbers.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+program = Program(4, filter)
+if ctypes.CDLL(None, use_errno=True).prctl(22, 2, ctypes.byref(program), 0, 0):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    raise SystemExit("the filter was refused")
+os.execv(sys.executable, [sys.executable, "-m", "dmasync", *sys.argv[1:]])
+"""
+OWN_BACKEND = (
+    "import dmasync\n"
+    "try: dmasync.DmaBufAllocator(dmasync.DmaBufAllocatorFlag.UDMABUF).alloc('frame', 4096)\n"
+    "except OSError: print('refused')\n"
+)
+
+
+def forbidding(tmp_path, code, *words):
+    """Run dmasync where the system call seccomp fails with *code*, as under a container's profile."""
+    number = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
+    program = FORBIDDING.replace("{number}", str(number)).replace("{errno}", str(int(code)))
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS])
+def test_where_seccomp_is_forbidden_a_python_program_is_recorded_by_its_backend(tmp_path, code):
+    (tmp_path / "own.py").write_text(OWN_BACKEND)
+    done = forbidding(tmp_path, code, "record", "-o", "t.jsonl", "--", "own.py")
+    assert done.returncode == 0
+    assert "what dmasync's own backend is asked is recorded nevertheless" in done.stderr
+    assert "dmasync record: wrote t.jsonl" in done.stderr
+    calls = [call.method for call in Journal.load(tmp_path / "t.jsonl").calls]
+    assert "open" in calls
+    assert set(os.listdir(tmp_path)) == {"own.py", "t.jsonl"}
+
+
+def test_where_seccomp_is_forbidden_any_other_program_is_refused_in_a_line(tmp_path):
+    done = forbidding(tmp_path, errno.EPERM, "record", "-o", "t.jsonl", "--", "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+    assert "seccomp is forbidden here" in done.stderr
+    assert os.listdir(tmp_path) == []
+    done = forbidding(tmp_path, errno.EPERM, "run", "--", "true")
+    assert (done.returncode, "seccomp is forbidden here" in done.stderr) == (4, True)
+
+
+def test_under_another_dmasync_run_a_python_program_is_recorded_by_its_backend(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_BACKEND)
+    dmasync = [sys.executable, "-m", "dmasync"]
+    line = [*dmasync, "run", "--", *dmasync, "record", "-o", "t.jsonl", "--", "own.py"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "cannot run under another one; what dmasync's own backend is asked is recorded nevertheless" in done.stderr
+    # The outer run answers: there the allocation succeeds.
+    assert [call.errno for call in Journal.load(tmp_path / "t.jsonl").calls if call.method == "open"] == [0]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dmasync.harness.run import supervisor as module
 from dmasync.harness.run.answers import Said
 from dmasync.harness.run.places import Places
 from dmasync.harness.run.seccomp import numbers
@@ -84,3 +85,19 @@ def test_calls_that_need_not_wait_are_answered_by_one_thread(run):
         run.calls.make("lseek")
     assert [run.calls.passed.get(timeout=30) for _ in range(50)] == ["lseek"] * 50
     assert len(run.threads) == 1
+
+
+def test_a_close_that_never_returns_does_not_keep_the_verdict(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_TO_END_S", 0.1)
+    system = SimpleNamespace(is_fake=True, backend=None)
+    supervisor = Supervisor(system, {}, Places([], fake=True), 768)
+    returned = threading.Event()
+    monkeypatch.setattr(supervisor.watcher, "_look", returned.wait)
+    calls = Calls()
+    supervisor.serve(calls)
+    calls.make(None)
+    try:
+        supervisor.finish()
+        assert "dmasync run: the closing of a file has taken 0.1 s" in capsys.readouterr().err
+    finally:
+        returned.set()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dmasync.harness.judge.verdict import UnjudgedRow
-from dmasync.harness.runs.facts import BOUNCE_LIMIT, COMPARED_FACTS, NotMeasured, RowFacts
+from dmasync.harness.runs.facts import BOUNCE_LIMIT, BOUNCED, COMPARED_FACTS, NotMeasured, RowFacts
 from dmasync.harness.runs.reading import Row, Run
 
 _MOST_NAMES = 3
@@ -90,8 +90,8 @@ def _why_missing(name: str, runs: Sequence[Run], found: int) -> str:
 
 def _explained(reason: str, runs: Sequence[Run]) -> str:
     """What a file of an older version does not say of an error that bounce buffers make."""
-    bounced = any("swiotlb=force" in (run.facts.kernel_command_line or "").split() for run in runs)
-    return f" ({BOUNCE_LIMIT})" if bounced and "[Errno 5]" in reason and BOUNCE_LIMIT not in reason else ""
+    bounced = any(BOUNCED in (run.facts.kernel_command_line or "").split() for run in runs)
+    return f" ({BOUNCE_LIMIT})" if bounced and "[Errno 5]" in reason and BOUNCED not in reason else ""
 
 
 def _difference(rows: Sequence[Row]) -> str:

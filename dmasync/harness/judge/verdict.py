@@ -115,7 +115,8 @@ class Judgement:
         counted += [f"{count} {verdict.value}" for verdict in Verdict if (count := self.count(verdict))]
         for rows, name in ((self.vanished, "vanished"), (self.not_comparable, "not comparable")):
             if rows:
-                counted.append(f"{len(rows)} {name}")
+                # Beside the rows that were judged, not among them.
+                counted.append(f"{len(rows)} {'more ' if self.rows else ''}{name}")
         if self.appeared:
             counted.append(f"{len(self.appeared)} new")
         words = {

@@ -11,10 +11,10 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
 import dmasync
-from dmasync.harness.console import console
+from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.exit_status import ExitStatus
 from dmasync.harness.old_names import with_old_target
 from dmasync.harness.probe import nodes, remedies
@@ -113,17 +113,18 @@ def _print_for_people(facts: dict[str, Any]) -> None:
     kernel, machine = facts["kernel"], facts["virtual_machine"]
     shown.print(f"kernel {kernel['release']} ({kernel['machine']})")
     settings = " ".join(f"{name.removeprefix('CONFIG_')}={value or '?'}" for name, value in kernel["config"].items())
-    shown.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})")
+    shown.print(f"  configuration: {settings} ({kernel['config_source'] or 'not found'})", soft_wrap=True)
     shown.print(f"compiled core: {'in use' if facts['compiled'] else 'not in use, plain Python does its work'}")
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("node", "provider", "opens", "permissions", "what fixes it"):
-        table.add_column(column, overflow="fold")
     listed = facts["nodes"]
+    rows = []
     for node in listed:
         permissions = f"{node['mode']} {node['owner']}:{node['group']}" if node["present"] else "-"
-        opens = "yes" if node["opens"] else node["error"]
-        table.add_row(node["path"], node["flag"], opens, permissions, node["remedy"] or "")
-    shown.print(table)
+        rows.append((node["path"], node["flag"], "yes" if node["opens"] else node["error"], permissions))
+    print_table(shown, [Column(name) for name in ("node", "provider", "opens", "permissions")], rows)
+    # A remedy is told once, with the nodes that it is for: lines that are to be copied are never broken.
+    for remedy in dict.fromkeys(node["remedy"] for node in listed if node["remedy"]):
+        those = ", ".join(node["path"] for node in listed if node["remedy"] == remedy)
+        shown.print(Text(f"fix {those} with:\n  {remedy}"), soft_wrap=True)
     bounds = facts["udmabuf_limits"]
     shown.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
     shown.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
@@ -134,7 +135,8 @@ def _print_for_people(facts: dict[str, Any]) -> None:
     )
     for program, path in machine["programs"].items():
         shown.print(f"  {program}: {path or 'missing'}")
-    shown.print(f"  kernels in the cache: {', '.join(machine['kernels_cached']) or 'none'} ({machine['cache']})")
+    kept = ", ".join(machine["kernels_cached"]) or "none"
+    shown.print(f"  kernels in the cache: {kept} ({machine['cache']})", soft_wrap=True)
     if machine["cache_error"]:
         shown.print(f"  the cache cannot be written: {machine['cache_error']}", soft_wrap=True)
     for remedy in machine["remedies"]:

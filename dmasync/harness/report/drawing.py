@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,11 +59,8 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def label(text: str) -> str:
-    """A row's name, shortened in the middle where it is too long for an axis."""
-    if len(text) <= _LONGEST_LABEL:
-        return text
-    half = _LONGEST_LABEL // 2 - 1
-    return f"{text[:half]}…{text[-half:]}"
+    """A row's name, on several lines where it is too long for an axis: what is cut off cannot be read."""
+    return "\n".join(textwrap.wrap(text, _LONGEST_LABEL, break_on_hyphens=False))
 
 
 def ratio_axis(axis: Axis, lowest: float, highest: float) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Handler = Callable[["Supervisor", Notification], Answer]
 _MOST_THREADS: Final = 1024
 _LONG_S: Final = 0.05
+_TO_END_S = 5.0
+"""How long what looks after files may take once the last process has ended."""
 
 
 class Caller:
@@ -131,10 +133,13 @@ class Supervisor:
 
     def finish(self) -> None:
         """Every process has ended: let go of what they had."""
-        self._over.wait(5)
-        self.watcher.stop()
-        for file in self.files.all():
-            self.files.remove(file)
+        self._over.wait(_TO_END_S)
+        if self.watcher.stop(_TO_END_S):
+            for file in self.files.all():
+                self.files.remove(file)
+        else:
+            said = f"the closing of a file has taken {_TO_END_S:g} s: what came after it is not in the trace"
+            sys.stderr.write(f"dmasync run: {said}\n")
 
     def _spawn(self) -> None:
         self._threads += 1

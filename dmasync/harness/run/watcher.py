@@ -45,13 +45,18 @@ class Watcher:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; what is gone by now is seen to first."""
+    def stop(self, seconds: float) -> bool:
+        """End the thread; what is gone by now is seen to first. False where it has not ended after *seconds*: a kernel
+        that does not come back from a close must not keep the verdict, too.
+        """
         os.write(self._stopper, b"!")
-        self._thread.join()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
         for fd in (self._inotify, self._stop, self._stopper):
             os.close(fd)
         self._epoll.close()
+        return True
 
     def process(self, leader: int) -> None:
         """Hear of the end of *leader*."""

@@ -43,7 +43,8 @@ COARSEST = 30
 COUNTS = "instructions"
 """Beside the facts, where the unit is instructions: the rounds as they were counted, whole numbers per operation."""
 
-BOUNCE_LIMIT = "swiotlb=force: a bounce slot ends at 256 KiB, and a device maps no larger piece of a buffer"
+BOUNCED = "swiotlb=force"
+BOUNCE_LIMIT = f"{BOUNCED}: a bounce buffer holds 256 KiB at most, and the pieces of this buffer are larger"
 """Why vgem cannot import a buffer of a heap, whose pieces are larger, where all is to be bounced."""
 
 RUN_BLOCK = "dmasync"

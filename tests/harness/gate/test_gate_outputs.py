@@ -117,7 +117,8 @@ def test_rows_that_vanished_for_one_reason_are_told_together(
     candidate = exact(tmp_path / "c.json", {PAIR: 1})
     assert main(["gate", str(base), str(candidate), "--markdown", str(tmp_path / "v.md")]) == 3
     lines = capsys.readouterr().out.splitlines()
-    place = lines.index("vanished: 9: not in the file:")
+    place = lines.index("vanished (only in the base): 9 rows: not in the file:")
+    assert lines[-1].endswith("1 same, 9 more vanished")  # beside the one that was judged, not of it
     assert lines[place + 1 : place + 10] == [f"    gone[{number}]" for number in range(9)]
     told = [line for line in (tmp_path / "v.md").read_text().splitlines() if "vanished:" in line]
     assert len(told) == 1

@@ -115,7 +115,7 @@ def test_the_last_line_says_the_causes_with_a_mark(runs: tuple[Path, Path]) -> N
     _, lines = on_terminal(80, "gate", *map(str, runs))
     assert plain(lines)[-1] == (
         "\N{HEAVY BALLOT X} regressed: first START of udmabuf +13,681,612 (+10.0 %), START +120 (+6.2 %), "
-        "END -15 (-0.81 %); 12 regressed, 6 improved, 1 same, 1 vanished"
+        "END -15 (-0.81 %); 12 regressed, 6 improved, 1 same, 1 more vanished"
     )
     good = on_terminal(80, "gate", str(runs[0]), str(runs[0]))
     assert (good[0], plain(good[1])[-1]) == (0, "\N{HEAVY CHECK MARK} good: 20 same")
@@ -152,7 +152,7 @@ def test_what_was_asked_for_is_taken_at_its_word(tmp_path: Path) -> None:
 
 def test_a_row_that_bounce_buffers_took_away_is_explained(runs: tuple[Path, Path]) -> None:
     shown = "\n".join(plain(on_terminal(100, "gate", *map(str, runs))[1]))
-    assert "[Errno 5] Input/output error (swiotlb=force: a bounce slot ends at 256 KiB" in shown
+    assert "[Errno 5] Input/output error (swiotlb=force: a bounce buffer holds 256 KiB at most" in shown
 
 
 def test_causes_of_pairs_are_their_steps(tmp_path: Path) -> None:

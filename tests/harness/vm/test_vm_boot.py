@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from dmasync import cli
 from dmasync.harness.vm import host_packages, kernels
 from dmasync.harness.vm.machine import GuestDiedError, VirtualMachine
 
@@ -56,6 +58,15 @@ def test_a_panic_is_not_taken_for_the_commands_end():
     machine = VirtualMachine(kernel=packaged_kernel("x86_64"))
     with pytest.raises(GuestDiedError, match="Kernel panic - not syncing: sysrq triggered crash"):
         machine.run("echo c >/proc/sysrq-trigger; sleep 60")
+
+
+def test_a_taint_without_a_word_in_the_log_is_told_by_its_letter(tmp_path, capfd):
+    packaged_kernel("x86_64")
+    result = tmp_path / "result.json"
+    line = ["vm", "--quiet", "--result", str(result), "--", "echo 512 >/proc/sys/kernel/tainted"]
+    assert cli.main(line) == 0
+    assert "the kernel warned while the command ran: tainted W" in capfd.readouterr().err
+    assert json.loads(result.read_text(encoding="utf-8"))["tainted"] == "W"
 
 
 def test_an_arm64_guest_has_the_project_and_gives_its_status_and_output_back(tmp_path):

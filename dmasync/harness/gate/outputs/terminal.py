@@ -55,9 +55,9 @@ def print_judgement(judgement: Judgement, stream: TextIO | None = None, *, every
     elif judgement.rows:
         _print_every_row(shown, judgement)
     for rows, what in (
-        (judgement.vanished, "vanished"),
+        (judgement.vanished, "vanished (only in the base)"),
         (judgement.not_comparable, "not comparable"),
-        (judgement.appeared, "new"),
+        (judgement.appeared, "new (only in the candidate)"),
     ):
         for line in _unjudged(rows, what, everything):
             say(line)
@@ -152,7 +152,7 @@ def _numbers(rows: Sequence[JudgedRow], ranges: bool) -> tuple[str, str, str, st
 def _unjudged(rows: Sequence[UnjudgedRow], what: str, everything: bool) -> list[str]:
     lines = []
     for reason, names in by_reason(rows).items():
-        lines.append(f"{what}: {len(names)}: {reason}:")
+        lines.append(f"{what}: {len(names)} rows: {reason}:")
         few = names if everything or len(names) <= _FEW_NAMES else names[: _FEW_NAMES - 1]
         lines += [f"    {name if everything else short(name)}" for name in few]
         if len(few) < len(names):
