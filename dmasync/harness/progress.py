@@ -52,7 +52,8 @@ class ConsoleProgress:
         self._started = time.monotonic()
 
     def phase(self, text: str) -> None:
-        if not self._console.is_terminal:
+        if not self._console.is_terminal or self._console.color_system is None:
+            # A moving line takes escape sequences, which NO_COLOR and a dumb terminal do not want.
             self.note(text)
         elif self._status is None:
             self._status = self._console.status(Text(f"{self._prefix}: {text}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from dmasync import cli
 from dmasync.harness import signals
 from dmasync.harness.probe import command as probe
+from dmasync.harness.progress import ConsoleProgress
 
 OLD = Path(__file__).parent / "gate" / "run_of_the_first_version.json"
 
@@ -83,3 +85,23 @@ def test_a_gate_that_has_no_wall_rows_does_not_wait_for_the_statistics() -> None
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_progress_is_plain_lines_where_escape_sequences_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv(name, value)
+    with ConsoleProgress("dmasync vm") as progress:
+        progress.phase("booting")
+        progress.phase("measuring")
+    assert terminal.getvalue() == "dmasync vm: booting\ndmasync vm: measuring\n"

@@ -307,7 +307,7 @@ def test_a_report_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["report", *files, "-o", str(tmp_path / "r.html")]) == 0
     assert f"dmasync report: wrote {tmp_path / 'r.html'}: regressed: 1 regressed" in capsys.readouterr().err
     assert cli.main(["report", files[0], "-o", "/dev/null"]) == 0
-    assert "wrote /dev/null: 1 run of 1 rows" in capsys.readouterr().err
+    assert "wrote /dev/null: 1 run, rows: 1" in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_kept_is_told_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

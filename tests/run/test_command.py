@@ -265,11 +265,14 @@ def test_a_signal_that_was_ignored_before_is_so_in_the_program():
         ("frame", 0o644, ["./frame"], "no executable file: make it one with chmod +x, or write -- INTERPRETER ./frame"),
         ("frame", 0o755, ["frame"], "not on the PATH, but in this folder: write -- ./frame"),
         ("frame", 0o755, ["."], "a folder"),
+        ("frame", 0o755, ["./frame/more"], "no executable file and not on the PATH"),
+        ("frame", 0o755, ["./circle"], "a file that cannot be reached: Too many levels of symbolic links"),
     ],
 )
 def test_a_program_that_cannot_be_started_is_told_what_to_write(tmp_path, name, mode, words, told):
     (tmp_path / name).write_text("#!/bin/sh\n")
     (tmp_path / name).chmod(mode)
+    (tmp_path / "circle").symlink_to("circle")
     done = run("--", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, f"dmasync run: PROGRAM {words[0]!r} is {told}\n")
 

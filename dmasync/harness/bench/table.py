@@ -32,7 +32,7 @@ def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = Fal
     shown.print(Text(_headline(run, unit)), soft_wrap=True)
     _print_overhead(shown, rows)
     told = [_reading(rows, unit), *(_inexact(rows) if verbose else _inexact_counted(rows)), *_missing(run)]
-    for line in [*told, f"{len(rows)} rows in {run.path}"]:
+    for line in [*told, f"{_rows(len(rows))} in {run.path}"]:
         shown.print(Text(line), soft_wrap=True)
 
 
@@ -69,7 +69,8 @@ def _print_overhead(shown: Console, rows: Sequence[Row]) -> None:
                 _shown(cells["DmaSyncer"].median) if "DmaSyncer" in cells else "",
             )
         )
-    print_table(shown, columns, table)
+    if table:
+        print_table(shown, columns, table)
 
 
 def _order(key: Key) -> tuple[object, ...]:
@@ -110,7 +111,11 @@ def _inexact_counted(rows: Iterable[Row]) -> list[str]:
             reason = _why_inexact(row)
             counts[reason] = counts.get(reason, 0) + 1
     more = " (-v lists them)"
-    return [f"not exact: {count} {'row' if count == 1 else 'rows'}: {reason}{more}" for reason, count in counts.items()]
+    return [f"not exact: {_rows(count)}: {reason}{more}" for reason, count in counts.items()]
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _why_inexact(row: Row) -> str:
@@ -140,4 +145,4 @@ def _missing(run: Run) -> list[str]:
     reasons: dict[str, int] = {}
     for row in run.facts.not_measured:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
-    return [f"not measured: {count} rows: {printable(reason)}" for reason, count in reasons.items()]
+    return [f"not measured: {_rows(count)}: {printable(reason)}" for reason, count in reasons.items()]

@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("nothing was measured in these runs: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
     judgement = judge(runs[:1], runs[-1:], settings) if len(runs) > 1 else None
     write_atomically(options.output, page(runs, judgement, settings))
-    told = f"1 run of {len(runs[0].rows)} rows" if judgement is None else judgement.summary
+    told = f"1 run, rows: {len(runs[0].rows)}" if judgement is None else judgement.summary
     print(f"dmasync report: wrote {options.output}: {printable(told)}", file=sys.stderr)  # noqa: T201
     return ExitStatus.GOOD

@@ -76,7 +76,8 @@ def _say(
         (replay.told_nothing, "that tell nothing of a kernel"),
     )
     left_out = ", ".join(f"{count} {why}" for count, why in why_not if count)
-    _out(f"{_recorded(replay)} calls recorded on {kernel}{cut}{f'; not played: {left_out}' if left_out else ''}")
+    calls = "1 call" if _recorded(replay) == 1 else f"{_recorded(replay)} calls"
+    _out(f"{calls} recorded on {kernel}{cut}{f'; not played: {left_out}' if left_out else ''}")
     for difference in differences:
         _out(f"difference: {difference}")
     _out(f"differences: {len(differences)}")

@@ -12,7 +12,7 @@ from dmasync.harness.bench.table import print_summary
 from dmasync.harness.console import Column, print_table
 from dmasync.harness.runs.facts import RowFacts
 from dmasync.harness.runs.reading import Run, load_run
-from tests.support.run_files import benchmark, document, facts, write
+from tests.support.run_files import NULL, benchmark, document, exact, facts, write
 
 
 def row(name: str, step: str, resolution: float, **more: object) -> dict:
@@ -104,3 +104,10 @@ def test_one_long_name_has_a_line_of_its_own_and_the_others_stay_beside_their_nu
         long,
         f"{'372,674':>39}{'1,214,157':>11}",
     ]
+
+
+def test_without_a_row_there_is_no_heading_either(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    print_summary(load_run(exact(tmp_path / "null.json", {NULL: 1800})), shown)
+    assert "provider" not in shown.getvalue()
+    assert shown.getvalue().splitlines()[-1] == f"1 row in {tmp_path / 'null.json'}"

@@ -95,10 +95,14 @@ def launch(
 
 def _why_not(name: str) -> str:
     """What PROGRAM is that cannot be started, and what to write instead."""
+    try:
+        os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no executable file and not on the PATH"
+    except OSError as problem:
+        return f"a file that cannot be reached: {problem.strerror}"
     if os.path.isdir(name):
         return "a folder"
-    if not os.path.isfile(name):
-        return "no executable file and not on the PATH"
     if not os.access(name, os.X_OK):
         start = f"python3 {name}" if name.endswith(".py") else f"INTERPRETER {name}"
         return f"no executable file: make it one with chmod +x, or write -- {start}"
