@@ -10,7 +10,7 @@ from dmasync.harness import old_names
 from dmasync.harness.bench.suite import Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.bench.targets import AUTO, GUEST_TIMEOUT_SECONDS, TARGETS, target_name
-from dmasync.harness.lab.address import SCHEME
+from dmasync.harness.lab.address import LABGRID, SSH, is_board
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.runs.reading import load_run
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     on = parser.add_argument(
         "--on",
         type=_target,
-        metavar="{auto,hardware,vm,fake,ssh://[USER@]BOARD[:PORT]}",
+        metavar="{auto,hardware,vm,fake,ssh://[USER@]BOARD[:PORT],labgrid:PLACE}",
         default=AUTO,
         help="where to measure: hardware if a provider's node opens, else a virtual machine, else the fake (default)",
     )
@@ -71,8 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(given: str) -> str:
-    if given not in TARGETS and not given.startswith(SCHEME):
-        raise argparse.ArgumentTypeError(f"invalid choice: {given!r} (choose from {', '.join(TARGETS)}, {SCHEME}BOARD)")
+    if given not in TARGETS and not is_board(given):
+        choices = ", ".join((*TARGETS, f"{SSH}BOARD", f"{LABGRID}PLACE"))
+        raise argparse.ArgumentTypeError(f"invalid choice: {given!r} (choose from {choices})")
     try:
         return target_name(given)
     except ValueError as error:

@@ -23,10 +23,10 @@ from dmasync.harness.bench import worker
 from dmasync.harness.bench.measurers import NOT_MEASURED
 from dmasync.harness.bench.targets import HARDWARE, VM, Request
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.lab.address import SCHEME, BoardAddress
+from dmasync.harness.lab.address import LABGRID, BoardAddress, PlaceAddress, is_board, parse_board
 from dmasync.harness.lab.archive import packed
 from dmasync.harness.lab.board_facts import changes
-from dmasync.harness.lab.connection import measure_there
+from dmasync.harness.lab.connection import check_programs, measure_there
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.facts import RUN_BLOCK
 from dmasync.harness.runs.measuring_machine import HOST, machine_facts
@@ -55,8 +55,8 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
     """
     with scratch_folder("bench") as scratch:
         file = scratch / "run.json"
-        if target.startswith(SCHEME):
-            status, text, provenance = _on_board(BoardAddress.parse(target), request, file, progress)
+        if is_board(target):
+            status, text, provenance = _on_board(parse_board(target), request, file, progress)
         elif target == VM:
             status, text, provenance = _in_machine(request, file, progress)
         else:
@@ -67,8 +67,8 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
             raise CommandError(f"nothing was measured{_why(text)}", ExitStatus.CANNOT_JUDGE)
         document = json.loads(file.read_text(encoding="utf-8"))
     document["commit_info"] = _commit_info()
-    if target.startswith(SCHEME):
-        _tell_cpu(document["machine_info"], provenance["board"]["before"])
+    if is_board(target):
+        _tell_machine(document["machine_info"], provenance["board"])
     else:
         document["machine_info"] |= {HOST: machine_facts()} if target == VM else machine_facts()
     document[RUN_BLOCK] |= provenance
@@ -213,8 +213,9 @@ def _in_machine(request: Request, file: Path, progress: Progress) -> tuple[int, 
 
 
 def _on_board(
-    address: BoardAddress, request: Request, file: Path, progress: Progress
+    address: BoardAddress | PlaceAddress, request: Request, file: Path, progress: Progress
 ) -> tuple[int, str, dict[str, Any]]:
+    check_programs(address)
     plan, answers = file.with_name("plan.jsonl"), file.with_name("answers.jsonl")
     status, text = _run(_suites(HARDWARE, request, f"--dmasync-plan={plan}"), SilentProgress())
     if status:
@@ -233,16 +234,19 @@ def _on_board(
     progress.done()
     answers.write_text("\n".join(found.answers) + "\n", encoding="utf-8")
     for change in changes(found.before, found.after):
-        progress.note(f"{address}: {change}")
-    provenance: dict[str, Any] = {"board": {"address": str(address), "before": found.before, "after": found.after}}
+        progress.note(f"{found.address}: {change}")
+    provenance: dict[str, Any] = {"board": {"address": found.address, "before": found.before, "after": found.after}}
     if digest := found.before.get("kernel_config_digest"):
         provenance["kernel_config_digest"] = digest
     line = _suites(HARDWARE, request, f"--benchmark-json={file}", "--dmasync-answers", str(plan), str(answers))
     return (*_run(line, SilentProgress()), provenance)
 
 
-def _tell_cpu(machine: dict[str, Any], board: Mapping[str, Any]) -> None:
+def _tell_machine(machine: dict[str, Any], told: Mapping[str, Any]) -> None:
     """What tells whether two runs had like machines, in pytest-benchmark's words."""
+    board = told["before"]
+    if told["address"].startswith(LABGRID):  # boards of a lab often have one host name, and the lab one for each
+        machine["node"] = told["address"].removeprefix(LABGRID)
     if name := ", ".join(str(board[key]) for key in ("model", "cpu") if key in board):
         machine["cpu"]["brand_raw"] = name
     if governors := set(board.get("governors", {}).values()):

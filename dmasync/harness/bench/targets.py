@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dmasync import DEFAULT_PROVIDERS
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.lab.address import SCHEME, BoardAddress
+from dmasync.harness.lab.address import LABGRID, SSH, is_board, parse_board
 from dmasync.harness.vm.kernels import ARCHITECTURES
 
 HARDWARE, VM, FAKE, AUTO = "hardware", "vm", "fake", "auto"
@@ -18,7 +18,8 @@ GUEST_TIMEOUT_SECONDS = 1200.0
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and where: :data:`AUTO`, :data:`HARDWARE`, :data:`VM`, :data:`FAKE` or ``ssh://BOARD``.
+    """What to measure, and where: :data:`AUTO`, :data:`HARDWARE`, :data:`VM`, :data:`FAKE`, ``ssh://BOARD`` or
+    ``labgrid:PLACE``.
 
     ``only`` are globs of rows' names, none for all rows; ``append`` are further kernel arguments, ``arch`` is one of
     ``dmasync.harness.vm.kernels.ARCHITECTURES``.
@@ -69,7 +70,7 @@ def choose(request: Request) -> Chosen:
     CommandError: 2 where the arguments contradict each other, 4 for hardware whose nodes cannot be opened.
     """
     wanted = request.on
-    if wanted.startswith(SCHEME):
+    if is_board(wanted):
         _refuse_for_a_board(request)
         return Chosen(wanted, "it was asked for", asked_for=True)
     if wanted in (HARDWARE, FAKE) and request.exact:
@@ -93,10 +94,10 @@ def choose(request: Request) -> Chosen:
 
 def target_name(text: str) -> str:
     """*text* where it names a target; ValueError where it does not."""
-    if text.startswith(SCHEME):
-        return str(BoardAddress.parse(text))
+    if is_board(text):
+        return str(parse_board(text))
     if text not in TARGETS:
-        raise ValueError(f"target is {text!r}, expected one of {', '.join(TARGETS)}, {SCHEME}BOARD")
+        raise ValueError(f"target is {text!r}, expected one of {', '.join(TARGETS)}, {SSH}BOARD, {LABGRID}PLACE")
     return text
 
 

@@ -1,4 +1,4 @@
-"""``ssh://[USER@]BOARD[:PORT]``: where a board is."""
+"""Where a board is: ``ssh://[USER@]BOARD[:PORT]``, or ``labgrid:PLACE``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,37 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-SCHEME = "ssh://"
+SSH, LABGRID = "ssh://", "labgrid:"
 _FORM = "ssh://[USER@]BOARD[:PORT]"
+
+
+def is_board(target: str) -> bool:
+    """Whether *target* has the form of a board's address."""
+    return target.startswith((SSH, LABGRID))
+
+
+def parse_board(text: str) -> BoardAddress | PlaceAddress:
+    """ValueError says what is wrong with *text*."""
+    return PlaceAddress.parse(text) if text.startswith(LABGRID) else BoardAddress.parse(text)
+
+
+@dataclass(frozen=True)
+class PlaceAddress:
+    """A place of labgrid: its name, a part of it that no other has, or an alias."""
+
+    place: str
+
+    @classmethod
+    def parse(cls, text: str) -> PlaceAddress:
+        """ValueError says what is wrong with *text*."""
+        name = text.removeprefix(LABGRID)
+        # What begins with a dash would be an option of labgrid-client.
+        if not re.fullmatch(r"[\w+][\w.:/+-]*", name):
+            raise ValueError(f"{text!r} names no place, expected {LABGRID}PLACE")
+        return cls(name)
+
+    def __str__(self) -> str:
+        return f"{LABGRID}{self.place}"
 
 
 @dataclass(frozen=True)
