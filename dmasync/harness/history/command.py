@@ -8,7 +8,8 @@ from datetime import datetime, timedelta, timezone
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
-from dmasync.harness.history import in_store
+from dmasync.harness.history import accepting, in_store
+from dmasync.harness.history.acceptances import load
 from dmasync.harness.history.listing import print_kept
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.option_types import given_path, given_text
@@ -50,9 +51,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     Outputs.add_arguments(night.add_argument_group("where the verdicts go, besides standard output"))
     # Before or behind the action; a default here would replace what stands before it.
     add_storage = functools.partial(_add_storage, default=argparse.SUPPRESS)
-    for action in (listing, pruning, keeping, night):
+    on_storage = [listing, pruning, keeping, night, *accepting.configure(actions)]
+    for action in on_storage:
         add_storage(action)
-    for action in (listing, pruning, keeping, night, *in_store.configure(actions, add_storage)):
+    for action in (*on_storage, *in_store.configure(actions, add_storage)):
         action.set_defaults(parser=action)
 
 
@@ -82,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
         return ExitStatus.GOOD
     if options.action == "nightly":
         return _nightly(storage, options)
+    if options.action in accepting.ACTIONS:
+        return accepting.run(options, storage)
     if options.action in in_store.ACTIONS:
         return in_store.run(options, storage)
     print_kept(storage, as_json=options.json)
@@ -114,13 +118,12 @@ def _prune(storage: Storage, keep: int | None, days: float | None, dry_run: bool
         raise CommandError(f"--keep is {keep}, expected at least 0")
     if days is not None and not 0 <= days < 1e6:
         raise CommandError(f"--older-than is {days}, expected days, at least 0")
-    gone = prunable(
-        storage.kept(),
-        keep=keep,
-        older_than=None if days is None else timedelta(days=days),
-        now=datetime.now(timezone.utc),
-    )
+    now = datetime.now(timezone.utc)
+    accepted = [one for one in load(storage.folder).values() if one.in_force(now.date())]
+    gone = prunable(storage.kept(), keep=keep, older_than=None if days is None else timedelta(days=days), now=now)
     for one in gone:
+        if any(acceptance.is_for(one, storage.folder) for acceptance in accepted):
+            continue
         print(f"{'would remove' if dry_run else 'removed'} {printable(one.path)}")  # noqa: T201
         if not dry_run:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,9 @@ from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.history import in_store
+from dmasync.harness.history.acceptances import Known, load, with_accepted
 from dmasync.harness.history.creep import with_creep
+from dmasync.harness.history.moves import MOST_NIGHTS, with_moves
 from dmasync.harness.judge.compare import judge, side_of
 from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
@@ -59,6 +62,7 @@ def nightly(
     outputs = outputs or Outputs()
     outputs.check([])
     refuse_unwritable({"--report": report})
+    load(storage.folder)
     if store is not None:
         in_store.check(store)
     with scratch_folder("nightly") as scratch:
@@ -79,6 +83,7 @@ def nightly(
             anchor = storage.anchor(kind)
             if anchor is not None and anchor.run is not None and anchor.path != baseline.path:
                 judgement = with_creep(judgement, anchor.run, run, settings)
+            judgement = _with_history(judgement, storage, kind, run, settings)
             status = judgement.status
             outputs.put(judgement, [baseline.run], [run], settings)
             kept = storage.keep(run, _STANDINGS[status])
@@ -86,10 +91,23 @@ def nightly(
         if store is not None:
             in_store.add_run(store, output)
     if report is not None:
-        runs = [one.run for one in storage.of_kind(kind) if one.run is not None][-_RUNS_IN_REPORT:]
+        runs = [one.run for one in storage.of_kind(kind)[-_RUNS_IN_REPORT:] if one.run is not None]
         write_atomically(report, page(runs, judgement, settings))
         _say(f"report: {report}")
     return status
+
+
+def _with_history(judgement: Judgement, storage: Storage, kind: Kind, run: Run, settings: GateSettings) -> Judgement:
+    """*judgement* of *run* with what only the nights since the anchor show, and with what was accepted."""
+    kept = storage.of_kind(kind)
+    today = datetime.now(timezone.utc).date()
+    known = Known(load(storage.folder).values(), kind.host, kept, storage.folder)
+    anchors = [at for at, one in enumerate(kept) if one.standing.is_anchor]
+    if any(not row.is_exact_clock for row in run.rows.values()):
+        since_anchor = kept[anchors[-1] if anchors else 0 :][-MOST_NIGHTS:]
+        nights = [*(one.run for one in since_anchor if one.run is not None), run]
+        judgement = with_moves(judgement, nights, settings, known.since(run.rows, today))
+    return with_accepted(judgement, known, run, settings, today)
 
 
 def _first_night(run: Run) -> Judgement:

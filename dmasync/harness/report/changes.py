@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from dmasync.harness.judge.exact import judge_exact
+from dmasync.harness.judge.series import judge_series
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import Verdict
 from dmasync.harness.runs.reading import Row
@@ -18,9 +19,9 @@ _LEVEL = 0.05
 def change_points(rows: Sequence[Row], settings: GateSettings) -> list[int]:
     """Indices of the runs at which the row *changed* for good: each is the first run of the new level.
 
-    On the exact clock each run is compared with the one before it. By the wall, a change is a split of the runs
-    that the rank-sum test (Mann and Whitney) tells apart, corrected for the splits tried, and larger than the
-    row's allowance; both parts are then searched again.
+    On the exact clock each run is compared with the one before it. By the wall, many runs are judged as a series; of a
+    few, a change is a split that the rank-sum test (Mann and Whitney) tells apart, corrected for the splits tried, and
+    larger than the row's allowance; both parts are then searched again.
     """
     if not rows:
         return []
@@ -33,8 +34,12 @@ def change_points(rows: Sequence[Row], settings: GateSettings) -> list[int]:
             for at, (before, after) in enumerate(pairs, 1)
             if judge_exact([before], [after], allowance).verdict in moved
         ]
+    medians = [row.median for row in rows]
+    told = judge_series(medians, settings.wall(rows[0].fullname).percent)
+    if not told.unjudged:
+        return [move.begin for move in told.moves]
     growth = 1 + settings.wall(rows[0].fullname).percent / 100
-    return sorted(_splits([row.median for row in rows], 0, growth))
+    return sorted(_splits(medians, 0, growth))
 
 
 def _splits(medians: Sequence[float], offset: int, growth: float) -> list[int]:
