@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy
 from numpy.typing import NDArray
 
-from dmasync.harness.judge.series import judge_series
+from dmasync.harness.judge.nights.series import judge_series
 
 NIGHTS, WINDOW, FIRST, EVERY, WITHIN, NEAR = 365, 120, 30, 3, 21, 7
 KINDS = ("step", "creep", "spike", "nothing")
@@ -90,7 +90,7 @@ def nightly_by_yesterday(one: Planted) -> tuple[list[int], list[int]]:
 def by_ruptures(values: Floats) -> list[int]:
     import ruptures
 
-    from dmasync.harness.judge import series
+    from dmasync.harness.judge.nights import series
 
     logs = numpy.log(values)
     sigma, long_run = series._noise(logs)
@@ -105,9 +105,8 @@ def by_ruptures_plain(values: Floats) -> list[int]:
 
     logs = numpy.log(values)
     sigma = float(numpy.std(numpy.diff(logs)) / math.sqrt(2))
-    return list(ruptures.Pelt(model="l2", min_size=5, jump=1).fit(logs).predict(pen=2 * sigma**2 * math.log(NIGHTS)))[
-        :-1
-    ]
+    found = ruptures.KernelCPD(kernel="linear", min_size=5).fit(logs)
+    return list(found.predict(pen=2 * sigma**2 * math.log(NIGHTS)))[:-1]
 
 
 def by_otava(values: Floats) -> list[int]:
@@ -124,7 +123,7 @@ def by_this_judge(values: Floats) -> list[int]:
 LIBRARIES: dict[str, dict[str, Callable[[Floats], list[int]]]] = {
     "ruptures": {
         "ruptures KernelCPD, noise and price as here": by_ruptures,
-        "ruptures Pelt l2, BIC": by_ruptures_plain,
+        "ruptures KernelCPD, plain noise and BIC": by_ruptures_plain,
     },
     "otava": {"Apache Otava": by_otava},
 }

@@ -19,7 +19,7 @@ EXAMPLES = {
         "dmasync history store fleet",
         "dmasync history moved fleet",
     ),
-    "report": ("dmasync report base.json candidate.json -o report.html",),
+    "report": ("dmasync report base.json candidate.json -o report.html", "dmasync report --fleet fleet -o fleet.html"),
     "model": ("dmasync model run.json --frame 1920x1080 --format NV12 --fps 30",),
     "run": ("dmasync run --check -- ./camera", "dmasync run --fault 'storm(EINTR, 3)' -- ./camera"),
     "record": ("dmasync record -o trace.jsonl -- python camera.py",),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from dmasync.cli import main
+from dmasync.harness.history.moves import with_moves
 from dmasync.harness.history.nightly import nightly
+from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.settings import GateSettings
+from dmasync.harness.judge.verdict import Verdict
 from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import load_run
 from dmasync.harness.runs.storage import Storage
@@ -67,6 +72,31 @@ def test_a_rise_that_no_night_shows_is_found_over_the_nights(
 def test_quiet_nights_stay_quiet(storage: Storage) -> None:
     statuses = [int(nightly(storage, measure=measuring_wall(1.0, day))) for day in range(30)]
     assert 1 not in statuses
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        ([1.0] * 60 + [1.1] * 20, "rose on 2026-04-30 and stayed"),
+        ([1.0] * 30 + [0.8] * 30 + [0.88] * 20, "rose on 2026-04-30 and stayed"),
+        ([1.0] * 40 + [1.04] * 40 + [1.08] * 20, "rose since 2026-03-01 in steps too small to tell"),
+        ([1.0] * 40 + [1.01**night for night in range(20)] + [1.01**20] * 20, "crept from 2026-04-"),
+        ([1.0] * 40 + [1.2] * 20 + [1.0] * 20, ""),
+        ([1.0] * 40 + [1.04] * 40, ""),
+        ([1.0] * 40 + [0.8] * 40, ""),
+        ([1.0] * 79 + [3.0], ""),
+    ],
+)
+def test_a_level_counts_as_risen_whichever_way_it_got_there(tmp_path: Path, levels: list[float], said: str) -> None:
+    nights = [
+        load_run(wall(tmp_path / "r.json", {"a": 1e-3 * level}, noise=0.005, rounds=9, seed=day, minutes=day * DAY))
+        for day, level in enumerate(levels)
+    ]
+    plain = judge(nights[-2:-1], nights[-1:], GateSettings())
+    same = replace(plain, rows=[replace(row, verdict=Verdict.SAME) for row in plain.rows])
+    (row,) = with_moves(same, nights, GateSettings()).rows
+    assert row.verdict is (Verdict.REGRESSED if said else Verdict.SAME)
+    assert said in row.reason
 
 
 def test_a_row_that_is_too_noisy_to_show_a_rise_is_told(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmasync.harness.judge import series
-from dmasync.harness.judge.series import FEWEST_NIGHTS, SHORTEST_LEVEL, judge_series
+from dmasync.harness.judge.nights import series
+from dmasync.harness.judge.nights.series import FEWEST_NIGHTS, SHORTEST_LEVEL, judge_series
 
 
 def noisy(levels: Sequence[float], seed: int = 0, noise: float = 0.02, correlation: float = 0.0) -> list[float]:

@@ -236,7 +236,7 @@ def test_what_moved_is_told_worst_first_and_only_beyond_the_limit(tmp_path: Path
 def test_noise_of_a_row_is_no_move(tmp_path: Path) -> None:
     def night(day: int) -> Path:
         noisy = {f"noisy{row}": 1e-6 * (1 + 0.05 * ((day * 7919 + row * 104729) % 101 - 50) / 50) for row in range(40)}
-        steady = {"moved": 1e-6 * (1 + 0.08 * (day >= 28)), "young": 1e-6 * (1 + 0.08 * (day >= 28))}
+        steady = {"moved": 1e-6 * (1 + 0.15 * (day >= 28)), "young": 1e-6 * (1 + 0.15 * (day >= 28))}
         if day in range(24):
             del steady["young"]
         return wall(tmp_path / f"{day}.json", {**noisy, **steady}, noise=0.001, seed=day, minutes=day * DAY)

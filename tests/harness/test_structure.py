@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "bench": {"lab", "runs", "vm"},
     "judge": {"runs"},
     "model": {"runs"},
-    "report": {"judge", "runs"},
+    "report": {"judge", "runs", "store"},
     "formats": {"judge", "runs"},
     "gate": {"bench", "formats", "judge", "report", "runs", "vm"},
     "store": {"runs"},

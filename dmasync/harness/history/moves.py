@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import median
 
 from dmasync.harness.judge.match import comparable_facts
-from dmasync.harness.judge.series import Move, SeriesJudgement, judge_series
+from dmasync.harness.judge.nights.series import Move, SeriesJudgement, judge_series
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Verdict
 from dmasync.harness.runs.reading import Row, Run
@@ -43,9 +43,11 @@ def with_moves(
         if told.visible > 2 * percent / 100 + 1:
             blind.append(told.visible)
         rises = [move for move in told.moves if move.ratio > 1]
-        if not rises or told.level < told.first_level * growth:
+        # Off the first level, or off a lower one that it had since; also by steps each of which is too small to tell.
+        base = min([told.first_level, *(move.before for move in rises[-1:])])
+        if told.level < base * growth:
             return row
-        return _risen(row, told, rises[-1], [run for run, _ in series])
+        return _risen(row, told, base, rises[-1] if rises else None, [run for run, _ in series])
 
     rows = [judged(row) for row in judgement.rows]
     warnings = list(judgement.warnings)
@@ -69,19 +71,23 @@ def _series(last: Row, nights: Sequence[Run], since: datetime | None) -> list[tu
     ]
 
 
-def _risen(row: JudgedRow, told: SeriesJudgement, rise: Move, runs: Sequence[Run]) -> JudgedRow:
-    ratio = told.level / told.first_level
-    begin, end = (_date(runs[at]) for at in (rise.begin, rise.end))
-    how = f"crept from {begin} to {end}" if rise.is_creep else f"rose on {begin}"
+def _risen(row: JudgedRow, told: SeriesJudgement, base: float, rise: Move | None, runs: Sequence[Run]) -> JudgedRow:
+    ratio = told.level / base
+    if rise is None:
+        how = f"rose since {_date(runs[0])} in steps too small to tell"
+    elif rise.is_creep:
+        how = f"crept from {_date(runs[rise.begin])} to {_date(runs[rise.end])} and stayed"
+    else:
+        how = f"rose on {_date(runs[rise.begin])} and stayed"
     return replace(
         row,
         verdict=Verdict.REGRESSED,
-        base=told.first_level * 1e9,
+        base=base * 1e9,
         candidate=told.level * 1e9,
         ratio=ratio,
         low=ratio / told.visible,
         high=ratio * told.visible,
-        reason=f"{how} and stayed, over {len(runs)} nights",
+        reason=f"{how}, over {len(runs)} nights",
     )
 
 

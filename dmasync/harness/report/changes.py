@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from dmasync.harness.judge.exact import judge_exact
-from dmasync.harness.judge.series import judge_series
+from dmasync.harness.judge.nights.series import judge_series
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import Verdict
 from dmasync.harness.runs.reading import Row

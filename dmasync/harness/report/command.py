@@ -14,6 +14,8 @@ from dmasync.harness.report.page import page
 from dmasync.harness.runs.reading import files_of, load_run, printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
+_DAYS = 7.0
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync report``."""
@@ -21,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "runs",
         metavar="RUN",
         type=given_text,
-        nargs="+",
+        nargs="*",
         help="run files, or folders of them; the last is judged against the first",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=given_path, required=True, help="the page to write")
@@ -35,9 +37,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--same-machine", action="store_true", help="judge wall rows although CPU, governor or the like differ"
     )
 
+    parser.add_argument(
+        "--fleet",
+        metavar="STORE",
+        type=given_path,
+        help="instead of RUN: boards by kernels of a store (see dmasync history store), what moved on top",
+    )
+    parser.add_argument(
+        "--days",
+        metavar="N",
+        type=float,
+        help="with --fleet: the last N days against the four times as many before (default: 7)",
+    )
+
 
 def run(options: argparse.Namespace) -> int:
     """Write the page. The status is 0 when it was written, whatever the verdicts say: the gate judges."""
+    if options.fleet is not None:
+        return _fleet(options)
+    if not options.runs:
+        raise CommandError("name run files, or a store with --fleet STORE")
+    if options.days is not None:
+        raise CommandError("--days is for a fleet: add --fleet STORE")
     files = files_of(options.runs)
     refuse_unwritable({"--output": options.output}, files)
     settings = replace(load_settings(options.settings), same_machine=options.same_machine)
@@ -48,4 +69,26 @@ def run(options: argparse.Namespace) -> int:
     write_atomically(options.output, page(runs, judgement, settings))
     told = f"1 run, rows: {len(runs[0].rows)}" if judgement is None else judgement.summary
     print(f"dmasync report: wrote {options.output}: {printable(told)}", file=sys.stderr)  # noqa: T201
+    return ExitStatus.GOOD
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    from dmasync.harness.report.fleet_page import fleet_page
+    from dmasync.harness.store.fleet import fleet
+    from dmasync.harness.store.queries import StoreReader
+
+    if options.runs:
+        raise CommandError("--fleet takes the place of run files: name a store, or runs, not both")
+    days = _DAYS if options.days is None else options.days
+    if not 0 < days < 1e3:
+        raise CommandError(f"--days is {days}, expected a number of days above 0")
+    refuse_unwritable({"--output": options.output})
+    percent = load_settings(options.settings).wall_percent
+    found = fleet(StoreReader(options.fleet), days, percent)
+    if found is None:
+        raise CommandError(f"{options.fleet}: the store is empty: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
+    write_atomically(options.output, fleet_page(found, percent))
+    moved = sum(bool(cell.moved) for cell in found.cells.values())
+    told = f"{len(found.boards)} boards, something moved in {moved} of {len(found.cells)} places"
+    print(f"dmasync report: wrote {options.output}: {told}", file=sys.stderr)  # noqa: T201
     return ExitStatus.GOOD

@@ -57,7 +57,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
         lstrip_blocks=True,
     )
     environment.filters["plain"] = printable
-    environment.filters["breakable"] = _breakable
+    environment.filters["breakable"] = breakable
     return environment.get_template("report.html").render(
         title=_title(runs, judgement),
         verdict=_verdict(judgement),
@@ -92,7 +92,7 @@ def headline(judgement: Judgement | None) -> list[str]:
     return [*sentences, f"Verdict: {judgement.summary}.", _compared(judgement)]
 
 
-def _breakable(text: object) -> Markup:
+def breakable(text: object) -> Markup:
     """*text* with places where a line may end: behind what parts the words of a row's name, and not within a word."""
     pieces = re.split(r"(?<=[_/\[\]:,-])(?=\w)", printable(text))
     return Markup("<wbr>").join(pieces)  # the pieces are escaped

@@ -56,25 +56,29 @@ def found(folder: Path, connection: duckdb.DuckDBPyConnection) -> Found:
     A file of one run that a merged file holds too is passed over without a word: whoever merged it has not removed it
     yet, or was interrupted.
     """
-    single: list[Path] = []
-    merged: list[Path] = []
     damaged: list[tuple[Path, str]] = []
+    folders: dict[Path, list[Path]] = {}
     for path in _listed(folder):
         if reason := damage(path):
             damaged.append((path, reason))
         else:
-            (merged if path.name.startswith(MERGED) else single).append(path)
+            folders.setdefault(path.parent, []).append(path)
     chosen: list[Path] = []
-    inside: set[str] = set()
     overlapping = False
-    for path, ids in sorted(_ids(merged, connection).items(), key=lambda item: (-len(item[1]), item[0])):
-        if not ids:
-            damaged.append((path, "does not tell which runs it holds"))
-        elif not ids <= inside:
-            overlapping = overlapping or bool(ids & inside)
-            inside |= ids
-            chosen.append(path)
-    chosen += [path for path in single if path.stem not in inside]
+    for files in folders.values():
+        if len(files) == 1:  # a run has one month: nothing else can hold what is in here
+            chosen += files
+            continue
+        inside: set[str] = set()
+        merged = [path for path in files if path.name.startswith(MERGED)]
+        for path, ids in sorted(_ids(merged, connection).items(), key=lambda item: (-len(item[1]), item[0])):
+            if not ids:
+                damaged.append((path, "does not tell which runs it holds"))
+            elif not ids <= inside:
+                overlapping = overlapping or bool(ids & inside)
+                inside |= ids
+                chosen.append(path)
+        chosen += [path for path in files if path not in merged and path.stem not in inside]
     return Found(tuple(sorted(chosen)), tuple(damaged), overlapping)
 
 

@@ -15,7 +15,7 @@ from dmasync.harness.store.parquet_files import Found, connected, found, quoted
 if TYPE_CHECKING:
     import duckdb
 
-_KIND = 'arch, target, clock, "python", compiled, unit'
+KIND = 'arch, target, clock, "python", compiled, unit'
 """What must be equal, besides board and kernel, for values of a row to be one series."""
 _ATTEMPTS = 5
 BEFORE = 4
@@ -26,30 +26,35 @@ _SIGMAS = 5.0
 """Of the difference of both medians: a fleet has a hundred thousand rows, and each is a chance to be wrong."""
 
 SERIES = f"""
-SELECT board, kernel, row, {_KIND}, moment, value, q1, q3 FROM {{table}}
-WHERE {{where}} ORDER BY board, kernel, row, {_KIND}, moment
+SELECT board, kernel, row, {KIND}, moment, value, q1, q3 FROM {{table}}
+WHERE {{where}} ORDER BY board, kernel, row, {KIND}, moment
 """  # noqa: S608  # a template
 LAST_VALUES = f"""
-SELECT kernel, row, {_KIND}, max(moment) AS moment, arg_max(value, moment) AS value FROM {{table}}
-WHERE {{where}} GROUP BY kernel, row, {_KIND} ORDER BY kernel, row, {_KIND}
+SELECT kernel, row, {KIND}, max(moment) AS moment, arg_max(value, moment) AS value FROM {{table}}
+WHERE {{where}} GROUP BY kernel, row, {KIND} ORDER BY kernel, row, {KIND}
 """  # noqa: S608
 MOVED = f"""
 WITH nights AS (
-    SELECT board, kernel, row, {_KIND}, ln(value) AS cost, moment >= {{middle}} AS late
+    SELECT board, kernel, row, {KIND}, ln(value) AS cost, moment >= {{middle}} AS late
     FROM {{table}} WHERE {{where}} AND value > 0
 ), compared AS (
-    SELECT board, kernel, row, {_KIND},
-        median(cost) FILTER (NOT late) AS before, median(cost) FILTER (late) AS after,
-        count(*) FILTER (NOT late) AS nights_before, count(*) FILTER (late) AS nights_after,
-        (quantile_cont(cost, 0.75) FILTER (NOT late) - quantile_cont(cost, 0.25) FILTER (NOT late)) / 1.349 AS noise
+    SELECT board, kernel, row, {KIND},
+        quantile_cont(cost, [0.25, 0.5, 0.75]) FILTER (NOT late) AS quarters, median(cost) FILTER (late) AS after,
+        count(*) FILTER (NOT late) AS nights_before, count(*) FILTER (late) AS nights_after
     FROM nights GROUP BY ALL
+), own AS (
+    SELECT *, quarters[2] AS before, (quarters[3] - quarters[1]) / 1.349 AS noise FROM compared
+), others AS (
+    SELECT board, kernel, clock, median(noise) AS usual FROM own GROUP BY ALL
+), alike AS (
+    SELECT own.*, greatest(noise, usual) AS least FROM own JOIN others USING (board, kernel, clock)
 )
-SELECT board, kernel, row, {_KIND}, exp(before) AS before, exp(after) AS after, exp(after - before) AS ratio,
+SELECT board, kernel, row, {KIND}, exp(before) AS before, exp(after) AS after, exp(after - before) AS ratio,
     nights_before, nights_after
-FROM compared
+FROM alike
 WHERE nights_before > 0 AND nights_after > 0 AND abs(after - before) > ln({{factor}})
     AND (clock = 'exact' OR nights_before >= {FEWEST_BEFORE})
-    AND abs(after - before) > {_SIGMAS} * 1.2533 * noise * sqrt(1 / nights_before + 1 / nights_after)
+    AND abs(after - before) > {_SIGMAS} * 1.2533 * least * sqrt(1 / nights_before + 1 / nights_after)
 ORDER BY abs(after - before) DESC, board, kernel, row
 """  # noqa: S608
 
@@ -82,23 +87,23 @@ class StoreReader:
 
     def series(self, row: str, board: str | None = None, kernel: str | None = None) -> Answer:
         """The values of the rows that the glob *row* names, in order of time."""
-        return self._ask(SERIES, _where(row=_glob(row), board=_glob(board), kernel=_glob(kernel)))
+        return self.ask(SERIES, _where(row=_glob(row), board=_glob(board), kernel=_glob(kernel)))
 
     def last_values(self, board: str) -> Answer:
         """The newest value of each row and kernel of *board*."""
-        return self._ask(LAST_VALUES, f"board = {quoted(board)}")
+        return self.ask(LAST_VALUES, f"board = {quoted(board)}")
 
     def moved(self, days: float, percent: float, until: datetime | None = None) -> Answer:
         """The rows whose median of the last *days* before *until* is off that of the four times as many days before.
 
-        Off is: by more than *percent*, and by more than the row's own nights explain. *until* is the store's newest
-        moment unless given, in UTC and without a zone.
+        Off is: by more than *percent*, and by more than its own nights, and those of its neighbours, explain.
+        *until* is the store's newest moment unless given, in UTC and without a zone.
         """
         newest = until or self.newest()
         if newest is None:
             return Answer((), [], ())
         middle, first = newest - timedelta(days=days), newest - timedelta(days=(1 + BEFORE) * days)
-        return self._ask(
+        return self.ask(
             MOVED,
             f"moment > {_moment(first)} AND moment <= {_moment(newest)}",
             middle=f"({_moment(middle)} + INTERVAL 1 MICROSECOND)",
@@ -107,15 +112,15 @@ class StoreReader:
 
     def newest(self) -> datetime | None:
         """When the newest run was taken."""
-        rows = self._ask("SELECT max(moment) AS moment FROM {table} WHERE {where}", "true").rows
+        rows = self.ask("SELECT max(moment) AS moment FROM {table} WHERE {where}", "true", last_month=True).rows
         moment = rows[0][0] if rows else None
         return moment if isinstance(moment, datetime) else None
 
-    def ask(self, query: str) -> Answer:
-        """The answer to a *query* of ours, which has ``{table}`` where the summaries belong."""
-        return self._ask(query, "true")
+    def ask(self, query: str, where: str, *, last_month: bool = False, **parts: str) -> Answer:
+        """The answer to a *query*, which has ``{table}`` where the summaries belong, ``{where}``, and *parts*.
 
-    def _ask(self, query: str, where: str, **parts: str) -> Answer:
+        With *last_month* only that month's summaries are there.
+        """
         import duckdb
 
         damaged: dict[Path, str] = {}
@@ -123,7 +128,9 @@ class StoreReader:
             there = found(self.folder / "summaries", self.connection).without(damaged)
             if not there.files:
                 return Answer((), [], there.damaged)
-            table = reading(there.files, distinct=there.overlapping)
+            last = max(path.parent.name for path in there.files)
+            files = [path for path in there.files if not last_month or path.parent.name == last]
+            table = reading(files, distinct=there.overlapping)
             try:
                 asked = self.connection.execute(query.format(table=table, where=where, **parts))
                 columns = tuple(str(one[0]) for one in asked.description or ())

@@ -45,6 +45,10 @@ ROUNDS = {
 """The rounds of each row, in the order of measurement."""
 
 
+UNKNOWN = "unknown"
+"""In place of a kernel or target that a run does not tell: in SQL, NULL is not even equal to itself."""
+
+
 def moment_of(run: Run) -> datetime | None:
     """When *run* was taken, in UTC and without a zone, as Parquet has it."""
     return None if run.moment is None else run.moment.astimezone(timezone.utc).replace(tzinfo=None)
@@ -57,7 +61,8 @@ def summaries(run: Run) -> Iterator[tuple[Any, ...]]:
         facts = row.facts
         q1, middle, q3 = _amounts(row)
         yield (
-            moment_of(run), kind.host, run.kernel, kind.arch, facts.target, "exact" if row.is_exact_clock else "wall",
+            moment_of(run), kind.host, run.kernel or UNKNOWN, kind.arch, facts.target or UNKNOWN,
+            "exact" if row.is_exact_clock else "wall",
             kind.python, kind.compiled, commit if isinstance(commit, str) else None, row.fullname, _unit(row),
             middle, q1, q3, row.rounds, facts.provider, facts.size, facts.access, facts.step,
         )  # fmt: skip
@@ -69,7 +74,7 @@ def rounds(run: Run) -> Iterator[tuple[Any, ...]]:
     for row in run.rows.values():
         if row.data:
             values = [float(count) for count in row.counts] or [seconds * 1e9 for seconds in row.data]
-            yield moment_of(run), host, run.kernel, row.fullname, _unit(row), values
+            yield moment_of(run), host, run.kernel or UNKNOWN, row.fullname, _unit(row), values
 
 
 def _unit(row: Row) -> str:

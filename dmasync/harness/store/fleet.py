@@ -1,0 +1,149 @@
+"""What the page of a fleet shows: each board on each kernel, what moved there, and its last weeks."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dmasync.harness.store.parquet_files import quoted
+from dmasync.harness.store.queries import KIND, StoreReader
+
+WEEKS = 13
+_MOST_ROWS = 3
+"""Of a cell, whose nights are drawn one by one."""
+
+CELLS = f"""
+WITH nights AS (
+    SELECT board, kernel, row, {KIND}, moment, ln(value) AS cost,
+        floor(epoch({{until}} - moment) / 86400)::INTEGER AS age
+    FROM {{table}} WHERE {{where}} AND value > 0
+), based AS (SELECT board, kernel, row, {KIND}, avg(cost) AS base FROM nights GROUP BY ALL)
+SELECT board, kernel, age, exp(avg(cost - base)) AS cost, count(DISTINCT row) AS rows, max(moment) AS moment
+FROM nights JOIN based USING (board, kernel, row, {KIND}) GROUP BY board, kernel, age ORDER BY board, kernel, age DESC
+"""  # noqa: S608  # a template
+NIGHTS = f"""
+SELECT board, kernel, row, {KIND}, floor(epoch({{until}} - moment) / 86400)::INTEGER AS age, median(value) AS value
+FROM {{table}} WHERE {{where}} AND (board, kernel, row) IN (VALUES {{wanted}}) GROUP BY ALL ORDER BY age DESC
+"""  # noqa: S608
+
+
+@dataclass(frozen=True)
+class MovedRow:
+    """A row of a cell that is off what it was. ``nights`` are (days before the page's date, value)."""
+
+    name: str
+    unit: str
+    before: float
+    after: float
+    nights: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def ratio(self) -> float:
+        return self.after / self.before
+
+
+@dataclass
+class Cell:
+    """A board on a kernel. ``nights`` are (days before the page's date, cost of all rows relative to their mean)."""
+
+    board: str
+    kernel: str
+    nights: list[tuple[int, float]] = field(default_factory=list)
+    rows: int = 0
+    last: datetime | None = None
+    moved: list[MovedRow] = field(default_factory=list)
+
+    @property
+    def slower(self) -> int:
+        return sum(row.ratio > 1 for row in self.moved)
+
+    @property
+    def faster(self) -> int:
+        return sum(row.ratio < 1 for row in self.moved)
+
+    @property
+    def worst(self) -> float:
+        """The ratio that is furthest from 1, slower ones first; 1 where nothing moved."""
+        rising = [row.ratio for row in self.moved if row.ratio > 1]
+        return max(rising) if rising else min((row.ratio for row in self.moved), default=1.0)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All cells, the newest moment of the store, and the files that were passed over."""
+
+    until: datetime
+    days: float
+    cells: Mapping[tuple[str, str], Cell]
+    damaged: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def boards(self) -> list[str]:
+        return sorted({board for board, _ in self.cells})
+
+    @property
+    def kernels(self) -> list[str]:
+        return sorted({kernel for _, kernel in self.cells}, key=_version)
+
+    def is_silent(self, cell: Cell) -> bool:
+        """Whether nothing was measured in the days that the page is about."""
+        return cell.last is None or self.until - cell.last > timedelta(days=self.days)
+
+
+def _version(kernel: str) -> list[tuple[int, str]]:
+    """6.9 before 6.12."""
+    parts = kernel.replace("-", ".").replace("+", ".").split(".")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def fleet(reader: StoreReader, days: float, percent: float) -> Fleet | None:
+    """The fleet as it was in the last :data:`WEEKS` weeks of the store; None where that is empty."""
+    until = reader.newest()
+    if until is None:
+        return None
+    moment = f"TIMESTAMP {quoted(until.isoformat(sep=' '))}"
+    recent = f"moment > {moment} - INTERVAL {WEEKS * 7} DAY"
+    cells: dict[tuple[str, str], Cell] = {}
+    answer = reader.ask(CELLS, recent, until=moment)
+    for told in answer.as_objects():
+        cell = cells.setdefault((told["board"], told["kernel"]), Cell(told["board"], told["kernel"]))
+        cell.nights.append((told["age"], told["cost"]))
+        cell.rows = told["rows"]
+        cell.last = datetime.fromisoformat(told["moment"]).replace(tzinfo=None)
+    answered = reader.moved(days, percent, until).as_objects()
+    moved = [told for told in answered if (told["board"], told["kernel"]) in cells]
+    wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for told in moved:  # the furthest first
+        names = wanted[(told["board"], told["kernel"])]
+        if len(names) < _MOST_ROWS and told["row"] not in names:
+            names.append(told["row"])
+    nights = _nights(reader, recent, moment, wanted)
+    for told in moved:
+        place = (told["board"], told["kernel"])
+        cells[place].moved.append(
+            MovedRow(
+                told["row"], told["unit"], told["before"], told["after"], tuple(nights.get((*place, told["row"]), ()))
+            )
+        )
+    for cell in cells.values():
+        cell.moved.sort(key=lambda row: (row.ratio < 1, -abs(math.log(row.ratio))))
+    return Fleet(until, days, cells, answer.damaged)
+
+
+def _nights(
+    reader: StoreReader, recent: str, until: str, wanted: Mapping[tuple[str, str], Sequence[str]]
+) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
+    triples: Iterable[str] = (
+        f"({quoted(board)}, {quoted(kernel)}, {quoted(row)})"
+        for (board, kernel), rows in wanted.items()
+        for row in rows
+    )
+    found: dict[tuple[str, str, str], list[tuple[int, float]]] = defaultdict(list)
+    if listed := ", ".join(triples):
+        for told in reader.ask(NIGHTS, recent, until=until, wanted=listed).as_objects():
+            found[(told["board"], told["kernel"], told["row"])].append((told["age"], told["value"]))
+    return found
