@@ -12,7 +12,7 @@ import pytest
 from dmasync.fakes import Journal, Sanitizer
 from dmasync.fakes.replay import Replay
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 CALLS = [
     "heap", "shared_pages", "pieces", "paths", "folder 3", "duplicates", "refused", "sync_files", "travel", "exec",
     "no_bytes", "low_numbers", "wide", "odd_paths", "full",
@@ -69,7 +69,7 @@ def results(compiled, tmp_path_factory) -> Path:
     script = folder / "script"
     script.write_text("\n".join(lines))
     subprocess.run(
-        [sys.executable, "-m", "dmasync", "vm", "--quiet", "--timeout", "600", "--output", folder,
+        [sys.executable, "-m", "dmasync", "vm", "--quiet", "--timeout", "1700", "--output", folder,
          "--mount", calls.parent, "--", "sh", script],
         check=True,
     )  # fmt: skip

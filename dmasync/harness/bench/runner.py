@@ -33,6 +33,7 @@ from dmasync.harness.runs.measuring_machine import HOST, machine_facts
 from dmasync.harness.runs.writing import write_atomically
 from dmasync.harness.scratch import scratch_folder
 from dmasync.harness.vm import host_packages, kernels
+from dmasync.harness.vm.guard import guarded
 from dmasync.harness.vm.guest import host_files
 from dmasync.harness.vm.host import host_machine
 from dmasync.harness.vm.kernels import ARCHITECTURES
@@ -118,28 +119,25 @@ def _suites(target: str, request: Request, *options: str) -> list[str]:
 
 
 def _run(line: Sequence[str], progress: Progress) -> tuple[int, str]:
-    """Run *line* here; return its status and what it printed."""
+    """Run *line* here; return its status and what it printed. However this ends, nothing of it is left."""
     with tempfile.TemporaryFile() as printed:
-        process = subprocess.Popen(
+        sink = _Rows(progress)
+        with guarded(
             line,
-            stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.PIPE,
             # Nothing of the folder that this runs in is imported: python -m would put it first.
             cwd="/",
             env={**own_environment(), **ENVIRONMENT, "PYTHONPATH": _import_path(), "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        sink = _Rows(progress)
-        assert process.stderr is not None  # noqa: S101 - asked for above
-        with process, process.stderr as stderr:
-            try:
+        ) as process:
+            assert process.stderr is not None  # noqa: S101 - asked for above
+            with process.stderr as stderr:
                 for text in stderr:
                     sink.write(text)
-            finally:
-                process.terminate()  # at its end it is gone already; else this one is being ended
+            status = int(process.wait())
         progress.done()
         printed.seek(0)
-        return process.returncode, printed.read().decode(errors="replace") + sink.text
+        return status, printed.read().decode(errors="replace") + sink.text
 
 
 def own_environment() -> dict[str, str]:

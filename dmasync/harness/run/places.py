@@ -24,7 +24,8 @@ _STACKS: Final = PREFIX.encode()
 _RESOLVE_NO_XDEV: Final = 1
 _RESOLVE_NO_MAGICLINKS: Final = 2
 _RESOLVE_NO_SYMLINKS: Final = 4
-_RESOLVE_BENEATH: Final = 8
+RESOLVE_BENEATH: Final = 8
+RESOLVE_IN_ROOT: Final = 16
 _MAGIC: Final = re.compile(r"^/*proc/[^/]+/(task/\d+/)?(cwd|root|exe|fd/)")
 """Links of /proc that are none: they lead to a file, not to a name."""
 
@@ -139,6 +140,21 @@ class Places:
     def _is_folder(self, thread: int, path: str) -> bool:
         return (self.fake and path == HEAPS and bool(self.heaps)) or os.path.isdir(f"/proc/{thread}/root{path}")
 
+    def of_root(self, thread: int, folder: int, address: int) -> str | None:
+        """As :meth:`of_call`, for openat2() with RESOLVE_IN_ROOT: *folder* is the path's root, ``..`` stays in it."""
+        raw = os.fsdecode(memory.string(thread, address, _PATH_MAX))
+        base = self._absolute(thread, folder, ".")
+        here: list[str] = []
+        for part in raw.split("/") if base is not None else ():
+            if part == "..":
+                if not self._is_folder(thread, posixpath.join(base or "", *here)):
+                    return None
+                del here[-1:]
+            elif part not in ("", "."):
+                here.append(part)
+        path = posixpath.join(base or "", *here)
+        return path + "/" * raw.endswith("/") if self.is_ours(path) else None
+
     def refuse_to_lead(self, thread: int, folder: int, address: int, resolve: int) -> None:
         """What openat2() says of a path to one of ours that leads where *resolve* forbids: EXDEV, ELOOP."""
         raw = os.fsdecode(memory.string(thread, address, _PATH_MAX))
@@ -147,7 +163,7 @@ class Places:
         if path is None or target is None or not (self.is_ours(path) or self.is_ours(target)):
             return
         other_mount = os.stat(f"/proc/{thread}/root/dev").st_dev != _mount_of(thread, folder, raw)
-        if (resolve & _RESOLVE_BENEATH and _leaves(raw)) or (resolve & _RESOLVE_NO_XDEV and other_mount):
+        if (resolve & RESOLVE_BENEATH and _leaves(raw)) or (resolve & _RESOLVE_NO_XDEV and other_mount):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         if (resolve & _RESOLVE_NO_SYMLINKS and path != target) or (
             resolve & (_RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS) and _MAGIC.search(raw)

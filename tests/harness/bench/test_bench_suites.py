@@ -24,6 +24,7 @@ from dmasync.harness.bench.worker import this_host
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.runs.facts import COMPARED_FACTS
 from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.scratch import reclaim
 
 SUITES = runner.suites_folder()
 NAMES = Path(__file__).parent / "bench_row_names.txt"
@@ -253,7 +254,8 @@ def test_the_command_prints_the_overhead_and_where_the_file_is(
     assert "not measured" in out
 
 
-def test_a_bench_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_bench_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "run.json"
     bench = subprocess.Popen(
         [sys.executable, "-m", "dmasync", "bench", "--on", "fake", "-o", str(output)],
@@ -266,8 +268,14 @@ def test_a_bench_that_is_ended_leaves_no_process_and_no_file(tmp_path: Path) -> 
     assert bench.stderr is not None
     with bench, bench.stderr as progress:
         assert any("measuring row" in line for line in progress)
-        bench.terminate()
-    assert bench.returncode == 128 + signal.SIGTERM
+        bench.send_signal(number)
+    if number == signal.SIGKILL:
+        assert bench.returncode == -number
+        while any(str(tmp_path) in line for line in _command_lines()):
+            subprocess.run(["true"], check=True)  # the guard is still at it
+        reclaim(tmp_path)  # as the next call does
+    else:
+        assert bench.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
     assert [line for line in _command_lines() if str(tmp_path) in line] == []
 

@@ -428,6 +428,13 @@ static void odd_paths(void)
 	REFUSED(EXDEV, open_how(AT_FDCWD, "/dev/udmabuf", O_RDWR, RESOLVE_BENEATH, 24));
 	REFUSED(EXDEV, open_how(folder, "../dev/udmabuf", O_RDWR, RESOLVE_BENEATH, 24));
 	CHECK(open_how(folder, "udmabuf", O_RDWR, RESOLVE_BENEATH, sizeof(struct open_how[2])) >= 0);
+	CHECK(open_how(folder, "/udmabuf", O_RDWR, RESOLVE_IN_ROOT, 24) >= 0);
+	CHECK(open_how(folder, "../../dma_heap/../udmabuf", O_RDWR, RESOLVE_IN_ROOT, 24) >= 0);
+	CHECK(open_how(folder, "/dma_heap", O_RDONLY | O_DIRECTORY, RESOLVE_IN_ROOT, 24) >= 0);
+	REFUSED(ENOENT, open_how(folder, "/dev/udmabuf", O_RDWR, RESOLVE_IN_ROOT, 24));
+	REFUSED(ENOTDIR, open_how(folder, "/udmabuf/", O_RDWR, RESOLVE_IN_ROOT, 24));
+	REFUSED(ENOTDIR, open_how(folder, "null/../udmabuf", O_RDWR, RESOLVE_IN_ROOT, 24));
+	REFUSED(EINVAL, open_how(folder, "udmabuf", O_RDWR, RESOLVE_IN_ROOT | RESOLVE_BENEATH, 24));
 	REFUSED(ELOOP, open_how(AT_FDCWD, "/proc/self/root/dev/udmabuf", O_RDWR, RESOLVE_NO_SYMLINKS, 24));
 	REFUSED(EINVAL, fstatat(AT_FDCWD, "/dev/udmabuf", &state, 0x80000));
 	REFUSED(EINVAL, statx(AT_FDCWD, "/dev/udmabuf", 0, 0x80000000, &more));

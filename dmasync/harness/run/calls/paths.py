@@ -10,7 +10,7 @@ from typing import Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.opened import Descriptor
-from dmasync.harness.run.places import HEAPS, PARAMETERS
+from dmasync.harness.run.places import HEAPS, PARAMETERS, RESOLVE_BENEATH, RESOLVE_IN_ROOT
 from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification
@@ -45,10 +45,14 @@ def _openat2(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     makes = flags & (os.O_CREAT | os.O_TMPFILE & ~os.O_DIRECTORY)
     unknown = flags & ~_OPEN_FLAGS or resolve & ~_RESOLVE or (mode and not makes)
+    unknown = unknown or (resolve & RESOLVE_BENEATH and resolve & RESOLVE_IN_ROOT)
     if unknown or size < _OPEN_HOW.size or rest.strip(b"\0"):
         return Said.CARRY_ON  # refused by the kernel before it looks at the path
     if resolve and not run.places.fake:
         return Said.CARRY_ON
+    if resolve & RESOLVE_IN_ROOT:
+        path = run.places.of_root(call.thread, folder, address)
+        return Said.CARRY_ON if path is None else _open_named(run, call, path, ctypes.c_int(flags & 0xFFFF_FFFF).value)
     run.places.refuse_to_lead(call.thread, folder, address, resolve)
     return open_path(run, call, folder, address, flags)
 
@@ -65,6 +69,12 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
         return Said.CARRY_ON
     if path.startswith(("/proc/", "/dev/fd/")):
         return _open_by_number(run, call, path, flags)
+    return _open_named(run, call, path, flags)
+
+
+def _open_named(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
+    """``open(2)`` of a node, their folder or a module's parameter."""
+    places = run.places
     if path.rstrip("/") == HEAPS:
         return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
     if path.startswith(PARAMETERS + "/"):
