@@ -44,6 +44,7 @@ _EXEC_SEAL_DENIES = Since.of("7.2", "6.18.44", "6.12.93", "6.6")
 _HEAP_FD_LAST = Since.of("7.2", "6.12.112", "6.1.191", "6.6")
 _ANONYMOUS_NOEXEC = Since.of("6.16")
 _PSEUDO_NOEXEC = Since.of("7.2")
+_HEAP_MAPS_BLOCKS = Since.of("7.3")
 _DESCRIPTOR_BEFORE_PATH = Since.of("7.2")
 _NO_SIZE_LIMIT = Since.of("7.3")
 _EMPTY_PATHS = Since.of("7.3")
@@ -77,6 +78,8 @@ class Profile:
     heap_fd_last: bool
     """A heap gives the new descriptor to the process only when its number has been told, and writes nothing where it
     refuses; before, the descriptor was there already when telling it failed, and what was refused was written back."""
+    heap_maps_blocks: bool
+    """The system heap maps each block of its pages at once: a private mapping may fill a block. Before, a page."""
     maps_above_4g: bool
     """x86-64: whether MAP_SHARED_VALIDATE takes MAP_ABOVE4G."""
     anonymous_files_execute: bool
@@ -124,6 +127,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
         detached_names=release in _DETACHED_NAMES,
         heap_fd_last=release in _HEAP_FD_LAST,
+        heap_maps_blocks=release in _HEAP_MAPS_BLOCKS,
         maps_above_4g=release in _MAP_ABOVE4G,
         anonymous_files_execute=release not in _ANONYMOUS_NOEXEC,
         dma_bufs_execute=release not in _PSEUDO_NOEXEC,

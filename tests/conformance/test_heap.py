@@ -320,6 +320,48 @@ def test_a_descriptor_without_writing_can_be_synced_all_the_same(system: System,
 
 
 @pytest.mark.parametrize("prot", [RO, RW])
+@pytest.mark.parametrize(
+    ("pages", "first", "count", "within_a_block"),
+    [
+        (16, 0, 16, True),
+        (16, 3, 5, True),
+        (15, 0, 2, False),
+        (17, 0, 16, True),
+        (17, 0, 17, False),
+        (17, 15, 2, False),
+        (33, 16, 16, True),
+        (33, 14, 4, False),
+        (33, 31, 2, False),
+        (256, 0, 256, True),
+        (256, 100, 50, True),
+        (273, 0, 256, True),
+        (273, 255, 2, False),
+        (273, 256, 16, True),
+        (273, 257, 15, True),
+        (273, 257, 16, False),
+        (273, 272, 1, True),
+    ],
+)
+def test_a_private_mapping_lies_within_a_block_of_pages(
+    system: System, pages: int, first: int, count: int, within_a_block: bool, prot: int
+) -> None:
+    """The system heap takes blocks of 256, 16 and 1 pages, the largest first; older releases map page by page."""
+    buffer = system.buffer("system", pages)
+    if count > 1 and not (within_a_block and system.since("7.3")):
+        with refused(errno.EINVAL):
+            system.mmap(buffer, count * PAGE, prot, PRIVATE, first * PAGE)
+        return
+    private = system.mmap(buffer, count * PAGE, prot, PRIVATE, first * PAGE)
+    shared = system.mmap(buffer, pages * PAGE)
+    last = (first + count) * PAGE - 1
+    shared[first * PAGE] = shared[last] = 5
+    assert (private[0], private[count * PAGE - 1]) == (5, 5)
+    if prot == RW:
+        private[0] = private[count * PAGE - 1] = 9
+        assert (shared[first * PAGE], shared[last]) == (5, 5)
+
+
+@pytest.mark.parametrize("prot", [RO, RW])
 def test_a_private_mapping_may_have_one_page(system: System, prot: int) -> None:
     buffer = system.buffer("system", 2)
     private = system.mmap(buffer, prot=prot, flags=PRIVATE)

@@ -70,7 +70,13 @@ def recorder():
     return Recorder(FaultInjector(LinuxBackend()))
 
 
-@pytest.fixture(params=[UDMABUF, SYSTEM], ids=lambda flag: flag.name)
+def _kinds() -> list[DmaBufAllocatorFlag]:
+    """What buffers this kernel can give: few have a CMA heap."""
+    nodes = [name for name in os.listdir("/dev/dma_heap") if not name.startswith("system")]
+    return [UDMABUF, SYSTEM, *([CMA] if nodes else [])]
+
+
+@pytest.fixture(params=_kinds(), ids=lambda flag: flag.name)
 def allocator(request, recorder):
     with DmaBufAllocator(request.param, backend=recorder) as allocator:
         yield allocator

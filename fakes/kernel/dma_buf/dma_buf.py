@@ -76,7 +76,7 @@ class DmaBuf(File):
     def may_execute(self) -> bool:
         return self.kernel.profile.dma_bufs_execute
 
-    def may_map(self, length: int, flags: int) -> None:
+    def may_map(self, length: int, flags: int, offset: int) -> None:
         """What the exporter has against a mapping that lies within the buffer."""
 
     # The file's operations
@@ -193,7 +193,7 @@ class DmaBuf(File):
         page = self.kernel.page_size
         if offset // page + -(-length // page) > self.size // page:
             raise os_error(errno.EINVAL)
-        self.may_map(length, flags)
+        self.may_map(length, flags, offset)
         # Its pages are there already, and those of a private mapping are copied no sooner than they are written.
         return self.memory.map_cpu(length, prot, flags & MAP_TYPE, offset)
 

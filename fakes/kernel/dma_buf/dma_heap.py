@@ -17,6 +17,8 @@ from dmasync.fakes.memory.pages import zeroed
 
 _VALID_FD_FLAGS = os.O_CLOEXEC | os.O_ACCMODE
 _ULONG = (1 << 64) - 1
+_BLOCK_PAGES = (256, 16, 1)
+"""Of what sizes a buffer of the system heap is made while there is memory enough, the largest first."""
 _DIRECTIONS = uapi.DMA_HEAP_IOCTL_ALLOC >> 30
 
 
@@ -40,10 +42,23 @@ class SystemHeapBuffer(_HeapBuffer):
     nothing.
     """
 
-    def may_map(self, length: int, flags: int) -> None:
-        # remap_pfn_range() maps page by page here, and refuses a copy-on-write mapping that it does not fill.
-        if not is_shared(flags) and length > self.kernel.page_size:
+    def may_map(self, length: int, flags: int, offset: int) -> None:
+        # remap_pfn_range() refuses a copy-on-write mapping that one call of it does not fill.
+        if not is_shared(flags) and offset + length > self._end_of_call(offset):
             raise os_error(errno.EINVAL)
+
+    def _end_of_call(self, offset: int) -> int:
+        """Where in the buffer the first call of ``remap_pfn_range()`` ends for a mapping that begins at *offset*."""
+        page = self.kernel.page_size
+        if not self.kernel.profile.heap_maps_blocks:
+            return offset + page
+        begin = 0
+        for block in (size * page for size in _BLOCK_PAGES):
+            end = begin + (self.size - begin) // block * block
+            if offset < end:
+                return begin + ((offset - begin) // block + 1) * block
+            begin = end
+        return self.size  # pragma: no cover - the last block is a page
 
 
 class CmaHeapBuffer(_HeapBuffer):
@@ -51,7 +66,7 @@ class CmaHeapBuffer(_HeapBuffer):
 
     has_region = True
 
-    def may_map(self, length: int, flags: int) -> None:
+    def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
 

@@ -52,7 +52,7 @@ class UdmabufBuffer(DmaBuf):
         if not self._has_page_table:
             raise os_error(errno.EINVAL)
 
-    def may_map(self, length: int, flags: int) -> None:
+    def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import platform
 
@@ -237,3 +238,19 @@ def test_the_table_of_pages_must_be_allocated_before_a_memfd_is_looked_at(
 ) -> None:
     kernel.size_limit_mb = (1 << 31) - 1
     assert create(kernel, (CLOSED, 0, pages * PAGE)) == expect(kernel, old, new)
+
+
+@pytest.mark.parametrize(("profile", "whole"), [("6.1", "EINVAL"), ("6.18", "EINVAL"), ("7.3", "fine")])
+def test_the_system_heap_maps_block_by_block_in_7_3(profile: str, whole: str) -> None:
+    """A private mapping must be made at once: of a page before, now of up to 16 or 256 pages, a block of the heap."""
+    kernel = fake_kernel(profile=profile)
+    argument = uapi.dma_heap_allocation_data.pack(33 * PAGE, 0, os.O_RDWR, 0)
+    kernel.ioctl(kernel.open("/dev/dma_heap/system", os.O_RDWR), uapi.DMA_HEAP_IOCTL_ALLOC, argument)
+    buffer = uapi.dma_heap_allocation_data.get(argument, "fd")
+
+    def private(first: int, pages: int) -> str:
+        return answer(kernel.mmap, buffer, pages * PAGE, mmap.PROT_READ, mmap.MAP_PRIVATE, first * PAGE)
+
+    assert private(0, 16) == private(16, 16) == private(3, 5) == whole
+    assert private(15, 2) == private(0, 17) == private(31, 2) == "EINVAL"
+    assert private(0, 1) == private(32, 1) == "fine"
