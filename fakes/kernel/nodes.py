@@ -22,11 +22,14 @@ from typing import Any
 from dmasync.fakes.kernel.dma_buf.dma_heap import HeapDevice
 from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufDevice
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
-from dmasync.fakes.kernel.files.file import O_LARGEFILE, File, PathFile
+from dmasync.fakes.kernel.files.file import O_LARGEFILE, Directory, File, NullDevice, PathFile
 from dmasync.fakes.kernel.parts import Kernel
 
 UDMABUF = "/dev/udmabuf"
 HEAPS = "/dev/dma_heap/"
+_DEV = "/dev/"
+NULL = "/dev/null"
+"""Always there, whatever the list says."""
 DEFAULT_NODES = (
     HEAPS + "linux,cma",
     HEAPS + "reserved",
@@ -134,18 +137,18 @@ class Nodes:
         node = posixpath.normpath(path)
         if flags & os.O_CREAT and path.endswith("/") and self._is_directory(posixpath.dirname(node)):
             raise os_error(errno.EISDIR)
-        opener = self._openers.get(node)
+        opener = self._openers.get(node) or (NullDevice if node == NULL else None)
         seen = self._stat(node)
         if seen is None and (opener is None or (not self._listed and _file_system_is_fake())):
-            if any(node.startswith(known + "/") for known in self._openers):
+            if any(node.startswith(known + "/") for known in (*self._openers, NULL)):
                 raise os_error(errno.ENOTDIR)
             if self._is_directory(node):
-                self._refuse_directory(node, flags)
+                return self._directory(node, flags, seen)
             if flags & os.O_CREAT and self._is_directory(posixpath.dirname(node)):
                 raise UnmodelledCallError(f"open({path!r}, O_CREAT): the fake has device nodes only")
             raise os_error(errno.ENOENT)
         if seen is not None and stat.S_ISDIR(seen.st_mode):
-            self._refuse_directory(node, flags)
+            return self._directory(node, flags, seen)
         if opener is None:
             if not node.startswith(HEAPS) and "udmabuf" not in posixpath.basename(node):
                 raise UnmodelledCallError(f"open({path!r}): the fake has no driver for this file")
@@ -176,12 +179,18 @@ class Nodes:
             raise os_error(failure.errno or errno.EIO) from None
 
     @staticmethod
-    def _refuse_directory(path: str, flags: int) -> None:
+    def _directory(path: str, flags: int, seen: os.stat_result | None) -> Opener:
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise os_error(errno.EEXIST)
-        if flags & (os.O_ACCMODE | os.O_CREAT) and not flags & _O_TMPFILE:
+        if flags & _O_TMPFILE:
+            raise UnmodelledCallError(f"open({path!r}, O_TMPFILE): the fake creates no files")
+        if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
             raise os_error(errno.EISDIR)
-        raise UnmodelledCallError(f"open({path!r}): the fake has device nodes only, no directories")
+        if not f"{path}/".startswith(_DEV):
+            raise UnmodelledCallError(f"open({path!r}): of the folders the fake has those in {_DEV} only")
+        if seen is not None and not flags & _O_PATH and not os.access(path, os.R_OK):
+            raise os_error(errno.EACCES)
+        return Directory
 
 
 def _file_system_is_fake() -> bool:

@@ -108,6 +108,7 @@ class Generator:
             (8, self._lseek),
             (4, self._dup),
             (2, self._path),
+            (2, self._place),
             (3, self._huge),
             (7, self._close),
             (4, self._open),
@@ -230,6 +231,29 @@ class Generator:
                 )
             )
         yield self._create(out, 1, 0, PAGE)
+        yield ("close", out)
+
+    def _place(self) -> Iterator[Op]:
+        """``/dev/null``, or the folder of the heaps, and something that neither is there for."""
+        out = self.out()
+        path = self.pick(("/dev/null", "/dev/null", "/dev/dma_heap", "/dev/dma_heap/"))
+        flags = self.pick((os.O_RDONLY, os.O_RDWR, os.O_WRONLY, 3)) if path == "/dev/null" else os.O_RDONLY
+        yield ("open", out, path, flags | self.pick((0, 0, os.O_CLOEXEC, os.O_DIRECTORY, os.O_TRUNC, os.O_APPEND)))
+        if out not in self.world.held:
+            return
+        for _ in range(1 + self.below(3)):
+            yield self.pick(
+                (
+                    ("lseek", out, self.pick((0, 1, PAGE, -1, (1 << 63) - 1)), self.pick((0, 0, 1, 1, 2, 3, 4, 5))),
+                    ("ftruncate", out, PAGE),
+                    ("add_seals", out, 2),
+                    ("get_seals", out),
+                    ("mmap", self.out(), out, self.pick((0, PAGE)), self.pick((0, RO, RW)), self.pick((0, 1, 2)), 0),
+                    ("poll", out, self.pick(EVENTS)),
+                    self.ioctl(out, self.pick(REQUEST_NUMBERS), bytes(64)),
+                    self._create(out, 1, 0, PAGE),
+                )
+            )
         yield ("close", out)
 
     def _huge(self) -> Iterator[Op]:

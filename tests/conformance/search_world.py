@@ -195,7 +195,7 @@ class World:
 
     def do_open(self, out: int, path: str, flags: int) -> int:
         fd = self.backend.open(path, flags)
-        kind = "path" if flags & 0o10000000 else "udmabuf device" if "udmabuf" in path else "heap device"
+        kind = "path" if flags & 0o10000000 else _kind_at(path)
         self.keep(out, Held(kind, fd, File(kind)))
         return out
 
@@ -438,6 +438,13 @@ class World:
         for var in list(self.held):
             self.backend.close(self.drop(var).fd)
         self.arena.close()
+
+
+def _kind_at(path: str) -> str:
+    name = path.rstrip("/")
+    if name in ("/dev/null", "/dev/dma_heap"):
+        return "null device" if name == "/dev/null" else "directory"
+    return "udmabuf device" if "udmabuf" in path else "heap device"
 
 
 def uapi_size(request: int) -> int:

@@ -106,6 +106,30 @@ class File:
         raise NotImplementedError  # pragma: no cover - asked only where can_map is set
 
 
+class NullDevice(File):
+    """An open ``/dev/null`` (``drivers/char/mem.c``): whatever is sought, its position is 0."""
+
+    kind = "null device"
+
+    def seek(self, offset: int, whence: int) -> int:
+        return 0
+
+
+class Directory(File):
+    """An open folder of nodes (``fs/libfs.c``, in a tmpfs): sought from its start, or from where it is."""
+
+    kind = "directory"
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence not in (os.SEEK_SET, os.SEEK_CUR):
+            raise os_error(errno.EINVAL)
+        position = offset if whence == os.SEEK_SET else self.position + offset
+        if not 0 <= position < 1 << 63:
+            raise os_error(errno.EINVAL)
+        self.position = position
+        return position
+
+
 class PathFile(File):
     """A file opened with O_PATH: a place, nothing that can be used."""
 

@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
-from dmasync.fakes.kernel.files.file import File
+from dmasync.fakes.kernel.files.file import Directory, File
 from dmasync.fakes.kernel.files.memfd import Memfd
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import FS_IOC_GETFSUUID
@@ -37,7 +37,9 @@ FS_IOC_FSSETXATTR: Final = 0x401C5820
 # Of regular files only: FIBMAP, and the pre-allocation requests that came from XFS.
 FIBMAP: Final = 1
 _PREALLOCATE: Final = frozenset({0x40305828, 0x4030582A, 0x40305829, 0x4030582B, 0x40305839})
-_UNMODELLED_REGULAR: Final = frozenset({FIBMAP, FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR}) | _PREALLOCATE
+_READ_ATTRIBUTES: Final = frozenset({FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR})
+_OF_MEMFDS: Final = _READ_ATTRIBUTES | {FIBMAP} | _PREALLOCATE
+_UNMODELLED: Final = {"memfd": _OF_MEMFDS, "huge memfd": _OF_MEMFDS, "directory": _READ_ATTRIBUTES}
 
 _INT = struct.Struct("=i")
 _UINT = struct.Struct("=I")
@@ -53,7 +55,7 @@ def do_vfs_ioctl(kernel: Kernel, fd: int, file: File, request: int, arg: Argumen
         return handler(kernel, fd, file, arg)
     if request in kernel.profile.vfs_requests:
         return _fs_identity(file, request, arg)
-    if request in (FIFREEZE, FITHAW) or (file.regular and request in _UNMODELLED_REGULAR):
+    if request in (FIFREEZE, FITHAW) or request in _UNMODELLED.get(file.kind, ()):
         raise UnmodelledCallError(f"ioctl request {request:#x} on a {file.kind}: Linux knows it, the fake does not")
     return None
 
@@ -68,8 +70,8 @@ def _fs_identity(file: File, request: int, arg: Argument) -> int:
 def _attributes(kernel: Kernel, fd: int, file: File, arg: Argument, size: int) -> int | None:
     # The argument is read first; then a file system without attributes leaves the request to the driver.
     copy_from(arg, size)
-    if file.regular:
-        raise UnmodelledCallError("setting the attributes of a memfd: Linux knows it, the fake does not")
+    if file.regular or isinstance(file, Directory):
+        raise UnmodelledCallError(f"setting the attributes of a {file.kind}: Linux knows it, the fake does not")
     return None
 
 
@@ -103,7 +105,11 @@ def _dedupe(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
     if size > kernel.page_size:
         raise os_error(errno.ENOMEM)
     *_, reserved1, reserved2 = _DEDUPE_HEAD.unpack(copy_from(arg, size)[: _DEDUPE_HEAD.size])
-    if not file.readable or reserved1 or reserved2 or not file.regular:
+    if not file.readable or reserved1 or reserved2:
+        raise os_error(errno.EINVAL)
+    if isinstance(file, Directory):
+        raise os_error(errno.EISDIR)
+    if not file.regular:
         raise os_error(errno.EINVAL)
     raise os_error(errno.EOPNOTSUPP)
 
@@ -134,6 +140,9 @@ def _fioasync(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
 
 
 def _fioqsize(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
+    if isinstance(file, Directory):
+        copy_to(arg, _LOFF.pack(0))  # a tmpfs keeps no bytes for a folder
+        return 0
     if not isinstance(file, Memfd):
         raise os_error(errno.ENOTTY)
     copy_to(arg, _LOFF.pack(file.bytes_in_pages()))

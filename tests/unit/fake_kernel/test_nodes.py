@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,11 +71,11 @@ def test_nodes_come_and_go() -> None:
 def test_what_linux_would_open_but_the_fake_cannot_is_no_oserror() -> None:
     kernel = fake_kernel()
     for path, flags in (
-        ("/dev/dma_heap", os.O_RDONLY),
+        ("/", os.O_RDONLY | os.O_DIRECTORY),
         ("/dev/new", os.O_RDWR | os.O_CREAT),
-        ("/dev", os.O_RDONLY | os.O_DIRECTORY),
+        ("/dev/dma_heap", os.O_RDWR | os.O_TMPFILE),
     ):
-        with pytest.raises(UnmodelledCallError, match="device nodes only"):
+        with pytest.raises(UnmodelledCallError, match=r"the fake (has|creates)|of the folders the fake"):
             kernel.open(path, flags)
 
 
@@ -168,3 +169,24 @@ def test_nothing_can_be_created_in_a_fake_file_system(fs: FakeFilesystem) -> Non
     assert code_of_open(kernel, "/nowhere/new", os.O_RDWR | os.O_CREAT) == errno.ENOENT
     with pytest.raises(UnmodelledCallError, match="device nodes only"):
         kernel.open("/dev/new", os.O_RDWR | os.O_CREAT)
+
+
+@pytest.mark.parametrize("request_", [0x80086601, 0x801C581F, 0x40086602, 0x401C5820])
+def test_a_folders_attributes_are_not_in_the_fake(request_: int) -> None:
+    kernel = fake_kernel()
+    folder = kernel.open("/dev/dma_heap", os.O_RDONLY)
+    with pytest.raises(UnmodelledCallError):
+        kernel.ioctl(folder, request_, bytearray(64))
+
+
+def test_a_folder_that_a_fake_file_system_closes_to_readers_is_eacces(fs: FakeFilesystem) -> None:
+    fs.create_dir("/dev/dma_heap").st_mode = stat.S_IFDIR | 0o300
+    set_uid(1000)
+    assert code_of_open(fake_kernel(), "/dev/dma_heap", os.O_RDONLY) == errno.EACCES
+
+
+def test_dev_null_is_a_node_that_no_list_need_name() -> None:
+    kernel = fake_kernel(providers=["/dev/udmabuf"])
+    fd = kernel.open("/dev/null", os.O_RDWR)
+    assert kernel.open_fds()[fd] == "null device"
+    assert kernel.listdir("/dev") == ["udmabuf"]
