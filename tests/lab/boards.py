@@ -47,13 +47,15 @@ def _read_to_the_end(stream: IO[str]) -> None:
 class Board:
     """An sshd whose commands find the board's own programs first, and its own folder for temporary files."""
 
-    def __init__(self, folder: Path, own: Path) -> None:
+    def __init__(self, folder: Path, own: Path, around: str = "") -> None:
+        """*around* is what runs the commands, if not this machine's shell."""
         server = shutil.which("sshd") or "/usr/sbin/sshd"
         assert Path(server).exists(), "needs sshd: sudo apt-get install openssh-server"
         Path("/run/sshd").mkdir(exist_ok=True)
         self.folder, self.programs, self.temporary = folder, folder / "programs", folder / "temporary"
         self.programs.mkdir(parents=True)
         self.temporary.mkdir()
+        self.own_variables = f"PATH={self.programs}:$PATH TMPDIR={self.temporary}"
         self.port = free_port()
         self.python(BARE)
         host = key(folder / "host")
@@ -61,7 +63,7 @@ class Board:
         settings = {
             "HostKey": host, "AuthorizedKeysFile": folder / "authorized", "PidFile": folder / "pid",
             "StrictModes": "no", "UsePAM": "no", "ListenAddress": f"127.0.0.1:{self.port}",
-            "ForceCommand": f'PATH={self.programs}:$PATH TMPDIR={self.temporary} sh -c "$SSH_ORIGINAL_COMMAND"',
+            "ForceCommand": around or f'{self.own_variables} sh -c "$SSH_ORIGINAL_COMMAND"',
         }  # fmt: skip
         (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         line = [server, "-D", "-e", "-f", str(folder / "sshd_config")]

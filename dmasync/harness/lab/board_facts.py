@@ -21,7 +21,10 @@ def facts(root: str = "/") -> dict[str, Any]:
         "cpu": _cpu(root),
         "governors": _each(os.path.join(cpus, "cpufreq/scaling_governor")),
         "frequencies_khz": _numbers(os.path.join(cpus, "cpufreq/scaling_cur_freq")),
-        "throttled": sum(_numbers(os.path.join(cpus, "thermal_throttle/core_throttle_count")).values()),
+        "throttled": sum(
+            sum(_numbers(os.path.join(cpus, f"thermal_throttle/{part}_throttle_count")).values())
+            for part in ("core", "package")  # a package that is too hot slows down cores that are not
+        ),
         "cooling": _numbers(os.path.join(root, "sys/class/thermal/cooling_device*/cur_state")),
         "temperatures_mc": _numbers(os.path.join(root, "sys/class/thermal/thermal_zone*/temp")),
         "load": _load(root),

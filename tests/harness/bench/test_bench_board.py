@@ -204,6 +204,9 @@ def test_facts_come_from_the_board_s_own_files(tmp_path: Path) -> None:
     for name, text in (("cpufreq/scaling_governor", "performance\n"), ("cpufreq/scaling_cur_freq", "2400000\n")):
         (cpu / name).parent.mkdir(parents=True, exist_ok=True)
         (cpu / name).write_text(text)
+    (cpu / "thermal_throttle").mkdir()
+    (cpu / "thermal_throttle/core_throttle_count").write_text("2\n")
+    (cpu / "thermal_throttle/package_throttle_count").write_text("5\n")
     with gzip.open(tmp_path / "proc/config.gz", "wb") as file:
         file.write(b"CONFIG_UDMABUF=y\n")
     told = facts(str(tmp_path))
@@ -212,6 +215,7 @@ def test_facts_come_from_the_board_s_own_files(tmp_path: Path) -> None:
     assert (told["governors"], told["frequencies_khz"]) == ({"cpu0": "performance"}, {"cpu0": 2400000})
     assert (told["cooling"], told["temperatures_mc"]) == ({"cooling_device0": 1}, {"thermal_zone0": 48000})
     assert told["load"] == [0.75, 0.2, 0.1]
+    assert told["throttled"] == 7
 
 
 def test_what_moved_on_the_board_meanwhile_is_told() -> None:
