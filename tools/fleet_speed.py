@@ -58,7 +58,7 @@ def main() -> int:
         ("a row's series on a board and kernel", ["series", ROW, "--board", "board007", "--kernel", "6.13.1"], a_board),
         ("a row's series on a board", ["series", ROW, "--board", "board007"], a_board),
         ("a board's last values", ["board", "board007"], a_board),
-        ("what moved on the fleet this week", ["moved"], options.boards * options.kernels * 14),
+        ("what moved on the fleet this week", ["moved"], options.boards * options.kernels * 35),
     ):
         wall, cpu, rows = asked(options.store, arguments)
         told = f"{read * a_run:,.0f} s ({read:,} runs)"

@@ -7,10 +7,10 @@ to x3), **nothing**. The noise is that of a shared machine: nights that resemble
 2 % wide), 1.5 % on top of that each night alone, and on 4 % of the nights another tenant, who makes them 5 to 60 %
 slower.
 
-Each judge sees the series as a lab does, the nights so far (the newest 120): the judge of series every third night,
-"yesterday" every night. It alarms when it says that the level rose, once a rise. An alarm within 21 nights of a
-planted step or creep has found it. A spike is found if it is named as a single night within 21 nights. Any other alarm
-is false. The libraries (pip install ruptures, apache-otava) judge the finished year: precision and recall of the
+Each judge sees the series as a lab does, the nights so far (the newest 120): the judge of series every third night
+(--every), "yesterday" every night. It alarms when it says that the level rose, once a rise. An alarm within 21 nights
+of a planted step or creep has found it. A spike is found if it is named as a single night within 21 nights. Any other
+alarm is false. The libraries (pip install ruptures, apache-otava) judge the finished year: precision and recall of the
 places where they cut, at most 7 nights off.
 """
 
@@ -18,6 +18,7 @@ places where they cut, at most 7 nights off.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from collections import Counter
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from dmasync.harness.judge.nights.series import judge_series
 
-NIGHTS, WINDOW, FIRST, EVERY, WITHIN, NEAR = 365, 120, 30, 3, 21, 7
+NIGHTS, WINDOW, FIRST, WITHIN, NEAR = 365, 120, 30, 21, 7
 KINDS = ("step", "creep", "spike", "nothing")
 Floats = NDArray[numpy.float64]
 
@@ -66,12 +67,12 @@ def planted(number: int, seed: int) -> Planted:
     return Planted(5000 * numpy.exp(noise + level), kind, begin, end)
 
 
-def nightly_by_series(one: Planted) -> tuple[list[int], list[int]]:
+def nightly_by_series(one: Planted, every: int) -> tuple[list[int], list[int]]:
     """The nights on which the judge alarms for the first time of a rise, and the spikes that it names in time."""
     alarms: list[int] = []
     known: list[int] = []
     spikes: list[int] = []
-    for tonight in range(FIRST, NIGHTS, EVERY):
+    for tonight in range(FIRST, NIGHTS, every):
         begin = max(0, tonight + 1 - WINDOW)
         told = judge_series(one.values[begin : tonight + 1])
         rises = [begin + at for move in told.moves if move.ratio > 1 for at in {move.begin, move.end}]
@@ -132,13 +133,17 @@ LIBRARIES: dict[str, dict[str, Callable[[Floats], list[int]]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", metavar="N", type=int, default=1000)
+    parser.add_argument(
+        "--every", metavar="N", type=int, default=3, help="nights from one look at a series to the next"
+    )
     parser.add_argument("--seed", metavar="S", type=int, default=1)
     parser.add_argument("--library", choices=LIBRARIES, action="append", default=[])
     parser.add_argument("--only-libraries", action="store_true", help="leave the nightly table out")
     options = parser.parse_args()
     series = [planted(number, options.seed) for number in range(options.series)]
     if not options.only_libraries:
-        print_nightly("series of 120 nights", nightly_by_series, series)
+        judge = functools.partial(nightly_by_series, every=options.every)
+        print_nightly("series of 120 nights", judge, series)
         print_nightly("yesterday, 10 %", nightly_by_yesterday, series)
     print(f"\n{'the finished year':46} {'precision':>9} {'recall':>7}  {'ms a series':>11}")
     judges = {"this judge": by_this_judge}
