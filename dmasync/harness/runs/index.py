@@ -10,6 +10,7 @@ Damaged files are never in it: what is wrong with them may be that this user may
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -143,4 +144,8 @@ def _told(summary: Summary) -> list[Any]:
 
 def _summary(told: list[Any]) -> Summary:
     kind, kernel, moment, rows = told
-    return Summary(Kind(*kind), kernel, datetime.fromisoformat(moment) if moment else None, rows)
+    return Summary(_kind(*kind), kernel, datetime.fromisoformat(moment) if moment else None, rows)
+
+
+_kind = functools.lru_cache(maxsize=1024)(Kind)
+"""Thousands of runs have few kinds between them."""

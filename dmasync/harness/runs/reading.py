@@ -204,7 +204,8 @@ def files_of(given: Sequence[str | None]) -> list[Path]:
 
 def printable(text: object) -> str:
     """*text* on one line: what a file or a caller named may hold newlines and escape sequences."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+    told = str(text)
+    return told if told.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in told)
 
 
 def _shortened(name: str) -> str:
