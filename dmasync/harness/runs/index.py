@@ -54,13 +54,14 @@ class Stamp(NamedTuple):
 def indexed(folder: Path, files: Iterable[Path]) -> list[KeptRun]:
     """Each of *files*, which lie in *folder*, from the index where it knows them; those that went away are left out."""
     known = _load(folder)
+    inside = os.path.join(folder, "")
     entries: dict[str, tuple[Stamp, Summary]] = {}
     found: list[KeptRun] = []
     is_new = is_whole = False
     saved = time.monotonic()
     try:
         for path in files:
-            name = str(path.relative_to(folder))
+            name = str(path)[len(inside) :]
             try:
                 stamp = Stamp.of(path)
             except OSError:
