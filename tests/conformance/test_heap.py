@@ -347,7 +347,7 @@ def test_a_private_mapping_lies_within_a_block_of_pages(
 ) -> None:
     """The system heap takes blocks of 256, 16 and 1 pages, the largest first; older releases map page by page."""
     buffer = system.buffer("system", pages)
-    if count > 1 and not (within_a_block and system.since("7.3")):
+    if count > 1 and not (within_a_block and system.since("7.2")):
         with refused(errno.EINVAL):
             system.mmap(buffer, count * PAGE, prot, PRIVATE, first * PAGE)
         return
