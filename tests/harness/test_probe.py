@@ -7,8 +7,11 @@ import gzip
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -64,14 +67,16 @@ def test_the_remedy_for_an_absent_node_follows_the_kernels_configuration(root, c
     ("mode", "group", "remedy"),
     [(0o660, 44, "usermod -aG"), (0o600, 0, 'KERNEL=="udmabuf", GROUP="video"'), (0o600, 0, 'SUBSYSTEM=="dma_heap"')],
 )
-def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(root, mode, group, remedy):
+def test_a_refused_user_is_told_the_group_or_the_rule_that_lets_them_in(request, mode, group, remedy):
+    # Not in tmp_path, whose parent any other run of pytest on this machine closes again for everybody else.
+    root = Path(tempfile.mkdtemp())
+    request.addfinalizer(lambda: shutil.rmtree(root))
+    root.chmod(0o755)
     path = root / "dev/udmabuf"
+    path.parent.mkdir()
     path.touch()
     os.chown(path, 0, group)
     path.chmod(mode)
-    for folder in (root, *root.parents):
-        if folder.owner() == "root" and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
     program = (
         "import json, os, pathlib, sys; from dataclasses import asdict; from dmasync.harness.probe import nodes\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
