@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -37,10 +38,8 @@ def file_number(source: Any, argument: str) -> int:
     """*source* as the number of an open file: an int, or what its ``fileno()`` says."""
     number = source
     if not isinstance(source, int):
-        try:
+        with contextlib.suppress(AttributeError):
             number = source.fileno()
-        except AttributeError:
-            number = None
     if not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"{argument} must be a DmaBuf, a file descriptor or an object with fileno(), not {source!r}")
     if number < 0:

@@ -43,11 +43,12 @@ MODULES = (
 )  # fmt: skip
 TESTS = (
     "syncer", "group", "core", "buffer", "allocator", "frame", "retry", "sync_file", "view", "cycles", "access",
-    "backend", "errors", "uapi", "udmabuf",
+    "backend", "errors", "uapi", "udmabuf", "fences", "owners", "kept_views",
 )  # fmt: skip
 OWN_TESTS = {
-    "arguments": ("syncer", "allocator", "buffer"), "buffer": ("buffer", "view"), "providers": ("allocator",),
-    "retry": ("retry", "syncer"), "syncer": ("syncer", "core", "group"), "udmabuf": ("udmabuf", "allocator"),
+    "arguments": ("syncer", "allocator", "buffer"), "buffer": ("buffer", "view", "kept_views"),
+    "providers": ("allocator",), "retry": ("retry", "fences", "syncer"), "sync_file": ("sync_file", "owners"),
+    "syncer": ("syncer", "core", "group"), "udmabuf": ("udmabuf", "allocator"),
     "_window_py": ("core", "syncer", "group", "cycles", "view", "buffer"),
 }  # fmt: skip
 """Whose tests run first, where it is not the file of the module's own name."""

@@ -8,6 +8,8 @@ import fcntl
 import mmap
 import os
 import select
+import subprocess
+import sys
 import types
 
 import pytest
@@ -28,6 +30,13 @@ def memfd(backend):
     yield fd
     with contextlib.suppress(OSError):
         os.close(fd)
+
+
+def test_descriptor_0_is_one_as_any_other(memfd):
+    program = (
+        "import mmap; from dmasync.backend import LINUX; LINUX.mmap(0, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_SHARED)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], stdin=memfd, check=False).returncode == 0
 
 
 def test_it_has_every_method_of_the_protocol(backend):

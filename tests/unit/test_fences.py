@@ -55,6 +55,13 @@ def test_a_start_that_would_sleep_is_not_made(backend, buffer, access, of_a_writ
     assert [entry.step for entry in backend.journal.attempts] == [START, END]
 
 
+def test_poll_is_asked_for_what_is_left_of_the_time_in_ms(backend, buffer):
+    clock = iter((100.0, 100.25, 100.25))
+    with DmaSyncer(buffer, READ, retry=RetryPolicy(wait=1.5, clock=clock.__next__)):
+        pass
+    assert [call.arguments[1:] for call in polls(backend)] == [(select.POLLIN, 1250)]
+
+
 def test_a_fence_that_signals_in_time_lets_the_window_open(backend, buffer):
     fence = FakeFence()
     backend.kernel.attach_fence(buffer.fileno(), fence)

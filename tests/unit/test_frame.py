@@ -121,3 +121,8 @@ def test_a_failure_at_the_last_buffer_is_raised_too(backend, buffers):
     with pytest.raises(OSError, match="Input/output error"):
         frame.close()
     assert backend.kernel.open_fds() == {}
+
+
+def test_a_plane_lies_in_no_sync_file(buffer):
+    with buffer.export_sync_file(SyncType.READ) as sync_file, pytest.raises(TypeError, match="must be a DmaBuf"):
+        Plane(sync_file, 0, 1)

@@ -119,6 +119,13 @@ def test_two_sync_files_of_one_real_number_are_refused():
     os.close(writer)
 
 
+def test_a_number_that_an_exported_sync_file_owns_is_refused(backend, buffer):
+    with buffer.export_sync_file(SyncType.READ) as sync_file:
+        with pytest.raises(ValueError, match=r"is one that <SyncFile .* closes"):
+            SyncFile(sync_file.fileno(), backend=backend)
+        assert sync_file.wait(0)
+
+
 def test_a_release_that_is_interrupted_leaves_the_number_to_its_owner(backend, monkeypatch):
     with DmaBufAllocator(backend=backend) as allocator:
         buffer = allocator.alloc("frame", 4096)
