@@ -10,7 +10,7 @@ import pytest
 
 from dmasync.harness.run import supervisor as module
 from dmasync.harness.run.answers import Said
-from dmasync.harness.run.places import Places
+from dmasync.harness.run.device_paths import Places
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.supervisor import Supervisor
 

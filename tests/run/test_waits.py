@@ -12,8 +12,8 @@ import pytest
 from dmasync.fakes.foreign import caller
 from dmasync.fakes.foreign.memfds import ours
 from dmasync.fakes.foreign.systems import FakeSystem
-from dmasync.harness.run.opened import OpenFile, OpenFiles
-from dmasync.harness.run.twins import Twins
+from dmasync.harness.run.epoll_sockets import Twins
+from dmasync.harness.run.open_files import OpenFile, OpenFiles
 
 DEVICE = Path(__file__).with_name("programs") / "busy_device.py"
 

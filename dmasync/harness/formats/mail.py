@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from dmasync.harness.formats.results import Outcome, Result, results
-from dmasync.harness.judge.groups import by_buffer, words_of
+from dmasync.harness.judge.by_buffer_kind import by_buffer, words_of
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.judge.words import described
 from dmasync.harness.runs.facts import INSTRUCTIONS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dmasync.harness.judge.by_buffer_kind import command_lines
 from dmasync.harness.judge.compare import side_of
-from dmasync.harness.judge.groups import command_lines
 from dmasync.harness.judge.kernel_part import cost
 from dmasync.harness.judge.match import comparable_facts
 from dmasync.harness.judge.settings import GateSettings

@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dmasync.harness.exit_status import ExitStatus
-from dmasync.harness.judge import groups, words
-from dmasync.harness.judge.alike import Alike, alike, causes
+from dmasync.harness.judge import by_buffer_kind, words
 from dmasync.harness.judge.compare import side_of
 from dmasync.harness.judge.match import by_reason
+from dmasync.harness.judge.moved_together import Alike, alike, causes
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
@@ -115,7 +115,7 @@ def _verdict(judgement: Judgement | None) -> tuple[str, str, str, str] | None:
 
 def _compared(judgement: Judgement) -> str:
     base, candidate = (side.kernel or "an unknown kernel" for side in (judgement.base, judgement.candidate))
-    changed = groups.command_lines(judgement.base, judgement.candidate)
+    changed = by_buffer_kind.command_lines(judgement.base, judgement.candidate)
     return f"The base ran on {base}, the candidate on {candidate}{f', {changed}' if changed else ''}."
 
 
@@ -128,7 +128,7 @@ def _unjudged(judgement: Judgement) -> list[tuple[str, str, list[str]]]:
             ("not comparable", judgement.not_comparable),
             ("new", judgement.appeared),
         )
-        for reason, names in groups.by_reason(rows).items()
+        for reason, names in by_buffer_kind.by_reason(rows).items()
     ]
 
 
@@ -151,7 +151,7 @@ def _title(runs: Sequence[Run], judgement: Judgement | None) -> str:
     base, candidate = judgement.base.kernel or "unknown", judgement.candidate.kernel or "unknown"
     if base != candidate:
         return f"dma-buf sync cost: {candidate} against {base}"
-    return f"dma-buf sync cost: {base} {groups.command_lines(judgement.base, judgement.candidate)}".strip()
+    return f"dma-buf sync cost: {base} {by_buffer_kind.command_lines(judgement.base, judgement.candidate)}".strip()
 
 
 def _pictures(

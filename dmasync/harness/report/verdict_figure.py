@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dmasync.harness.judge.alike import alike, moved
+from dmasync.harness.judge.moved_together import alike, moved
 from dmasync.harness.judge.verdict import Judgement, Verdict
 from dmasync.harness.judge.words import factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg

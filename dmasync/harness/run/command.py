@@ -19,9 +19,10 @@ from dmasync.harness import signals
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
+from dmasync.harness.run.device_paths import HEAPS, UDMABUF, Places
+from dmasync.harness.run.epoll_sockets import Twins
 from dmasync.harness.run.outputs import Outputs
 from dmasync.harness.run.parameters import Parameters
-from dmasync.harness.run.places import HEAPS, UDMABUF, Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.keyboard import KeyboardSignals
 from dmasync.harness.run.program.python_stacks import environment
@@ -29,7 +30,6 @@ from dmasync.harness.run.seccomp import filter as seccomp_filter
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.launch import Launched, launch
 from dmasync.harness.run.supervisor import Supervisor
-from dmasync.harness.run.twins import Twins
 
 if TYPE_CHECKING:
     from dmasync.fakes import Fault, Finding

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.opened import Descriptor, OpenFile, OpenFiles
+from dmasync.harness.run.device_paths import Places
+from dmasync.harness.run.open_files import Descriptor, OpenFile, OpenFiles
 from dmasync.harness.run.parameters import Parameters
-from dmasync.harness.run.places import Places
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.inside import Inside
 from dmasync.harness.run.program.processes import Processes
@@ -27,7 +27,7 @@ from dmasync.harness.run.watcher import Watcher
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import System
-    from dmasync.harness.run.twins import Twins
+    from dmasync.harness.run.epoll_sockets import Twins
 
 Handler = Callable[["Supervisor", Notification], Answer]
 _MOST_THREADS: Final = 1024

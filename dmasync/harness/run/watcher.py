@@ -10,7 +10,7 @@ import struct
 import threading
 from typing import Final
 
-from dmasync.harness.run.opened import Key, OpenFile, OpenFiles
+from dmasync.harness.run.open_files import Key, OpenFile, OpenFiles
 from dmasync.harness.run.program.processes import Processes
 
 _CLOSED: Final = 0x08 | 0x10  # IN_CLOSE_WRITE, IN_CLOSE_NOWRITE

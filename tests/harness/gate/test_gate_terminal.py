@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dmasync.harness.judge.alike import causes, headline
 from dmasync.harness.judge.compare import judge
+from dmasync.harness.judge.moved_together import causes, headline
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.runs.facts import NotMeasured, RunFacts
 from dmasync.harness.runs.reading import load_run

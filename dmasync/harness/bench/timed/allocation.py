@@ -7,7 +7,7 @@ from typing import Any
 
 from dmasync import DmaBuf, SyncType
 from dmasync.harness.bench.measure import Operation
-from dmasync.harness.bench.timed.counting import CountingBackend
+from dmasync.harness.bench.timed.call_counter import CountingBackend
 from dmasync.harness.bench.timed.surroundings import Bench
 
 LARGEST_BLOCK = 64 << 20

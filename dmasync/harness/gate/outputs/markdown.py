@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from dmasync.harness.exit_status import ExitStatus
-from dmasync.harness.judge.alike import headline
-from dmasync.harness.judge.groups import by_buffer, by_reason, command_lines
+from dmasync.harness.judge.by_buffer_kind import by_buffer, by_reason, command_lines
+from dmasync.harness.judge.moved_together import headline
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.judge.words import amount, difference, factor, interval, kernel_amounts, short
 from dmasync.harness.runs.reading import printable

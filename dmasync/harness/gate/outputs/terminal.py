@@ -11,8 +11,8 @@ from rich.text import Text
 
 from dmasync.harness.console import Column, console, fits, print_table
 from dmasync.harness.exit_status import ExitStatus
-from dmasync.harness.judge.alike import Alike, alike, headline, moved, signed
-from dmasync.harness.judge.groups import by_buffer, by_reason, command_lines
+from dmasync.harness.judge.by_buffer_kind import by_buffer, by_reason, command_lines
+from dmasync.harness.judge.moved_together import Alike, alike, headline, moved, signed
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
 from dmasync.harness.judge.words import amount, difference, factor, interval, kernel_amounts, short
 from dmasync.harness.runs.reading import printable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.calls.paths import changed_flags
-from dmasync.harness.run.opened import Descriptor
+from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from dmasync import uapi
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.opened import Descriptor
-from dmasync.harness.run.places import HEAPS
+from dmasync.harness.run.device_paths import HEAPS
+from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.seccomp.filter import IOCTL_TYPES
 from dmasync.harness.run.seccomp.listener import Notification

@@ -26,7 +26,7 @@ def _mmap(run: Supervisor, call: Notification) -> Answer:
     run.system.backend.mmap(known.fd, length, prot & 0xFFFF_FFFF, asked, offset).close()
     if known.file.is_plain:
         return Said.CARRY_ON
-    from dmasync.harness.run.calls.pieces import map_pieces
+    from dmasync.harness.run.calls.piecewise_mmap import map_pieces
 
     return map_pieces(run, call, known)
 

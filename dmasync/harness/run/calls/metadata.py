@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.calls.paths import numbered
-from dmasync.harness.run.opened import Descriptor
-from dmasync.harness.run.places import HEAPS
+from dmasync.harness.run.device_paths import HEAPS
+from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification

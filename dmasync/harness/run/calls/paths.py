@@ -9,8 +9,8 @@ import struct
 from typing import Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.opened import Descriptor
-from dmasync.harness.run.places import HEAPS, PARAMETERS, RESOLVE_BENEATH, RESOLVE_IN_ROOT
+from dmasync.harness.run.device_paths import HEAPS, PARAMETERS, RESOLVE_BENEATH, RESOLVE_IN_ROOT
+from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.opened import Descriptor
-from dmasync.harness.run.places import UDMABUF
+from dmasync.harness.run.device_paths import UDMABUF
+from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Handler, Supervisor

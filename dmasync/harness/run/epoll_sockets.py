@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from dmasync.harness.run.opened import OpenFile
+from dmasync.harness.run.open_files import OpenFile
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
