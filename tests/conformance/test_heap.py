@@ -251,6 +251,15 @@ def test_an_argument_that_can_be_written_in_part_is_efault(system: System) -> No
     assert system.close_unknown() == left_behind(system)
 
 
+@pytest.mark.parametrize("size", [24, 128, 1000])
+def test_a_refused_request_that_only_reads_gets_zeros_as_far_as_it_says(system: System, size: int) -> None:
+    """Releases that install the descriptor last write nothing back when they refuse."""
+    argument = bytearray(b"\xff" * size)
+    with refused(errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size, directions=2), argument)
+    assert argument == (bytes(size) if left_behind(system) else b"\xff" * size)
+
+
 @pytest.mark.parametrize(("fd", "heap_flags"), [(1, 0), (0, 1)])
 def test_a_refused_argument_that_cannot_be_written(system: System, fd: int, heap_flags: int) -> None:
     heap, memory = system.open(SYSTEM_HEAP), system.low_memory()

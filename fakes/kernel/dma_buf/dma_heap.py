@@ -82,14 +82,15 @@ class HeapDevice(File):
 
     def driver_ioctl(self, request: int, arg: Argument) -> int:
         # Only the request's number is looked at. Its size and directions say how much of the structure the
-        # caller has: less than the kernel's is filled up with zeros, more is carried along.
+        # caller has: less than the kernel's is filled up with zeros, more is carried along and written back, all of it.
         if request & 0xFF:
             raise os_error(errno.EINVAL)
         size = request >> 16 & 0x3FFF
         directions = request >> 30 & _DIRECTIONS
         in_size = size if directions & 1 else 0
         out_size = size if directions & 2 else 0
-        data = bytearray(copy_from(arg, in_size).ljust(uapi.dma_heap_allocation_data.size, b"\0"))
+        whole = max(uapi.dma_heap_allocation_data.size, out_size)
+        data = bytearray(copy_from(arg, in_size).ljust(whole, b"\0"))
         try:
             buffer, fd = self._allocate_with_number(data)
         except OSError:
