@@ -51,7 +51,13 @@ def test_an_interrupted_operation_leaves_no_window_descriptor_or_mapping_behind(
     print(report)  # noqa: T201 - the table, with -s
     if not compiled:
         # A finalizer in plain Python can be interrupted, and a window that was left between two states refuses end().
-        unsure = {"dropped": {"lost", "descriptors"}, "assigned over": {"lost", "descriptors"}, "finally": {"raised"}}
+        # An END that has to wait until its window is dropped comes behind that of the window around it.
+        unsure = {
+            "dropped": {"lost", "descriptors"},
+            "assigned over": {"lost", "descriptors"},
+            "finally": {"raised"},
+            "nested": {"order"},
+        }
         allowed = {problem for word, problems in unsure.items() if word in operation.name for problem in problems}
         assert {problem.split()[0].rstrip(":") for problem in report.problems} <= allowed, str(report)
         return
