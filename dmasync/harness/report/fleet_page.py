@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dmasync.harness.judge.nights.series import judge_series
 from dmasync.harness.judge.words import amount
-from dmasync.harness.report.page import breakable
-from dmasync.harness.runs.reading import printable
+from dmasync.harness.report.html import template
 from dmasync.harness.store.fleet import WEEKS, Cell, Fleet, MovedRow
 
 _MOST_WORST = 5
@@ -70,15 +68,6 @@ def _looked(fleet: Fleet, cell: Cell, percent: float) -> Looked:
 
 def fleet_page(fleet: Fleet, percent: float) -> str:
     """The HTML of *fleet*; it needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("dmasync.harness.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = printable
-    environment.filters["breakable"] = breakable
     boards, kernels = fleet.boards, fleet.kernels
     anchors = {name: f"b{number}" for number, name in enumerate(boards)}
     places = {place: f"c{number}" for number, place in enumerate(sorted(fleet.cells))}
@@ -86,7 +75,7 @@ def fleet_page(fleet: Fleet, percent: float) -> str:
     lines = [_line(looked, board, kernels, anchors[board], places) for board in boards]
     moved = sorted((line for line in lines if line.worth[0] < _CALM), key=lambda line: (line.worth, line.name))
     order = sorted(looked.values(), key=_how_bad)
-    return environment.get_template("fleet.html").render(
+    return template("fleet.html").render(
         title=f"dma-buf sync cost on {_count(len(boards), 'board')}, {fleet.until:%Y-%m-%d}",
         answer=_answer(lines),
         worst=_worst(order, places),

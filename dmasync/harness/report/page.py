@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dmasync.harness.exit_status import ExitStatus
@@ -17,10 +15,11 @@ from dmasync.harness.judge.moved_together import Alike, alike, causes
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, Verdict
 from dmasync.harness.report.history_figure import Series, history_figure, in_time, series, told_changes
+from dmasync.harness.report.html import template
 from dmasync.harness.report.row_figures import part_figure, spread_figure, timeline_figure
 from dmasync.harness.report.size_figure import size_figure
 from dmasync.harness.report.verdict_figure import MOST_VERDICTS, verdict_figure
-from dmasync.harness.runs.reading import Run, printable
+from dmasync.harness.runs.reading import Run
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,7 @@ def page(runs: Sequence[Run], judgement: Judgement | None, settings: GateSetting
     settings = settings or GateSettings()
     ordered = in_time(runs)
     all_series = series(ordered, settings)
-    environment = Environment(
-        loader=PackageLoader("dmasync.harness.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = printable
-    environment.filters["breakable"] = breakable
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         title=_title(runs, judgement),
         verdict=_verdict(judgement),
         headline=headline(judgement),
@@ -90,12 +80,6 @@ def headline(judgement: Judgement | None) -> list[str]:
     if not sentences and judgement.rows:
         sentences.append("No row was shown to have changed.")
     return [*sentences, f"Verdict: {judgement.summary}.", _compared(judgement)]
-
-
-def breakable(text: object) -> Markup:
-    """*text* with places where a line may end: behind what parts the words of a row's name, and not within a word."""
-    pieces = re.split(r"(?<=[_/\[\]:,-])(?=\w)", printable(text))
-    return Markup("<wbr>").join(pieces)  # the pieces are escaped
 
 
 _MARKS = {
