@@ -47,9 +47,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[RealMachine | None]:
     reason=f"recorded on {RECORDED_MACHINE}, with pages of {RECORDED_PAGE} bytes",
 )
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.name)
-def test_the_kernel_answers_as_the_recorded_one_did(file: Path, machine: RealMachine | None) -> None:
+@pytest.mark.parametrize("most", [100, pytest.param(None, marks=pytest.mark.nightly, id="all")])
+def test_the_kernel_answers_as_the_recorded_one_did(file: Path, most: int | None, machine: RealMachine | None) -> None:
     if machine is None:
-        steps, difference = first_difference(file)
+        steps, difference = first_difference(file, most=most)
     else:
         steps, difference = first_difference(file, lambda: RealWorld(machine), PROGRAMS_FOR_AN_EMULATOR)
     assert difference is None, str(difference)

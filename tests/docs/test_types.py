@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dmasync
 from tests.docs.pages import PAGES, ROOT, WITHOUT_PROGRAMS
+
+pytestmark = pytest.mark.nightly  # mypy takes its time: `tox run -e types` runs these
 
 BLOCK = re.compile(
     r"^( *)```(?:python|\{code-block\} python)\n((?: *:\w+: [^\n]*\n)*)(.*?)^ *```", re.DOTALL | re.MULTILINE

@@ -186,12 +186,12 @@ def _keep_many(folder: Path, source: Path, count: int) -> None:
 def test_runs_kept_at_the_same_time_never_meet(tmp_path: Path, storage: Storage) -> None:
     source = exact(tmp_path / "r.json", {PAIR: 1})
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_keep_many, args=(storage.folder, source, 8)) for _ in range(3)]
+    workers = [context.Process(target=_keep_many, args=(storage.folder, source, 12)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0, 0]
     kept = storage.kept()
     assert len(kept) == 24
     assert all(one.run is not None for one in kept)

@@ -227,12 +227,12 @@ def _keep_and_list(folder: Path, source: Path, count: int) -> None:
 def test_processes_that_keep_and_list_at_once_see_every_run(tmp_path: Path, storage: Storage) -> None:
     source = exact(tmp_path / "r.json", {PAIR: 1})
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_keep_and_list, args=(storage.folder, source, 6)) for _ in range(3)]
+    workers = [context.Process(target=_keep_and_list, args=(storage.folder, source, 9)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0, 0]
     listed = told(storage)
     assert len(listed) == 4 + 18
     assert listed == without_index(storage)

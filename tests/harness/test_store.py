@@ -6,6 +6,7 @@ import builtins
 import json
 import multiprocessing
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,18 @@ def a_run(folder: Path, day: int, board: str = "board", **counts: int) -> Path:
     )
 
 
-@pytest.fixture
-def filled(tmp_path: Path) -> Path:
-    """Two boards of ten nights each, over the end of a month."""
-    store = ParquetStore(tmp_path / "store")
-    store.add((a_run(tmp_path, day, board) for day in range(25, 35) for board in ("a", "b")), NOW)
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    store = ParquetStore(folder / "store")
+    store.add((a_run(folder, day, board) for day in range(25, 35) for board in ("a", "b")), NOW)
     return store.folder
+
+
+@pytest.fixture
+def filled(filled_once: Path, tmp_path: Path) -> Path:
+    """Two boards of ten nights each, over the end of a month."""
+    return Path(shutil.copytree(filled_once, tmp_path / "store"))
 
 
 def values(folder: Path, row: str = PAIR, **only: str) -> list[tuple[str, float]]:

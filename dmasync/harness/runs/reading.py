@@ -349,6 +349,8 @@ def _data(stats: Mapping[str, Any]) -> tuple[float, ...]:
         return ()
     if not isinstance(data, list):
         raise ValueError("'data' is not a list")
+    if all(type(value) is float and 0 <= value <= 1e9 for value in data):  # nearly always, and a history has millions
+        return tuple(data)
     return tuple(_time(value, "data") for value in data)
 
 
