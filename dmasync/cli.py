@@ -11,7 +11,6 @@ import argparse
 import difflib
 import errno
 import importlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -132,7 +131,7 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
     parser = argparse.ArgumentParser(
         prog="dmasync", description="Is our dma-buf CPU access right, and what does it cost?"
     )
-    parser.add_argument("-V", "--version", action="version", version=f"dmasync {_version()}")
+    parser.add_argument("-V", "--version", action=_ShowVersion)
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
@@ -147,7 +146,7 @@ def build_parser(commands: Collection[str] = tuple(COMMANDS)) -> argparse.Argume
         if name in commands:
             module = _load(name)
             module.configure(subparser)
-            subparser.add_argument("-V", "--version", action="version", version=f"dmasync {_version()}")
+            subparser.add_argument("-V", "--version", action=_ShowVersion)
             subparser.formatter_class = HelpFormatter
             subparser.epilog = epilog(name, subparser.epilog)
             subparser.set_defaults(run=module.run, parser=subparser)
@@ -179,11 +178,21 @@ def _let_go_of_standard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("dmabuf-sync")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+class _ShowVersion(argparse.Action):
+    """argparse's own wants the text beforehand, and to look it up is a tenth of a short command's time."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="show the version and leave")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import importlib.metadata
+
+        try:
+            version = importlib.metadata.version("dmabuf-sync")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"dmasync {version}")
+        parser.exit()
 
 
 def _load(name: str):  # type: ignore[no-untyped-def]  # a module is what importlib promises, no more

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dmasync.harness.judge.blocks import Timed
 from dmasync.harness.judge.exact import judge_exact
 from dmasync.harness.judge.kernel_part import kernel_parts
 from dmasync.harness.judge.match import Matched, by_machine, match, never_measured
 from dmasync.harness.judge.settings import Allowance, GateSettings
 from dmasync.harness.judge.verdict import JudgedRow, Judgement, Side, UnjudgedRow, Verdict
-from dmasync.harness.judge.wall import WallRow, judge_wall
 from dmasync.harness.runs import measuring_machine
 from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.runs.reading import Row, Run, printable
@@ -83,13 +81,19 @@ def _judged(
         for row in rows
         if row.base[0].is_exact_clock
     ]
+    wall_rows = [row for row in rows if not row.base[0].is_exact_clock]
+    if not wall_rows:
+        return exact
+    # The exact clock needs no statistics, and who has it need not wait for numpy.
+    from dmasync.harness.judge.blocks import Timed
+    from dmasync.harness.judge.wall import WallRow, judge_wall
+
     wall = [
         WallRow(
             [Timed(place, one) for place, one in zip(places[0], row.base, strict=True)],
             [Timed(place, one) for place, one in zip(places[1], row.candidate, strict=True)],
         )
-        for row in rows
-        if not row.base[0].is_exact_clock
+        for row in wall_rows
     ]
     return exact + judge_wall(wall, settings)
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, NamedTuple, NoReturn
-
-import numpy
 
 from dmasync.harness import old_names
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -284,10 +282,10 @@ def _row(path: Path, number: int, benchmark: object, machine: Mapping[str, Any])
         data = _data(stats)
         middle = _number(stats, "median", None)
         if data:
-            computed = median(data)
+            computed, q1, q3 = _quartiles(data)
             if middle is not None and not math.isclose(middle, computed, rel_tol=_AGREEMENT, abs_tol=1e-12):
                 raise ValueError(f"its median {middle:g} is not that of its data ({computed:g})")
-            middle, q1, q3 = _quartiles(data)
+            middle = computed
         elif middle is not None:
             half = (_number(stats, "iqr", 0.0) or 0.0) / 2
             q1 = _number(stats, "q1", None) or max(0.0, middle - half)
@@ -328,7 +326,10 @@ def _quantile(counts: Sequence[int], part: Fraction) -> Fraction:
 
 
 def _quartiles(data: tuple[float, ...]) -> tuple[float, float, float]:
-    q1, q3 = (float(q) for q in numpy.quantile(data, (0.25, 0.75)))
+    """The median of *data*, and the quarters below and above it: as numpy's, and no reader of a run waits for numpy."""
+    if len(data) == 1:
+        return data[0], data[0], data[0]
+    q1, _, q3 = quantiles(data, n=4, method="inclusive")
     return median(data), q1, q3
 
 
