@@ -647,6 +647,7 @@ def test_a_backend_that_always_raises_at_end_is_given_up_some_time(backend, buff
     (failure,) = [e for e in chain(caught.value) if isinstance(e, DmaSyncError)]
     assert "never got through" in str(failure)
     assert (failure.step, failure.attempts) == (END, 101)
+    assert isinstance(failure.__cause__, ZeroDivisionError)
 
 
 def test_an_oserror_without_errno_at_end_does_not_stop_end(backend, buffer):
@@ -993,6 +994,18 @@ def test_an_interrupt_while_a_dropped_windows_error_is_logged_is_not_lost(
     gc.collect()
     assert lost == [KeyboardInterrupt]
     assert attempts(backend) == [(START, 0), (END, errno.EIO)]
+
+
+def test_an_interrupt_of_a_dropped_windows_end_is_not_lost(backend, buffer, monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda problem: lost.append(problem.exc_type))
+    syncer = DmaSyncer(buffer, backend=Interrupting(backend, [1], END))
+    syncer.start()
+    with pytest.warns(ResourceWarning, match="was dropped while its window was open"):
+        del syncer
+        gc.collect()
+    assert lost == [KeyboardInterrupt]
+    assert steps(backend) == [START, END]
 
 
 def test_dropping_an_open_window_where_warnings_are_errors_still_ends_it_once(backend, buffer, monkeypatch):
