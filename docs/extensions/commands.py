@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from sphinx.application import Sphinx
 
-from dmasync.cli import COMMANDS
+from dmasync.cli import COMMANDS, build_parser
 
 DIRECTIVE = """\
 ```{{eval-rst}}
 .. argparse::
-   :module: dmasync.cli
-   :func: build_parser
+   :module: commands
+   :func: parser_of_the_page
    :prog: dmasync
    :nodefault:
    :nodefaultconst:
 {options}
 ```
 """
+
+
+def parser_of_the_page() -> argparse.ArgumentParser:
+    """The commands' own, with examples that stay lines of their own where the text is read as reStructuredText."""
+    parser = build_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        command.epilog = command.epilog and command.epilog.replace("examples:\n", "examples::\n\n")
+    return parser
 
 
 def insert_commands(app: Sphinx, docname: str, source: list[str]) -> None:
