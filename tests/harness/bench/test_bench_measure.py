@@ -90,7 +90,7 @@ def test_the_loops_own_step_is_taken_off(machine: Any, monkeypatch: pytest.Monke
     assert set(measure(Operation(clock.run, counts_loop=True), EXACT).rounds) == {3_946.0}
 
 
-def test_a_dear_operations_floor_is_a_block_of_nothing(machine: Any) -> None:
+def test_a_costly_operations_floor_is_a_block_of_nothing(machine: Any) -> None:
     clock = machine(1_000_000)
     measured = measure(Operation(clock.run), EXACT)
     assert set(measured.rounds) == {1_000_000.0}
@@ -119,7 +119,7 @@ def with_first_step(machine: Machine, cost: int) -> Operation:
 
 
 @pytest.mark.parametrize("cost", [100_000, 1_000_000, 100_000_000])
-def test_a_dear_operations_floor_is_that_of_its_cheap_twin(machine: Any, cost: int) -> None:
+def test_a_costly_operations_floor_is_that_of_its_cheap_twin(machine: Any, cost: int) -> None:
     clock = machine(0)
     measured = measure(with_first_step(clock, cost), EXACT, with_first_step(clock, 1_000))
     assert measured.floor == CLOCK_COST + CALL_COST + 64
@@ -275,7 +275,7 @@ def test_an_operation_that_uses_something_up_is_never_called_for_more(machine: A
     assert max(clock.blocks) == 4
 
 
-def test_a_dear_operation_gets_the_least_rounds_only(machine: Any) -> None:
+def test_a_costly_operation_gets_the_least_rounds_only(machine: Any) -> None:
     measured = measure(Operation(machine(100_000_000).run), EXACT)
     assert len(measured.rounds) == EXACT.least_rounds
     assert measured.operations == 1
@@ -337,7 +337,7 @@ def test_preparing_and_cleaning_are_not_counted_and_go_around_every_block(machin
     assert order == ["prepare", "run", "clean"] * (len(order) // 3)
 
 
-def test_a_dear_operation_is_warmed_up_by_its_cheap_twin(machine: Any) -> None:
+def test_a_costly_operation_is_warmed_up_by_its_cheap_twin(machine: Any) -> None:
     clock = machine(50_000_000)
     warmed: list[int] = []
     plan = dataclasses.replace(EXACT, warmup_operations=192)

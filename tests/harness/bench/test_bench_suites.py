@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from dmasync import DmaSyncError, Step, cli
+from dmasync import DmaSyncer, DmaSyncError, Step, cli
 from dmasync.fakes import faults
 from dmasync.harness.bench import runner
 from dmasync.harness.bench.suite import Request, run_suite
-from dmasync.harness.bench.timed import threads
+from dmasync.harness.bench.timed import retries, threads
 from dmasync.harness.bench.timed.surroundings import Bench
 from dmasync.harness.bench.worker import this_host
 from dmasync.harness.exit_status import CommandError, ExitStatus
@@ -159,6 +159,14 @@ def test_the_short_suite_is_part_of_the_long_one() -> None:
 
 
 @pytest.mark.timeout(60)
+def test_a_storm_is_met_by_its_own_row_alone() -> None:
+    with Bench(fake=True) as bench:
+        retries.interrupted_pair(bench, provider="udmabuf", size=4096, access="READ", times=100)
+        with DmaSyncer(bench.buffer("udmabuf", 4096), backend=bench.backend):
+            pass
+        assert bench.backend.journal.count(errno=errno.EINTR) == 0
+
+
 def test_threads_that_the_kernel_refuses_end_their_row_instead_of_waiting_for_each_other() -> None:
     interval = sys.getswitchinterval()
     try:
