@@ -24,6 +24,7 @@ NEWER_SUITES = ("trixie-backports", "stable-backports")
 """Where Debian packages kernels that are newer than those of its releases. The second name follows Debian's newest
 release; the first is what it means in 2026, and mirrors have new packages under it sooner.
 """
+TESTING_SUITES = ("testing",)
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LISTS_MAX_AGE_SECONDS = 24 * 3600
 
@@ -34,6 +35,11 @@ class Lists(enum.Enum):
     HOST = "the host's, or, where they hold nothing at all, our own"
     OWN = "of the host's sources, kept in the cache"
     NEWER = "of the newest Debian's backports, kept in the cache"
+    TESTING = "of the next Debian, kept in the cache"
+
+
+_SUITES = {Lists.NEWER: NEWER_SUITES, Lists.TESTING: TESTING_SUITES}
+_SUFFIXES = {Lists.NEWER: "-newer", Lists.TESTING: "-testing"}
 
 
 class AptError(CommandError):
@@ -88,12 +94,17 @@ class Apt:
         self.machine = machine
         self.architecture = DEBIAN_ARCHITECTURE[machine]
         self._progress = progress or SilentProgress()
-        self._newer = lists is Lists.NEWER
+        self._lists = lists
         self._private = lists is not Lists.HOST or machine != host.host_machine()
 
     @property
     def _state(self) -> Path:
-        return cache.cache_directory() / "apt" / (self.architecture + ("-newer" if self._newer else ""))
+        return cache.cache_directory() / "apt" / (self.architecture + _SUFFIXES.get(self._lists, ""))
+
+    @property
+    def _suites(self) -> tuple[str, ...]:
+        """Those whose lists are used; none where it is the host's sources that say which."""
+        return _SUITES.get(self._lists, ())
 
     @property
     def _options(self) -> list[str]:
@@ -102,7 +113,7 @@ class Apt:
         state = self._state
         sources = [f"Dir::Etc::SourceList={state}/sources.list", "Dir::Etc::SourceParts=/dev/null"]
         return [
-            *(word for source in sources if self._newer for word in ("-o", source)),
+            *(word for source in sources if self._suites for word in ("-o", source)),
             "-o", f"APT::Architecture={self.architecture}",
             "-o", f"APT::Architectures={self.architecture}",
             "-o", f"Dir::State={state}/state",
@@ -181,8 +192,8 @@ class Apt:
             for folder in ("state/lists/partial", "cache/archives/partial"):
                 (state / folder).mkdir(parents=True, exist_ok=True)
             (state / "status").touch()
-            if self._newer:
-                (state / "sources.list").write_text(_newer_source(), encoding="utf-8")
+            if self._suites:
+                (state / "sources.list").write_text(_sources(self._suites), encoding="utf-8")
             self._progress.phase(f"fetching Debian's package lists for {self.architecture} into the cache")
             try:
                 run_apt(["apt-get", *self._options, "-q", "update"])
@@ -193,11 +204,11 @@ class Apt:
             stamp.touch()
 
 
-def _newer_source() -> str:
-    """Return the lines for :data:`NEWER_SUITES` in the archive that this host's own packages come from."""
+def _sources(suites: Sequence[str]) -> str:
+    """Return the lines for *suites* in the archive that this host's own packages come from."""
     shown = run_apt(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"], check=False)
     uris = [line.split()[-1] for line in shown.stdout.splitlines() if line.startswith("Debian Debian ")]
     if not uris:
         raise AptError("this host's package sources name no Debian archive; give --kernel PATH")
     signed = f"[signed-by={KEYRING}] " if os.path.exists(KEYRING) else ""
-    return "".join(f"deb {signed}{uris[0]} {suite} main\n" for suite in NEWER_SUITES)
+    return "".join(f"deb {signed}{uris[0]} {suite} main\n" for suite in suites)
