@@ -36,9 +36,16 @@ def node(root, path, configuration=None):
 
 
 def test_a_node_that_opens_needs_no_remedy(root):
-    (root / "dev/udmabuf").touch()
+    (root / "dev/udmabuf").symlink_to("/dev/null")
     found = node(root, UDMABUF)
     assert (found.present, found.opens, found.error, found.remedy) == (True, True, None, None)
+
+
+def test_a_regular_file_in_a_nodes_place_is_no_node(root):
+    (root / "dev/udmabuf").touch()
+    found = node(root, UDMABUF)
+    assert (found.present, found.opens, found.error) == (True, False, "ENOTTY")
+    assert found.remedy.startswith("sudo rm /dev/udmabuf  # a regular file")
 
 
 def test_a_node_is_judged_by_opening_and_not_by_its_looks(root):

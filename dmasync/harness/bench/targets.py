@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 
 from dmasync import DEFAULT_PROVIDERS
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.lab.address import LABGRID, SSH, is_board, parse_board
+from dmasync.harness.openable import refusal
 from dmasync.harness.vm.kernels import ARCHITECTURES
 
 HARDWARE, VM, FAKE, AUTO = "hardware", "vm", "fake", "auto"
@@ -112,8 +111,4 @@ def _refuse_for_a_board(request: Request) -> None:
 
 def openable_node() -> str | None:
     """Return the first node of a provider that opens for this user, or None."""
-    for provider in DEFAULT_PROVIDERS:
-        with contextlib.suppress(OSError):
-            os.close(os.open(provider.path, os.O_RDWR | os.O_CLOEXEC))
-            return provider.path
-    return None
+    return next((provider.path for provider in DEFAULT_PROVIDERS if refusal(provider.path) is None), None)

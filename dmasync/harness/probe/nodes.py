@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import gzip
 import os
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmasync.harness.openable import refusal
 from dmasync.harness.probe import remedies
 from dmasync.providers import DEFAULT_PROVIDERS, DmaBufAllocatorFlag
 
@@ -37,7 +37,8 @@ class Node:
     present: bool
     opens: bool
     error: str | None
-    """The symbol of what the kernel said to opening it (``ENOENT``, ``EACCES``), None if it opened."""
+    """The symbol of what the kernel said to opening it (``ENOENT``, ``EACCES``), None if it opened; ``ENOTTY`` for a
+    regular file."""
     mode: str | None
     owner: str | None
     group: str | None
@@ -85,11 +86,7 @@ def _node(flag: DmaBufAllocatorFlag, path: str, configuration: Mapping[str, str]
         status = real.stat()
         mode = stat.filemode(status.st_mode)
         owner, group = _user_name(status.st_uid), _group_name(status.st_gid)
-    error = None
-    try:
-        os.close(os.open(real, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as refusal:
-        error = errno.errorcode.get(refusal.errno or 0, str(refusal.errno))
+    error = refusal(real)
     remedy = None
     if error is not None:
         setting = None if configuration is None else configuration.get(remedies.OPTION_OF_FLAG[flag], "n")

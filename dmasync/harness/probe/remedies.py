@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dmasync.harness.openable import NO_DEVICE
 from dmasync.harness.vm.host_packages import Part, install_line
 from dmasync.providers import DmaBufAllocatorFlag
 
@@ -32,6 +33,7 @@ UDEV_RULES = (
 )
 
 LEFT_OVER = "no driver answers behind {path}: the node is left over, remove it"
+NOT_A_DEVICE = "sudo rm {path}  # a regular file, made where no driver has a node, which it would hide; then look again"
 DEVICE_POLICY = "refused whoever asks: a device policy; in a container, start it with --device {path}"
 JOIN_GROUP = "sudo usermod -aG {group} {user}  # then log in again"
 WRITE_RULES = "printf '%s\\n' {rules} | sudo tee {file} && sudo udevadm control --reload && sudo udevadm trigger"
@@ -80,6 +82,8 @@ def _template(flag: DmaBufAllocatorFlag, error: str, setting: str | None, access
         return _for_absence(flag, setting)
     if error in ("ENXIO", "ENODEV"):
         return LEFT_OVER
+    if error == NO_DEVICE:
+        return NOT_A_DEVICE
     if error in ("EACCES", "EPERM") and access is not None:
         if error == "EPERM" or os.geteuid() == 0:  # the node's bits give EACCES, and stop no root
             return DEVICE_POLICY
