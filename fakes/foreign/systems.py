@@ -30,6 +30,8 @@ from dmasync.fakes.memory.watched import WatchedMemory
 DEVICE: Final = "device"
 DMA_BUF: Final = "dmabuf"
 SYNC_FILE: Final = "sync_file"
+_KEPT: Final = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME
+"""Flags of an open file that the file that stands for it has itself."""
 _OTHER_PROCESSES: Final = -1
 """No mapping of this process has that address."""
 
@@ -173,7 +175,7 @@ class FakeSystem:
 
 
 def _opened(witness: int, flags: int) -> int:
-    return os.open(f"/proc/self/fd/{witness}", flags & (os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND) | os.O_CLOEXEC)
+    return os.open(f"/proc/self/fd/{witness}", flags & _KEPT | os.O_CLOEXEC)
 
 
 def _pages(buffer: DmaBuf) -> HostFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+import os
 import struct
 
 import pytest
@@ -97,6 +98,22 @@ def machine(request):
         ("copy_file_range", (BASE, 0, 3)),
         ("fcntl", (3, fcntl.F_GET_SEALS)),
         ("fcntl", (BASE, fcntl.F_SETFL)),
+        # Of low numbers, too: descriptors have them after dup2() or from a socket.
+        ("fcntl", (3, fcntl.F_GETFL)),
+        ("fcntl", (3, fcntl.F_DUPFD_CLOEXEC)),
+        ("dup", (3,)),
+        ("fstat", (3,)),
+        ("newfstatat", (3, 1, 2, EMPTY_PATH)),
+        ("statx", (3, 1, EMPTY_PATH)),
+        ("fstatfs", (3,)),
+        ("fsync", (3,)),
+        ("lseek", (3, 0, os.SEEK_END)),
+        ("lseek", (3, 0, os.SEEK_CUR)),
+        ("sendfile", (3, 4)),
+        ("splice", (3, 0, 4)),
+        ("copy_file_range", (3, 0, 4)),
+        ("io_submit", (1,)),
+        ("io_uring_setup", (8,)),
     ],
 )
 def test_what_may_be_the_backends_stops(machine, call, arguments):
@@ -110,9 +127,8 @@ def test_what_may_be_the_backends_stops(machine, call, arguments):
         ("read", (3,)),
         ("write", (BASE - 1,)),
         ("ftruncate", (-1,)),
-        ("splice", (3, 0, 4)),
-        ("sendfile", (3, -1)),
-        ("fcntl", (3, fcntl.F_SETFL)),
+        ("fstat", (-1,)),
+        ("fcntl", (-1, fcntl.F_SETFL)),
         ("ioctl", (3, 0x5401)),
         ("mmap", (0, 4096, 3, mmap.MAP_PRIVATE, 3)),
         ("mmap", (0, 4096, 3, mmap.MAP_SHARED | ANONYMOUS, -1)),
@@ -120,12 +136,11 @@ def test_what_may_be_the_backends_stops(machine, call, arguments):
         ("close", (3,)),
         ("close", (-1,)),
         ("close_range", (3, 100, 0)),
-        ("dup", (BASE - 1,)),
+        ("dup", (-1,)),
         ("dup3", (3, 4)),
         ("fcntl", (BASE, fcntl.F_GETFD)),
-        ("fcntl", (3, fcntl.F_DUPFD_CLOEXEC)),
-        ("lseek", (3,)),
-        ("newfstatat", (3, 1, 2, EMPTY_PATH)),
+        ("lseek", (3, 5, os.SEEK_SET)),
+        ("lseek", (-1, 0, os.SEEK_END)),
         ("ppoll", ()),
         ("exit_group", ()),
     ],
@@ -145,6 +160,11 @@ def test_on_a_real_kernel_its_own_files_answer_for_their_bytes(machine):
     assert not stops(machine, "fallocate", BASE, fake=False)
     assert not stops(machine, "epoll_ctl", 3, 1, 4, fake=False)
     assert not stops(machine, "fcntl", BASE, fcntl.F_GETFL, fake=False)
+    assert not stops(machine, "newfstatat", 3, 1, 2, EMPTY_PATH, fake=False)
+    for call in ("dup", "fstat", "lseek"):
+        assert not stops(machine, call, 3, 0, os.SEEK_END, fake=False)
+        assert stops(machine, call, BASE, 0, os.SEEK_END, fake=False)
+    assert not stops(machine, "fcntl", 3, fcntl.F_DUPFD, fake=False)
     assert stops(machine, "ftruncate", BASE, fake=False)
 
 

@@ -17,6 +17,7 @@ CALLS = [
     "heap", "shared_pages", "pieces", "paths", "folder 3", "duplicates", "refused", "sync_files", "travel", "exec",
     "no_bytes", "low_numbers", "wide", "odd_paths", "full",
 ]  # fmt: skip
+WAYS = ["received", "asynchronous", "epoll_inherited", "by_name"]
 # What needs the bytes to be watched is found on the fake alone.
 BUGS = ["never_ended", "ended_twice", "ends_other_access", "no_retry", "closed_too_early", "closed_twice", "races"]
 
@@ -44,7 +45,7 @@ if sys.argv[1:] != ["child"]:
 def results(compiled, tmp_path_factory) -> Path:
     """The folder with what one boot wrote: NAME.jsonl, and a line "NAME STATUS" for each run in ``status``."""
     folder = tmp_path_factory.mktemp("real")
-    calls, gallery, syncer = compiled("calls"), compiled("gallery"), compiled("syncer")
+    calls, ways, gallery, syncer = compiled("calls"), compiled("ways"), compiled("gallery"), compiled("syncer")
     dmasync = f"{sys.executable} -m dmasync run --on kernel --timeout 60"
     python = calls.parent / "capture.py"
     lines = []
@@ -62,7 +63,7 @@ def results(compiled, tmp_path_factory) -> Path:
         return "\n".join(parts)
 
     # One supervisor for many programs, where their findings need not be told apart: its start takes longest here.
-    all_calls = {kind.split()[0]: (calls, *kind.split()) for kind in CALLS}
+    all_calls = {kind.split()[0]: (calls, *kind.split()) for kind in CALLS} | {way: (ways, way) for way in WAYS}
     lines.append(each("bare-", all_calls))
     run("calls", "sh", "-c", each("", all_calls))
     for bug in BUGS:
@@ -90,7 +91,7 @@ def statuses(results: Path) -> dict[str, int]:
     return {name: int(status) for name, status in map(str.split, (results / "status").read_text().splitlines())}
 
 
-@pytest.mark.parametrize("kind", [kind.split()[0] for kind in CALLS])
+@pytest.mark.parametrize("kind", [*(kind.split()[0] for kind in CALLS), *WAYS])
 def test_calls_are_answered_as_without_the_door(statuses, kind):
     assert statuses[f"bare-{kind}"] == 0
     assert statuses[kind] == 0

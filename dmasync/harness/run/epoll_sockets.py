@@ -28,8 +28,16 @@ class _Twin:
         self.socket.setblocking(False)
         self._other.setblocking(False)
         self._shows = select.POLLOUT
-        self.numbers: dict[tuple[int, int, int], int] = {}
-        """Our number in an epoll file, by the process and its numbers of that and of the buffer."""
+        self._numbers: dict[int, int] = {}
+        """Ours in epoll files, by those that programs have of the buffer: an epoll file tells one buffer's numbers
+        apart, and no processes, so that it may be inherited or sent.
+        """
+
+    def number(self, of_program: int) -> int:
+        """That by which an epoll file knows what the program calls *of_program*."""
+        if of_program not in self._numbers:
+            self._numbers[of_program] = os.dup(self.socket.fileno())
+        return self._numbers[of_program]
 
     def show(self, ready: int) -> None:
         changed, self._shows = self._shows ^ ready, ready
@@ -41,7 +49,7 @@ class _Twin:
                 _ = len(self._other.recv(1 << 20)) if ready & select.POLLOUT else self.socket.send(_FILL)
 
     def close(self) -> None:
-        for number in self.numbers.values():
+        for number in self._numbers.values():
             os.close(number)
         self.socket.close()
         self._other.close()

@@ -160,11 +160,14 @@ class OpenFiles:
             # With a real kernel all that have one device node open are alike.
             file = known.file if known is not None and known.file in files else files[-1]
         else:
-            mark = _mark(processes.fdinfo(thread, number))
+            lines = processes.fdinfo(thread, number)
+            mark = _mark(lines)
             marked = [file for file in files if file.mark == mark]
             if not marked:
                 return None
             file = marked[0]
+            if number < self.base and file.kind == "dmabuf" and lines[0].split() != ["pos:", "0"]:
+                self.on_position(file)
         if known is not None and known.file is file:
             return known
         return self._meet(process, number, file, thread)
@@ -214,6 +217,9 @@ class OpenFiles:
             else:
                 fd = self.system.descriptor(file.held, lambda: self.take(process, number))
             return self.put(process, number, Descriptor(fd, file, is_met=True))
+
+    on_position: Callable[[OpenFile], object] = staticmethod(lambda file: None)
+    """Hears of dma-bufs that are not at their beginning, where they always are; the supervisor sets it."""
 
     take: Callable[[int, int], int | None] = staticmethod(lambda process, number: None)
     """A descriptor of our own of a program's; the supervisor sets it."""

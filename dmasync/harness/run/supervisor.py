@@ -96,6 +96,8 @@ class Supervisor:
         self.files.is_node = places.is_node
         places.shares_root = self.processes.shares_root
         self.watcher = Watcher(self.files, self.processes)
+        if system.is_fake:
+            self.files.on_position = self.watcher.on_bytes = self._touched_unseen
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
         self.python_stacks = PythonStacks()
         self.before_sync: Callable[[int, int], object] | None = None
@@ -104,6 +106,7 @@ class Supervisor:
         self.parameters: Parameters | None = None
         self.twins: Twins | None = None
         """Stand for dma-bufs in epoll files."""
+        self._notes: set[str] = set()
         self.problems: list[str] = []
         """What the program asked for and did not get: calls that are not modelled."""
         self.listener: Listener
@@ -238,6 +241,20 @@ class Supervisor:
         """Say it, and remember that it had to be said."""
         self.problems.append(text)
         sys.stderr.write(f"dmasync run: {text}\n")
+
+    def note(self, text: str) -> None:
+        """Say it, once: the program was answered truly, and yet there is something to know."""
+        if text not in self._notes:
+            self._notes.add(text)
+            sys.stderr.write(f"dmasync run: {text}\n")
+
+    def _touched_unseen(self, file: OpenFile) -> None:
+        text = (
+            f"read(), write() or lseek(): not modelled for {file.path or 'a dma-buf'} by a low number, as descriptors"
+            " have after dup2() or from a socket; the program got the answer of the memfd that stands for it"
+        )
+        if text not in self.problems:
+            self.complain(text)
 
     # -- for the handlers
 

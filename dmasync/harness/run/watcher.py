@@ -8,12 +8,15 @@ import os
 import select
 import struct
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from dmasync.harness.run.open_files import Key, OpenFile, OpenFiles
 from dmasync.harness.run.program.processes import Processes
 
 _CLOSED: Final = 0x08 | 0x10  # IN_CLOSE_WRITE, IN_CLOSE_NOWRITE
+_BYTES: Final = 0x01 | 0x02
+"""IN_ACCESS, IN_MODIFY: read() and write() and their like; what is done by a mapping is not seen."""
 _EVENT: Final = struct.Struct("=iIII")
 _LOOK_AGAIN_S: Final = 0.005
 _LOOKS: Final = 8
@@ -79,7 +82,8 @@ class Watcher:
                 return
             self._wanted[file.key] = self._wanted.get(file.key, 0) + 1
             path = f"/proc/self/fd/{file.witness}".encode()
-            watch = _libc.inotify_add_watch(self._inotify, path, _CLOSED)
+            wanted = _CLOSED if file.is_shared else _CLOSED | _BYTES
+            watch = _libc.inotify_add_watch(self._inotify, path, wanted)
             if watch >= 0:
                 self._watches[watch] = file.key
 
@@ -120,12 +124,24 @@ class Watcher:
             while data := os.read(self._inotify, 4096):
                 place = 0
                 while place < len(data):
-                    watch, _, _, length = _EVENT.unpack_from(data, place)
+                    watch, mask, _, length = _EVENT.unpack_from(data, place)
                     place += _EVENT.size + length
                     with self._lock:
                         key = self._watches.get(watch)
-                    if key is not None:
+                    if key is None:
+                        continue
+                    if mask & _BYTES:
+                        self._bytes(key)
+                    if mask & _CLOSED:
                         self._again[key] = _LOOKS
+
+    def _bytes(self, key: Key) -> None:
+        file = self._files.of_key(key)
+        if file is not None:
+            self.on_bytes(file)
+
+    on_bytes: Callable[[OpenFile], object] = staticmethod(lambda file: None)
+    """Hears of files whose bytes somebody has read or written where nobody stopped the call; the supervisor sets it."""
 
     def _look(self) -> None:
         """The kernel says that a file is closed a moment before its locks are gone: look more than once."""

@@ -6,7 +6,17 @@ the call itself. Only :mod:`dmasync.harness.run` may import it.
 
 from __future__ import annotations
 
-from dmasync.harness.run.calls import descriptors, epolls, ioctls, mapping, metadata, paths, refused, waiting
+from dmasync.harness.run.calls import (
+    asynchronous,
+    descriptors,
+    epolls,
+    ioctls,
+    mapping,
+    metadata,
+    paths,
+    refused,
+    waiting,
+)
 from dmasync.harness.run.supervisor import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -18,4 +28,5 @@ HANDLERS: dict[str, Handler] = {
     **waiting.HANDLERS,
     **epolls.HANDLERS,
     **refused.HANDLERS,
+    **asynchronous.HANDLERS,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
+import select
 import struct
 from typing import Final
 
@@ -14,11 +14,21 @@ from dmasync.harness.run.program import memory
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
-_CTL_ADD: Final = 1
 _CTL_DEL: Final = 2
+_NEVER: Final = (
+    select.EPOLLRDNORM | select.EPOLLRDBAND | select.EPOLLWRNORM | select.EPOLLWRBAND | select.EPOLLMSG | select.EPOLLET
+)
 _EVENT: Final = struct.Struct("<IQ" if platform.machine() == "x86_64" else "<IxxxxQ")
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _asked(event: bytes) -> bytes:
+    """Without what a socket has, and a dma-buf has not. Nor does it know EPOLLET: whoever asks one that is ready wakes
+    all that wait for it, so it is told again each time.
+    """
+    events, data = _EVENT.unpack(event)
+    return _EVENT.pack(events & ~_NEVER, data)
 
 
 def _epoll_ctl(run: Supervisor, call: Notification) -> Answer:
@@ -32,20 +42,11 @@ def _epoll_ctl(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     try:
         twin = twins.of(known.file, known.fd)
-        place = (call.process, epoll, number)
-        mine = twin.numbers.get(place)
-        if operation == _CTL_ADD and mine is None:
-            mine = os.dup(twin.socket.fileno())
-        if mine is None:
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        event = b"" if operation == _CTL_DEL else memory.read(call.thread, call.arguments[3], _EVENT.size)
+        mine = twin.number(number)
+        event = b"" if operation == _CTL_DEL else _asked(memory.read(call.thread, call.arguments[3], _EVENT.size))
         if _libc.epoll_ctl(theirs, operation, mine, event or None) < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        if operation == _CTL_DEL:
-            os.close(twin.numbers.pop(place))
-        else:
-            twin.numbers[place] = mine
     finally:
         os.close(theirs)
     return 0

@@ -31,6 +31,8 @@ _HEAP_MAJOR: Final = 251
 _MASKED: Final = 0x17FF  # STATX_BASIC_STATS | STATX_MNT_ID
 _STATX_RESERVED: Final = 0x80000000
 _MOUNT: Final = 15
+_OF_ANONYMOUS_FILES: Final = 0x303000
+"""STATX_ATTR_AUTOMOUNT, STATX_ATTR_MOUNT_ROOT, STATX_ATTR_VERITY, STATX_ATTR_DAX, in stx_attributes_mask."""
 _NOFOLLOW: Final = 0x100
 _STAT_FLAGS: Final = 0x7900
 """AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_EMPTY_PATH, AT_STATX_SYNC_TYPE: all others are EINVAL."""
@@ -50,6 +52,8 @@ class _State:
     """Device number, of a device node."""
     device: int = 5
     links: int = 1
+    attributes: int = 0
+    """Of struct statx: those that its file system knows."""
 
     @property
     def blocks(self) -> int:
@@ -72,8 +76,9 @@ class _State:
     def as_statx(self) -> bytes:
         """As struct statx."""
         head = struct.pack(
-            "=IIQIIIHHQQQQ", _MASKED, _PAGE, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, self.blocks, 0
-        )
+            "=IIQIIIHHQQQQ", _MASKED, _PAGE, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, self.blocks,
+            self.attributes,
+        )  # fmt: skip
         numbers = struct.pack("=IIIIQ", os.major(self.node), os.minor(self.node), 0, self.device, _MOUNT)
         return (head + bytes(64) + numbers).ljust(256, b"\0")
 
@@ -123,10 +128,10 @@ def _of_known(run: Supervisor, known: Descriptor) -> _State | None:
     if known.file.path is not None:
         return _node(run, known.file.path) if known.file.path in run.places.nodes else None
     if known.file.kind == "sync_file":
-        return _State(0o600, 20, device=15)
+        return _State(0o600, 20, device=15, attributes=_OF_ANONYMOUS_FILES)
     system: FakeSystem = run.system  # type: ignore[assignment]
     buffer = system.kernel.buffer_of(known.fd)
-    return _State(0o600, buffer.ino, buffer.size, device=14)
+    return _State(0o600, buffer.ino, buffer.size, device=14, attributes=_OF_ANONYMOUS_FILES)
 
 
 def _stat(run: Supervisor, call: Notification) -> Answer:
@@ -185,17 +190,21 @@ def _faccessat2(run: Supervisor, call: Notification) -> Answer:
     folder, address, wanted, flags = call.arguments[:4]
     if flags & ~_ACCESS_FLAGS & 0xFFFF_FFFF:
         return Said.CARRY_ON
-    return _may(run, call, folder, address, wanted, follow=not flags & _NOFOLLOW)
+    is_empty = bool(flags & _AT_EMPTY_PATH) and not memory.peek(call.thread, address, 1).strip(b"\0")
+    return _may(run, call, folder, address, wanted, follow=not flags & _NOFOLLOW, is_empty=is_empty)
 
 
-def _may(run: Supervisor, call: Notification, folder: int, address: int, wanted: int, *, follow: bool = True) -> Answer:
+def _may(
+    run: Supervisor, call: Notification, folder: int, address: int, wanted: int, *, follow: bool = True,
+    is_empty: bool = False,
+) -> Answer:  # fmt: skip
     if wanted & ~(os.R_OK | os.W_OK | os.X_OK) & 0xFFFF_FFFF:
         return Said.CARRY_ON
-    state = _of_path(run, call, folder, address, follow=follow)
+    state = _of_descriptor(run, call, folder) if is_empty else _behind_path(run, call, folder, address, follow=follow)
     if state is None:
         return Said.CARRY_ON
     is_folder = stat.S_ISDIR(state.mode)
-    denied = wanted and not is_folder and not state.mode & 0o066
+    denied = wanted and state.node and not state.mode & 0o066
     if denied or (wanted & os.X_OK and not is_folder):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     return 0

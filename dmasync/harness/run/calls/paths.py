@@ -32,6 +32,10 @@ def _open(run: Supervisor, call: Notification) -> Answer:
     return open_path(run, call, _AT_FDCWD, call.arguments[0], call.arguments[1])
 
 
+def _creat(run: Supervisor, call: Notification) -> Answer:
+    return open_path(run, call, _AT_FDCWD, call.arguments[0], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+
+
 def _openat(run: Supervisor, call: Notification) -> Answer:
     return open_path(run, call, call.arguments[0], call.arguments[1], call.arguments[2])
 
@@ -124,6 +128,8 @@ def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) 
         return open_node(run, call, known.file.path, flags)
     if not run.system.is_fake or flags & os.O_PATH:
         return Said.CARRY_ON
+    if flags & os.O_DIRECTORY:
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # an inode without a file system that could open it
 
 
@@ -280,6 +286,7 @@ HANDLERS: Final = {
     "truncate": _truncate,
     **dict.fromkeys(("chroot", "pivot_root", "unshare", "setns"), _another_root),
     "open": _open,
+    "creat": _creat,
     "openat": _openat,
     "openat2": _openat2,
     "readlink": _readlink,

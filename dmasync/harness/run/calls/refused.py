@@ -27,6 +27,8 @@ _TMPFS_MAGIC: Final = 0x01021994
 _SYNC_RANGE_FLAGS: Final = 7
 _STATFS: Final = struct.Struct("=qqQQQQQiiqqq4q")
 _LONGEST_NAME: Final = 255
+_ST_VALID: Final = 0x20
+"""In f_flags: they are filled in."""
 _PAGE: Final = 4096
 
 
@@ -56,6 +58,12 @@ def _read(file: _File, call: Notification) -> OSError:
 
 def _write(file: _File, call: Notification) -> OSError:
     return _error(errno.EINVAL if file.writes else errno.EBADF)
+
+
+def stream_error(run: Supervisor, known: Descriptor, *, writes: bool) -> OSError:
+    """What reading or writing bytes of it fails with."""
+    file = _File(run, known)
+    return _error(errno.EINVAL if (file.writes if writes else file.reads) else errno.EBADF)
 
 
 def _at_position(stream: Callable[[_File, Notification], OSError]) -> Callable[[_File, Notification], OSError]:
@@ -134,7 +142,7 @@ def _fstatfs(run: Supervisor, call: Notification) -> Answer:
     if known is None:
         return Said.CARRY_ON
     magic = {"dmabuf": _DMA_BUF_MAGIC, "sync_file": _ANON_INODE_MAGIC}.get(known.file.kind, _TMPFS_MAGIC)
-    packed = _STATFS.pack(magic, _PAGE, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, _PAGE, 0, 0, 0, 0, 0)
+    packed = _STATFS.pack(magic, _PAGE, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, _PAGE, _ST_VALID, 0, 0, 0, 0)
     memory.write(call.thread, call.arguments[1], packed)
     return 0
 

@@ -19,15 +19,19 @@ _DUPLICATE: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _OF_A_FILE: Final = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_SETLEASE, fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ)
 """Commands of fcntl to which the host's file would say something else."""
 _BY_PATH: Final = (
-    "open", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
+    "open", "creat", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink",
+    "readlinkat",
 )  # fmt: skip
 _OF_THE_ROOT: Final = ("chroot", "pivot_root", "unshare", "setns")
 _BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
 _OF_BYTES: Final = (
-    "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2",
-    "fsync", "fdatasync", "readahead", "sync_file_range", "fstatfs",
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "readahead",
 )  # fmt: skip
 """Calls that the host's file would answer, and a dma-buf refuses."""
+_OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
+"""Calls that are rare enough to stop for the low numbers, too, that descriptors have after dup2() or from a socket."""
+_OF_SEVERAL: Final = ("epoll_ctl", "sendfile", "splice", "copy_file_range", "io_submit")
+_SEEK_SET: Final = 0
 _WAITING: Final = ("poll", "ppoll", "select", "pselect6")
 
 
@@ -40,17 +44,16 @@ def build(
     """
     places = {
         "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
-        "close_range": "range", "epoll_ctl": "third", **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"),
+        "close_range": "range", "epoll_ctl": "third", "io_uring_setup": "stop",
+        **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"),
         "ftruncate": "any descriptor", **dict.fromkeys((*_BY_PATH, *_OF_THE_ROOT), "stop"),
         # dup2(low, high) puts another file in the place of ours: both numbers count.
         "dup2": "two descriptors", "dup3": "two descriptors",
     }  # fmt: skip
     if fake:
-        places |= dict.fromkeys(_OF_BYTES, "descriptor")
-        # Rare ones, also of the low numbers that descriptors have after dup2() or from a socket.
-        places |= {"fallocate": "any descriptor", "epoll_ctl": "stop"}
-        places |= {"truncate": "stop"}
-        places |= {"sendfile": "two descriptors", "splice": "first or third", "copy_file_range": "first or third"}
+        places |= dict.fromkeys(_OF_BYTES, "descriptor") | dict.fromkeys(_OF_ANY, "any descriptor")
+        places |= dict.fromkeys(_OF_SEVERAL, "stop") | {"lseek": "lseek"}
+        places |= dict.fromkeys(("truncate", "newfstatat", "statx"), "stop")
     places |= dict.fromkeys(_WAITING, "stop") if waiting else {}
     places |= {"exit_group": "stop"} if ends else {}
     program = bpf.Program()
@@ -76,10 +79,9 @@ def build(
     program.load(bpf.argument_at(2))
     program.if_at_least(_NEGATIVE, "allow")
     program.if_at_least(base, "stop", "allow")
-    program.place("first or third")
+    program.place("lseek")
     program.load(bpf.argument_at(2))
-    program.if_at_least(_NEGATIVE, "descriptor")
-    program.if_at_least(base, "stop", "descriptor")
+    program.if_equal(_SEEK_SET, "descriptor", "any descriptor")
     program.place("two descriptors")
     program.load(bpf.argument_at(1))
     program.if_at_least(_NEGATIVE, "descriptor")
@@ -126,8 +128,6 @@ def _fcntl(program: bpf.Program, *, fake: bool) -> None:
     program.place("fcntl")
     program.load(bpf.argument_at(1))
     program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
-    if fake:
-        program.if_equal(fcntl.F_GET_SEALS, "any descriptor")
-    for command in (*_DUPLICATE, *(_OF_A_FILE if fake else ())):
-        program.if_equal(command, "descriptor")
+    for command in (*_DUPLICATE, *((fcntl.F_GET_SEALS, *_OF_A_FILE) if fake else ())):
+        program.if_equal(command, "any descriptor" if fake else "descriptor")
     program.give(numbers.RET_ALLOW)

@@ -22,7 +22,7 @@ _X86_64: Final = Architecture(
     0xC000003E,
     {
         "seccomp": 317, "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440,
-        "open": 2, "openat": 257, "openat2": 437, "stat": 4, "lstat": 6, "newfstatat": 262, "statx": 332,
+        "open": 2, "creat": 85, "openat": 257, "openat2": 437, "stat": 4, "lstat": 6, "newfstatat": 262, "statx": 332,
         "access": 21, "faccessat": 269, "faccessat2": 439, "readlink": 89, "readlinkat": 267,
         "ioctl": 16, "mmap": 9, "madvise": 28, "close": 3, "close_range": 436, "dup": 32, "dup2": 33, "dup3": 292,
         "fcntl": 72, "lseek": 8, "fstat": 5, "ftruncate": 77, "getdents64": 217,
@@ -31,6 +31,7 @@ _X86_64: Final = Architecture(
         "read": 0, "write": 1, "readv": 19, "writev": 20, "pread64": 17, "pwrite64": 18, "preadv": 295, "pwritev": 296,
         "preadv2": 327, "pwritev2": 328, "fsync": 74, "fdatasync": 75, "readahead": 187, "sync_file_range": 277,
         "fstatfs": 138, "truncate": 76, "fallocate": 285, "sendfile": 40, "splice": 275, "copy_file_range": 326,
+        "io_submit": 209, "io_uring_setup": 425,
     },
 )  # fmt: skip
 _AARCH64: Final = Architecture(
@@ -46,6 +47,7 @@ _AARCH64: Final = Architecture(
         "read": 63, "write": 64, "readv": 65, "writev": 66, "pread64": 67, "pwrite64": 68, "preadv": 69, "pwritev": 70,
         "preadv2": 286, "pwritev2": 287, "fsync": 82, "fdatasync": 83, "readahead": 213, "sync_file_range": 84,
         "fstatfs": 44, "truncate": 45, "fallocate": 47, "sendfile": 71, "splice": 76, "copy_file_range": 285,
+        "io_submit": 2, "io_uring_setup": 425,
     },
 )  # fmt: skip
 ARCHITECTURES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
