@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -310,3 +311,21 @@ def test_a_file_that_the_program_writes_stays_and_the_trace_goes_beside_it(tmp_p
     assert json.loads((tmp_path / "out.dmasync").read_text().splitlines()[0])["facts"]["machine"]
     # What an earlier run left is nobody's any more.
     assert run("--trace", "out", "--", "true", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="int 0x80 is x86's")
+def test_32_bit_programs_are_told_of(compiled):
+    how = ["-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-fno-stack-protector"]
+    program = compiled("narrow", *how)
+    try:
+        subprocess.run([program], check=False)
+    except OSError as problem:
+        pytest.skip(f"this kernel runs no 32-bit program: {problem}")
+    done = run(program)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.endswith("is a 32-bit program: dmasync run can stop the calls of 64-bit ones alone\n")
+    assert len(done.stderr.splitlines()) == 1
+    started = run("sh", "-c", f"{program}; {program}; true")
+    assert started.returncode == 3
+    told = "is a 32-bit program: its calls go past dmasync run, it finds what this machine has"
+    assert started.stderr == f"dmasync run: {program.name} {told}\n"

@@ -188,6 +188,13 @@ def test_calls_of_another_architecture_go_by(machine):
     assert not stops(machine, "openat", audit=0x40000003)
 
 
+def test_a_32_bit_program_is_told_of_by_the_files_that_it_opens(machine):
+    for number in machine.opens_of_32_bits:
+        assert stops(machine, number, audit=machine.audit_of_32_bits)
+    assert not stops(machine, 1, audit=machine.audit_of_32_bits)
+    assert not stops(machine, machine.opens_of_32_bits[0], audit=0xC0000015)
+
+
 def test_x32_calls_go_by():
     machine = numbers.ARCHITECTURES["x86_64"]
     assert not stops(machine, 0x40000000 | machine.calls["openat"])

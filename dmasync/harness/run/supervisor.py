@@ -112,6 +112,7 @@ class Supervisor:
         self.listener: Listener
         machine = numbers.machine()
         assert machine is not None  # noqa: S101 - the command has asked
+        self._audit = machine.audit
         self._names = {number: name for name, number in machine.calls.items()}
         self._handlers = {machine.calls[name]: handler for name, handler in handlers.items() if name in machine.calls}
         self._lock = threading.Lock()
@@ -201,6 +202,9 @@ class Supervisor:
         who = Caller(self, call)
         name = self.name_of(call)
         try:
+            if call.architecture != self._audit:
+                self._told_of_32_bits(call)
+                return
             call.process = self.processes.leader(call.thread)
             self.watcher.process(call.process)
             caller.serve(who)
@@ -229,6 +233,13 @@ class Supervisor:
         finally:
             caller.serve(None)
             self.files.give_back()
+
+    def _told_of_32_bits(self, call: Notification) -> None:
+        name = processes.name_of(call.thread)
+        text = f"{name} is a 32-bit program: its calls go past dmasync run, it finds what this machine has"
+        if text not in self.problems:
+            self.complain(text)
+        self.listener.carry_on(call)
 
     def name_of(self, call: Notification) -> str:
         return self._names.get(call.number, f"call {call.number}")

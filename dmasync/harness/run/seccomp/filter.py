@@ -58,7 +58,7 @@ def build(
     places |= {"exit_group": "stop"} if ends else {}
     program = bpf.Program()
     program.load(bpf.ARCHITECTURE_AT)
-    program.if_equal(machine.audit, None, "allow")
+    program.if_equal(machine.audit, None, "another architecture")
     program.load(bpf.NUMBER_AT)
     if "open" in machine.calls:
         program.if_at_least(_X32, "allow")
@@ -96,6 +96,16 @@ def build(
     program.place("allow")
     program.give(numbers.RET_ALLOW)
     program.place("stop")
+    program.give(numbers.RET_USER_NOTIF)
+    # A 32-bit program is only told of: by its first file, which is its C library's or its own.
+    program.place("another architecture")
+    program.if_equal(machine.audit_of_32_bits, None, "go by")
+    program.load(bpf.NUMBER_AT)
+    for number in machine.opens_of_32_bits:
+        program.if_equal(number, "tell")
+    program.place("go by")
+    program.give(numbers.RET_ALLOW)
+    program.place("tell")
     program.give(numbers.RET_USER_NOTIF)
     return program.assemble()
 

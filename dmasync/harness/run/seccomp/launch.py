@@ -16,6 +16,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.run.seccomp import bpf, guard_process, numbers
 from dmasync.harness.run.seccomp.listener import Listener
 
+_ELF_32 = b"\x7fELF\x01"
 _REFUSED = {
     errno.EPERM: "seccomp is forbidden here, by a container's profile for one: allow the system call seccomp in it",
     errno.EBUSY: "the process has a notification listener already: dmasync run cannot run under another one",
@@ -78,6 +79,11 @@ def launch(
     path = shutil.which(command[0])
     if path is None:
         raise CommandError(f"PROGRAM {command[0]!r} is {_why_not(command[0])}")
+    if _is_32_bit(path):
+        raise CommandError(
+            f"PROGRAM {command[0]!r} is a 32-bit program: dmasync run can stop the calls of 64-bit ones alone",
+            ExitStatus.SKIPPED,
+        )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid, reader = guard_process.start(
         lambda parent: _become((path, list(command), environment), instructions, restore, parent, theirs)
@@ -91,6 +97,12 @@ def launch(
     os.waitpid(pid, 0)
     code = int(message.decode() or errno.EIO)
     raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
+
+
+def _is_32_bit(path: str) -> bool:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(len(_ELF_32)) == _ELF_32
+    return False
 
 
 def _why_not(name: str) -> str:

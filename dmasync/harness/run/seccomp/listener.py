@@ -19,10 +19,10 @@ class GoneError(Exception):
 class Notification:
     """One call that waits: who makes it, which, and with what."""
 
-    __slots__ = ("arguments", "id", "ip", "number", "process", "thread")
+    __slots__ = ("architecture", "arguments", "id", "ip", "number", "process", "thread")
 
     def __init__(self, data: bytearray) -> None:
-        self.id, self.thread, _, self.number, _, self.ip, *arguments = numbers.NOTIFICATION.unpack(data)
+        self.id, self.thread, _, self.number, self.architecture, self.ip, *arguments = numbers.NOTIFICATION.unpack(data)
         self.arguments: list[int] = arguments
         self.process = 0
         """The thread group; filled in by who looks it up."""

@@ -16,6 +16,10 @@ class Architecture:
 
     audit: int
     calls: dict[str, int]
+    audit_of_32_bits: int
+    """As *audit*, for the 32-bit programs that the machine also runs."""
+    opens_of_32_bits: tuple[int, ...]
+    """Their numbers of open, openat and openat2."""
 
 
 _X86_64: Final = Architecture(
@@ -33,6 +37,8 @@ _X86_64: Final = Architecture(
         "fstatfs": 138, "truncate": 76, "fallocate": 285, "sendfile": 40, "splice": 275, "copy_file_range": 326,
         "io_submit": 209, "io_uring_setup": 425,
     },
+    0x40000003,
+    (5, 295, 437),
 )  # fmt: skip
 _AARCH64: Final = Architecture(
     0xC00000B7,
@@ -49,6 +55,8 @@ _AARCH64: Final = Architecture(
         "fstatfs": 44, "truncate": 45, "fallocate": 47, "sendfile": 71, "splice": 76, "copy_file_range": 285,
         "io_submit": 2, "io_uring_setup": 425,
     },
+    0x40000028,
+    (5, 322, 437),
 )  # fmt: skip
 ARCHITECTURES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
