@@ -239,6 +239,34 @@ def test_what_somebody_sends_to_dmasync_alone_reaches_the_program(number):
     assert (said, running.returncode) == (f"{int(number)}\n", 9)
 
 
+BOTH = (
+    "import signal, sys\n"
+    "numbers = (signal.SIGINT, signal.SIGQUIT)\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, numbers)\n"
+    "print('ready', flush=True)\n"
+    "seen = []\n"
+    "while set(seen) != set(numbers): seen.append(signal.sigwait(numbers))\n"
+    "print('both', flush=True)\n"
+    "sys.stdin.readline()\n"
+    "while signal.sigtimedwait(numbers, 0): seen.append(0)\n"
+    "print(*sorted(map(int, seen)))\n"
+)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGQUIT])
+def test_what_is_sent_to_the_whole_process_group_reaches_the_program_once(first):
+    with subprocess.Popen(
+        [*RUN, "--", sys.executable, "-c", BOTH],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as running:  # fmt: skip
+        assert running.stdout.readline() == "ready\n"
+        os.killpg(running.pid, first)
+        os.kill(running.pid, {signal.SIGINT: signal.SIGQUIT}.get(first, signal.SIGINT))  # to dmasync alone
+        assert running.stdout.readline() == "both\n"
+        said = running.communicate("\n", timeout=60)[0]
+    assert (said, running.returncode) == ("2 3\n", 0)
+
+
 def test_ctrl_c_at_the_terminal_reaches_the_program_once():
     keyboard, terminal = os.openpty()
     with subprocess.Popen(

@@ -155,16 +155,17 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         def end(number: int, frame: object) -> None:
             # CI ends a job like this: trace and findings are written all the same.
             outcome.ended_by = signal.Signals(number)
-            processes.kill_descendants(launched.guard)
+            processes.kill_descendants(launched.guard.pid)
 
-        timer = _timer(options.timeout, outcome, launched.guard)
+        timer = _timer(options.timeout, outcome, launched.guard.pid)
         try:
-            with signals.answering(end), keyboard.passed_on(launched.send):
+            with signals.answering(end), keyboard.passed_on(launched.pass_on):
                 launched.go()
                 outcome.status = _wait(launched)
         finally:
             if timer is not None:
                 timer.cancel()
+            launched.close()
     supervisor.finish()
     outcome.unmodelled = supervisor.problems
     if check is not None:

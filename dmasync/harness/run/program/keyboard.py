@@ -1,4 +1,4 @@
-"""SIGINT and SIGQUIT are the program's to answer: a terminal sends them to it as well, anybody else to this process."""
+"""SIGINT and SIGQUIT are the program's to answer: what this process alone was sent is passed on to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KeyboardSignals:
 
     def __enter__(self) -> KeyboardSignals:
         if threading.current_thread() is threading.main_thread():  # no other may set a handler
-            # Held back, so that a thread of ours takes them and is told who sent them.
+            # Held back, so that a thread of ours takes them.
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
             self._before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
         return self
@@ -44,22 +44,21 @@ class KeyboardSignals:
             signal.signal(number, handler or signal.SIG_DFL)
 
     @contextlib.contextmanager
-    def passed_on(self, send: Callable[[int], object]) -> Iterator[None]:
-        """In the block, what somebody sends to this process alone is given to *send*."""
+    def passed_on(self, pass_on: Callable[[int], object]) -> Iterator[None]:
+        """In the block, what is sent to this process is given to *pass_on*, which knows whether the program has it."""
         if not self._before:
             yield
             return
         over = threading.Event()
 
-        def pass_on() -> None:
+        def take() -> None:
             while True:
-                taken = signal.sigwaitinfo(NUMBERS)
+                number = signal.sigwait(NUMBERS)
                 if over.is_set():
                     return
-                if taken.si_code <= 0:  # a process sent it; the terminal's own, from the kernel, the program has
-                    send(taken.si_signo)
+                pass_on(number)
 
-        thread = threading.Thread(target=pass_on, name="dmasync-run-keyboard", daemon=True)
+        thread = threading.Thread(target=take, name="dmasync-run-keyboard", daemon=True)
         thread.start()
         try:
             yield

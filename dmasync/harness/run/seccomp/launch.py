@@ -34,14 +34,13 @@ class _FilterProgram(ctypes.Structure):
 class Launched:
     """A program that has been started, or waits to be: :meth:`go` lets it run."""
 
-    def __init__(self, guard: int, program: int, reader: int, listener: Listener, talk: socket.socket) -> None:
+    def __init__(self, guard: guard_process.Guard, program: int, listener: Listener, talk: socket.socket) -> None:
         self.guard = guard
-        """The process between; see :mod:`dmasync.harness.run.seccomp.guard_process`."""
+        self._pid = program
         self._program = None
         with contextlib.suppress(ProcessLookupError):  # somebody ended it already
             self._program = os.pidfd_open(program)
         self.listener = listener
-        self._reader = reader
         self._talk = talk
 
     def go(self) -> None:
@@ -56,14 +55,24 @@ class Launched:
 
     def status(self) -> int | None:
         """Wait until it and all that it started have ended: its wait status, None where somebody killed the guard."""
-        state = guard_process.status(self._reader)
-        os.waitpid(self.guard, 0)
+        return self.guard.status()
+
+    def close(self) -> None:
+        """Afterwards nothing can be sent any more."""
+        self.guard.close()
         if self._program is not None:
             os.close(self._program)
-        return state
+
+    def pass_on(self, number: int) -> None:
+        """Send the program a signal that this process got, unless all of the process group did."""
+        had = self.guard.had(number)
+        with contextlib.suppress(ProcessLookupError):
+            had = had and os.getpgid(self._pid) == os.getpgrp()
+        if not had:
+            self.send(number)
 
     def send(self, number: int) -> None:
-        """Send the program a signal, if it is still there; until :meth:`status` returns."""
+        """Send the program a signal, if it is still there."""
         if self._program is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._program, number)
@@ -85,16 +94,16 @@ def launch(
             ExitStatus.SKIPPED,
         )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid, reader = guard_process.start(
+    guard = guard_process.start(
         lambda parent: _become((path, list(command), environment), instructions, restore, parent, theirs)
     )
     theirs.close()
     message, fds, _, _ = socket.recv_fds(ours, 64, 1)
     if fds:
-        return Launched(pid, int(message), reader, Listener(fds[0]), ours)
+        return Launched(guard, int(message), Listener(fds[0]), ours)
     ours.close()
-    guard_process.status(reader)
-    os.waitpid(pid, 0)
+    guard.status()
+    guard.close()
     code = int(message.decode() or errno.EIO)
     raise CommandError(_REFUSED.get(code, f"the filter was refused: {os.strerror(code)}"), ExitStatus.SKIPPED)
 
