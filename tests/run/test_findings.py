@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,3 +106,17 @@ def test_a_storm_is_survived_by_who_tries_again(compiled, dmasync_run, tenths):
 def test_a_moved_syncer_in_several_threads_is_clean(compiled, dmasync_run):
     done = dmasync_run(compiled("syncer"), "3", "5", faults=["mix(7, rate=0.5)"])
     assert (done.output, done.status, done.findings) == ("done\n", 0, [])
+
+
+@pytest.mark.parametrize(("leaks", "findings"), [([], 0), (["--leaks"], 1)])
+def test_a_replay_finds_what_the_run_found_that_was_recorded(tmp_path, leaks, findings):
+    trace = tmp_path / "trace"
+    dmasync = [sys.executable, "-m", "dmasync"]
+    leaves_it_open = ["sh", "-c", "exec 3<>/dev/udmabuf"]
+    for command in (
+        [*dmasync, "run", "--check", *leaks, "--trace", str(trace), "--", *leaves_it_open],
+        [*dmasync, "replay", str(trace)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert f"findings: {findings}\n" in done.stdout + done.stderr
+        assert done.returncode == findings

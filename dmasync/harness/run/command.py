@@ -136,6 +136,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
         "kernel": system.kernel.profile.name if system.is_fake else platform.release(),  # type: ignore[attr-defined]
         "machine": platform.machine(),
         "program": list(program),
+        "leaks": options.leaks,  # whether what is open at the end is a finding, for who replays it
     }
     if system.is_fake:
         supervisor.parameters = Parameters(system.kernel)  # type: ignore[attr-defined]

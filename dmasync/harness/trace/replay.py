@@ -22,6 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", help="what dmasync record wrote")
     parser.add_argument("--json", action="store_true", help="print differences and findings as JSON")
     parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
+    parser.add_argument(
+        "--leaks",
+        action="store_true",
+        help="descriptors that are open at the end are findings, too; without this as in the run that was recorded: "
+        "not for a program that dmasync run or record ran without --leaks, as the kernel closes what it leaves",
+    )
     parser.add_argument("--timeline", metavar="LINES", type=int, default=0, help="print so much of the timeline")
     parser.add_argument("--perfetto", metavar="FILE", type=given_text, help="write a trace for Perfetto")
     parser.add_argument("--sarif", metavar="FILE", type=given_text, help="write the findings as SARIF")
@@ -37,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from dmasync.fakes.sanitizer import Sanitizer
 
     try:
-        sanitizer = Sanitizer(journal, allow=options.allow)
+        sanitizer = Sanitizer(journal, allow=options.allow, leaks=options.leaks or journal.facts.get("leaks", True))
     except ValueError as problem:
         raise CommandError(str(problem)) from None
     replay = Replay(journal)
