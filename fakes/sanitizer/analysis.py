@@ -260,8 +260,10 @@ class Analysis:
     def _outside(self, event: Event) -> None:
         buffer = self._of(event.buffer)
         wrote = event.kind == "cpu-wrote-outside"
-        message = "the CPU wrote to the buffer" if wrote else "the CPU read from (or rewrote) pages of the buffer"
-        stale = ", which a device had written since they were fetched" if event.note == "stale" else ""
+        message = (
+            "the CPU wrote to the buffer" if wrote else "the CPU read pages of the buffer, or wrote what was there"
+        )
+        stale = "; a device had written to them since" if event.note == "stale" else ""
         if buffer.last is not None:
             last = self._step(buffer.last)
         elif buffer.mapped is not None:
@@ -273,7 +275,7 @@ class Analysis:
                 "access-outside-window",
                 event.buffer,
                 Step.START if buffer.last is None or buffer.last.step is Step.END else Step.END,
-                f"{message}{stale} while no window was open",
+                f"while no window was open, {message}{stale}",
                 (last, self._trace("noticed at the next call or device access", event)),
                 event.ranges,
             )

@@ -1,8 +1,9 @@
 """Walks through a page as its reader does: saves files, runs Python, types commands, compares what is printed.
 
-A Python block with a file's name as its caption is saved under that name; any other is executed, all of a page in one
+A Python block below ``<!-- file: NAME -->`` is saved under that name; any other is executed, all of a page in one
 namespace. A ``console`` block is typed as far as it gives ``python`` or ``pytest`` such a file, and must print what
-stands below the command. A block whose name is ``mistake`` is a test that must fail. Sybil finds the blocks.
+stands below the command. ``<!-- file: NAME, which fails -->`` is a test that must fail. Such comments show neither on
+the site nor where the source is read. Sybil finds the blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from sybil import Document, Example, Sybil
 from sybil.parsers.myst import CodeBlockParser
@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 # Written from tests/gallery/bugs.py and compared with it there.
 WITHOUT_PROGRAMS = {ROOT / "docs/explanation/gallery.md"}
-NEEDS_VM = re.compile(r"^% needs-vm\s+^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"<!-- file: (\S+?)(, which fails)? -->\Z")
+NEEDS_VM = re.compile(r"^<!-- needs-vm -->\s+^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def name_of(page: Path) -> str:
@@ -60,17 +61,17 @@ class Reader:
 
     def read_python(self, example: Example) -> None:
         """Save a file and try it if it is a test, or execute the block."""
-        if NEEDS_VM.search(example.document.text[: example.region.end]) and _before(example).endswith("% needs-vm"):
+        if _before(example).endswith("<!-- needs-vm -->"):
             return
         self.blocks += 1
-        options: dict[str, Any] = example.region.lexemes.get("options") or {}
-        name = options.get("caption")
-        if name is None:
+        file = FILE.search(_before(example))
+        if file is None:
             exec(compile(str(example.parsed), str(example.path), "exec"), example.namespace)  # noqa: S102 - our own pages
             return
+        name = file[1]
         self._saved.add(name)
         (self._folder / name).write_text(str(example.parsed), encoding="utf-8")
-        if options.get("name") == "mistake":
+        if file[2]:
             self._meant_to_fail.add(name)
         else:
             self._meant_to_fail.discard(name)

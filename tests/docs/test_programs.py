@@ -16,7 +16,7 @@ WITH_PROGRAMS = [page for page in PAGES if page not in WITHOUT_PROGRAMS and "```
 def test_what_the_page_says_is_so(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = NEEDS_VM.sub("", page.read_text())
-    assert walk(page, tmp_path) >= len(re.findall(r"^ *```(?:python|\{code-block\} python)$", text, re.MULTILINE))
+    assert walk(page, tmp_path) >= len(re.findall(r"^ *```python$", text, re.MULTILINE))
 
 
 @pytest.mark.vm

@@ -16,9 +16,8 @@ from tests.docs.pages import PAGES, ROOT, WITHOUT_PROGRAMS
 pytestmark = pytest.mark.nightly  # mypy takes its time: `tox run -e types` runs these
 
 BLOCK = re.compile(
-    r"^( *)```(?:python|\{code-block\} python)\n((?: *:\w+: [^\n]*\n)*)(.*?)^ *```", re.DOTALL | re.MULTILINE
+    r"(?:<!-- file: (\S+?)(?:, which fails)? -->\n\n)?^( *)```python\n(.*?)^ *```", re.DOTALL | re.MULTILINE
 )
-CAPTION = re.compile(r":caption: (\S+)")
 
 
 def programs(folder: Path) -> list[Path]:
@@ -26,13 +25,12 @@ def programs(folder: Path) -> list[Path]:
     written = []
     for number, page in enumerate(PAGES):
         loose = []
-        for indent, options, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for name, indent, block in BLOCK.findall(page.read_text(encoding="utf-8")):
             text = "".join(line.removeprefix(indent) for line in block.splitlines(keepends=True))
-            name = CAPTION.search(options)
-            if name is None:
+            if not name:
                 loose.append(text)
             else:
-                written.append(folder / f"page{number}_{len(written)}_{name[1]}")
+                written.append(folder / f"page{number}_{len(written)}_{name}")
                 written[-1].write_text(text, encoding="utf-8")
         if loose and page not in WITHOUT_PROGRAMS:
             written.append(folder / f"page{number}_{page.stem.replace('-', '_')}.py")
