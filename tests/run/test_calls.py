@@ -43,6 +43,38 @@ def test_io_uring_is_refused_as_where_it_is_disabled_and_that_is_said_once(dmasy
     assert (len(done.errors.splitlines()), done.status) == (1, 0)
 
 
+TRACED = """
+import ctypes, fcntl, mmap, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+go, begin = os.pipe()
+child = os.fork()
+if not child:
+    os.read(go, 1)
+    memfd = os.memfd_create("frames", os.MFD_ALLOW_SEALING)
+    os.ftruncate(memfd, 3 * 4096)
+    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    parts = struct.pack("IIIIQQIIQQ", 1, 2, memfd, 0, 0, 4096, memfd, 0, 8192, 4096)
+    fd = fcntl.ioctl(os.open("/dev/udmabuf", os.O_RDWR), 0x40087543, bytearray(parts))
+    before = os.listdir("/proc/self/fd")
+    try:
+        mmap.mmap(fd, 2 * 4096)
+    except OSError as problem:
+        print(problem.errno, os.listdir("/proc/self/fd") == before, flush=True)
+    os._exit(0)
+assert libc.ptrace(0x4206, child, None, None) == 0
+os.write(begin, b"!")
+os.waitpid(child, 0x40000000)
+"""
+
+
+def test_a_buffer_of_pieces_in_a_program_that_is_traced_is_told(dmasync_run):
+    """To map it takes calls that are made in the program, by the same means as a debugger's."""
+    done = dmasync_run(sys.executable, "-c", TRACED, check=False)
+    assert done.output == f"{errno.ENOSYS} True\n"
+    assert "dmasync run: mmap(): not modelled: a buffer out of several ranges" in done.errors
+    assert done.status == 3
+
+
 UNSEEN = """
 import fcntl, os, struct, sys
 def allocate():

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.program.inside import is_error
+from dmasync.harness.run.program.inside import TracedError, is_error
 from dmasync.harness.run.program.pages import PageTables
 from dmasync.harness.run.program.processes import name_of
 from dmasync.harness.run.program.stacks import Frame, Stacks
@@ -66,7 +66,10 @@ class Checking:
         who = caller.current()
         if not isinstance(who, Caller) or who.call.process != process or not who.may_be_stopped:
             return False
-        return not is_error(who.make("madvise", address, length, _MADV_DONTNEED))
+        try:
+            return not is_error(who.make("madvise", address, length, _MADV_DONTNEED))
+        except TracedError:
+            return False
 
 
 def _exit_group(run: Supervisor, call: Notification) -> Answer:

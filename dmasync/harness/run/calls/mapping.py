@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.program import processes
+from dmasync.harness.run.program.inside import TracedError
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -28,7 +30,16 @@ def _mmap(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     from dmasync.harness.run.calls.piecewise_mmap import map_pieces
 
-    return map_pieces(run, call, known)
+    try:
+        if processes.is_traced(call.thread):
+            raise TracedError
+        return map_pieces(run, call, known)
+    except TracedError:
+        from dmasync.fakes.kernel import UnmodelledCallError
+
+        raise UnmodelledCallError(
+            "a buffer out of several ranges, while a debugger or strace has the program"
+        ) from None
 
 
 HANDLERS: Final = {"mmap": _mmap}

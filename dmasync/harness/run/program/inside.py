@@ -73,6 +73,10 @@ def _ptrace(request: int, thread: int, address: int = 0, data: int = 0) -> None:
         raise OSError(code, os.strerror(code))
 
 
+class TracedError(Exception):
+    """Nobody can make calls in the thread: a debugger or strace has it, or this machine lets nobody trace it."""
+
+
 class Inside:
     """The thread *thread*, taken out of the call in which it waits; a context manager.
 
@@ -91,7 +95,10 @@ class Inside:
         self._signals: list[int] = []
 
     def __enter__(self) -> Inside:
-        _ptrace(_SEIZE, self._thread, 0, _SYSGOOD)
+        try:
+            _ptrace(_SEIZE, self._thread, 0, _SYSGOOD)
+        except PermissionError:
+            raise TracedError from None
         try:
             _ptrace(_INTERRUPT, self._thread)
             with contextlib.suppress(GoneError):  # the interruption was first

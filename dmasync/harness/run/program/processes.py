@@ -160,6 +160,11 @@ def signal_is_pending(thread: int) -> bool:
     return bool((masks["SigPnd"] | masks["ShdPnd"]) & ~masks["SigBlk"] & ~masks["SigIgn"])
 
 
+def is_traced(thread: int) -> bool:
+    """Whether a debugger or strace has it; it must be there."""
+    return _field(thread, "TracerPid:") != 0
+
+
 def _field(thread: int, name: str) -> int:
     with contextlib.suppress(FileNotFoundError), open(f"/proc/{thread}/status") as status:
         for line in status:
