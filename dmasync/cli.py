@@ -8,13 +8,14 @@ so that ``dmasync probe`` needs nothing that ``dmasync gate`` needs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
-import errno
 import importlib
+import io
 import os
 import sys
-from collections.abc import Collection, Sequence
-from typing import NoReturn
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NoReturn
 
 from dmasync.harness import signals
 
@@ -31,6 +32,8 @@ COMMANDS = {
     "replay": "run a recorded journal against the fake",
 }
 
+_SIGNALLED = 128
+"""An exit status from here on tells of a signal, or stops git."""
 MODULES = {"record": "trace.record", "replay": "trace.replay"}
 """Where a command's module is not ``command`` in the package of its name."""
 
@@ -53,11 +56,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     _open_what_is_closed()
-    with signals.answering(signals.leave):
+    with signals.answering(signals.leave), _remembering_standard_output() as output:
+        ended: SystemExit | None = None
         try:
-            return _run(arguments)
-        except KeyboardInterrupt:  # while a command's modules are being imported
-            return 130
+            status = _run(arguments)
+        except OSError as error:
+            if output is None or error is not output.failure:  # of which the end tells
+                where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+                print(f"{_named(arguments)}: {error.strerror or error}{where}", file=sys.stderr)
+            # Python's own status for an exception is 1, which says "regressed" or "a finding".
+            ended, status = SystemExit(2), 2
+        except KeyboardInterrupt:  # also while a command's modules are being imported
+            status = 130
+        except SystemExit as error:
+            ended, status = error, error.code if isinstance(error.code, int) else 0
+        lost = _last_flush(output)
+        if lost is not None and status < _SIGNALLED:
+            # Whatever was found: half of a result, or none, is no answer. A reader that has seen enough, as head has,
+            # needs no word.
+            if not isinstance(lost, BrokenPipeError):
+                print(f"{_named(arguments)}: cannot write to standard output: {lost.strerror}", file=sys.stderr)
+            raise SystemExit(2) from None
+        if ended is not None:
+            raise ended
+        return status
+
+
+def _named(arguments: Sequence[str]) -> str:
+    return " ".join(["dmasync", *(word for word in arguments[:1] if word in COMMANDS)])
 
 
 def _run(arguments: list[str]) -> int:
@@ -66,34 +92,15 @@ def _run(arguments: list[str]) -> int:
     from dmasync.harness.exit_status import CommandError
 
     try:
-        status = int(options.run(options))
+        return int(options.run(options))
     except (BrokenPipeError, SystemExit) as error:
-        # A reader that has seen enough, as head has; rich turns it into SystemExit(1), which would be a regression.
+        # rich turns a reader that went away into SystemExit(1), which would be a regression.
         if isinstance(error, SystemExit) and error.code != 1:
             raise
-        _let_go_of_standard_output()
         raise SystemExit(2) from None
     except CommandError as error:
         print(f"dmasync {options.command}: {error}", file=sys.stderr)
-        status = error.status
-    except KeyboardInterrupt:
-        status = 130
-    except OSError as error:
-        # Python's own status for an exception is 1, which says "regressed" or "a finding".
-        where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
-        print(f"dmasync {options.command}: {error.strerror or error}{where}", file=sys.stderr)
-        if error.errno == errno.ENOSPC:
-            _let_go_of_standard_output()  # which may be what is full
-        raise SystemExit(2) from None
-    try:
-        # Here, and not when the interpreter ends: what cannot be written is no success.
-        sys.stdout.flush()
-    except OSError as error:
-        _let_go_of_standard_output()
-        if not isinstance(error, BrokenPipeError):
-            print(f"dmasync {options.command}: cannot write to standard output: {error.strerror}", file=sys.stderr)
-        raise SystemExit(status or 2) from None
-    return status
+        return error.status
 
 
 def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
@@ -173,9 +180,61 @@ def _open_what_is_closed() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
-def _let_go_of_standard_output() -> None:
-    """Or the interpreter's own last flush would fail as well, and replace the exit status by 120."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+class _StandardOutput(io.FileIO):
+    """Standard output that remembers what kept it from being written: argparse, for one, passes over that."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+@contextlib.contextmanager
+def _remembering_standard_output() -> Iterator[_StandardOutput | None]:
+    """Print through a :class:`_StandardOutput` while the block runs; None where the caller has put something else in
+    the place of standard output, which then stays.
+    """
+    usual = sys.stdout
+    if usual is not sys.__stdout__ or not isinstance(usual, io.TextIOWrapper):
+        yield None
+        return
+    usual.flush()
+    output = _StandardOutput(usual.fileno(), "wb", closefd=False)
+    unbuffered: bool = isinstance(usual.buffer, io.RawIOBase)  # PYTHONUNBUFFERED
+    told = io.TextIOWrapper(
+        output if unbuffered else io.BufferedWriter(output),  # as Python itself does
+        encoding=usual.encoding,
+        errors=usual.errors,
+        newline="\n",
+        line_buffering=usual.line_buffering,
+        write_through=usual.write_through,
+    )
+    sys.stdout = told
+    try:
+        yield output
+    finally:
+        sys.stdout = usual
+
+
+def _last_flush(output: _StandardOutput | None) -> OSError | None:
+    """What kept standard output from being written. Asked here, and not when the interpreter ends, which would replace
+    the exit status by 120.
+    """
+    failure = None
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        failure = error
+    if output is not None:
+        failure = output.failure or failure
+    if failure is not None:
+        # What is still in the buffer goes nowhere, and no later flush fails.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return failure
 
 
 class _ShowVersion(argparse.Action):

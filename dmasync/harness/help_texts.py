@@ -42,7 +42,7 @@ STATUSES = {
         "4 not possible here, 124 after --timeout"
     ),
     "record": "the program's, 128 + N if signal N ended it; 2 unusable arguments",
-    "replay": "0 good; 1 a difference or a finding; 2 unusable input or arguments; 3 an empty trace",
+    "replay": "0 good; 1 a difference or a finding; 2 unusable input or arguments; 3 no call could be played",
 }
 
 

@@ -189,7 +189,7 @@ def _load(source: Iterator[str], log: Log) -> None:
     except (ValueError, RecursionError) as problem:
         raise ValueError(f"line {number}: {problem}") from None
     if not reader.header:
-        raise ValueError("line 1: the header is missing")
+        raise ValueError("the header is missing: the file is empty, or cut off in its first line")
     log.facts["complete"] = reader.ended
 
 

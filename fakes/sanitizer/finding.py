@@ -135,7 +135,7 @@ class Trace(NamedTuple):
         lines = [f"  {self.what}"]
         shown = [frame for frame in self.stack if not is_machinery(frame[0])]
         for file, line, function in (shown or list(self.stack))[:6]:
-            lines.append(f"    {file}:{line} in {function}")
+            lines.append(f"    {file}{f':{line}' if line > 0 else ''} in {function}")  # 0: without debugging data
         if not self.stack:
             lines.append("    (no stack was recorded)")
         return "\n".join(lines)

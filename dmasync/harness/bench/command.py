@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmasync.harness import old_names
-from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.bench.suite import LostRunError, Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.bench.targets import AUTO, GUEST_TIMEOUT_SECONDS, TARGETS, target_name
 from dmasync.harness.lab.address import LABGRID, SSH, is_board
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
-from dmasync.harness.runs.reading import load_run
+from dmasync.harness.runs.reading import load_run, parse_run
 from dmasync.harness.sizes import parse_sizes
 from dmasync.harness.vm.kernels import ARCHITECTURES
 
@@ -84,7 +84,13 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table, say where the file is."""
     with ConsoleProgress("dmasync bench") as console:
         progress: Progress = SilentProgress() if options.quiet else console
-        status = run_suite(request_of(options), options.output, progress)
+        try:
+            status = run_suite(request_of(options), options.output, progress)
+        except LostRunError as error:
+            console.done()
+            # What took minutes to measure must not go with a disk that filled up meanwhile.
+            print_summary(parse_run(options.output, error.text), verbose=options.verbose, kept=False)
+            raise
     print_summary(load_run(options.output), verbose=options.verbose)
     return status
 

@@ -48,11 +48,19 @@ NO_TESTS = 5
 _ROW = re.compile(r"row (\d+) of (\d+)\n")
 
 
+class LostRunError(CommandError):
+    """The run was measured, and its file cannot be written: ``text`` is what the file would hold."""
+
+    def __init__(self, error: CommandError, text: str) -> None:
+        super().__init__(str(error), error.status)
+        self.text = text
+
+
 def run_on(target: str, request: Request, output: Path, progress: Progress) -> ExitStatus:
     """Measure on *target*, whatever *request* says of that, and write *output*, whole or not at all.
 
     GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: nothing
-    was measured (3), or what the virtual machine raises.
+    was measured (3), or what the virtual machine raises; :class:`LostRunError` where *output* cannot be written.
     """
     with scratch_folder("bench") as scratch:
         file = scratch / "run.json"
@@ -73,13 +81,16 @@ def run_on(target: str, request: Request, output: Path, progress: Progress) -> E
     else:
         document["machine_info"] |= {HOST: machine_facts()} if target == VM else machine_facts()
     document[RUN_BLOCK] |= provenance
-    write_atomically(output, json.dumps(document, indent=1) + "\n")
+    measured = json.dumps(document, indent=1) + "\n"
     if status != 0:
         progress.note(f"some rows failed (pytest's status {status}); they are not in {output}")
         for line in _failures(text):
             progress.note(line)
-        return ExitStatus.REGRESSION
-    return ExitStatus.GOOD
+    try:
+        write_atomically(output, measured)
+    except CommandError as error:
+        raise LostRunError(error, measured) from None
+    return ExitStatus.GOOD if status == 0 else ExitStatus.REGRESSION
 
 
 def suites_folder() -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dmasync.harness.bench.runner import run_on
+from dmasync.harness.bench.runner import LostRunError, run_on
 from dmasync.harness.bench.targets import FAKE, VM, Request, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.writing import refuse_unwritable
 from dmasync.harness.vm.cache import CacheError
 
-__all__ = ["Request", "run_suite"]
+__all__ = ["LostRunError", "Request", "run_suite"]
 
 
 def run_suite(request: Request, output: Path, progress: Progress | None = None) -> ExitStatus:
@@ -20,7 +20,7 @@ def run_suite(request: Request, output: Path, progress: Progress | None = None) 
 
     GOOD, or REGRESSION where a row failed by a defect; *output* then has the others. Raises CommandError: 2 for what
     cannot be asked for, 3 where nothing was measured, 4 where the target is not here, and what the virtual machine
-    raises.
+    raises; :class:`LostRunError` (2), which has the run, where *output* cannot be written any more.
     """
     progress = progress or SilentProgress()
     request.check()

@@ -21,10 +21,10 @@ _WIDTH_OF_A_FILE = 120
 Key = tuple[str, bool, str]
 
 
-def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = False, kept: bool = True) -> None:
     """Print the table, how many rows are not exact, what could not be measured and why, and where the file is.
 
-    *verbose*: each row that is not exact, with its quartiles.
+    *verbose*: each row that is not exact, with its quartiles. Without *kept* no file has the rows.
     """
     shown = console(stream, file_width=_WIDTH_OF_A_FILE)
     rows = list(run.rows.values())
@@ -32,7 +32,7 @@ def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = Fal
     shown.print(Text(_headline(run, unit)), soft_wrap=True)
     _print_overhead(shown, rows)
     told = [_reading(rows, unit), *(_inexact(rows) if verbose else _inexact_counted(rows)), *_missing(run)]
-    for line in [*told, f"{_rows(len(rows))} in {run.path}"]:
+    for line in [*told, f"{_rows(len(rows))} {f'in {run.path}' if kept else 'measured, and in no file'}"]:
         shown.print(Text(line), soft_wrap=True)
 
 

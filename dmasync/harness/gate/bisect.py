@@ -29,6 +29,14 @@ class SkipCommitError(Exception):
     """The commit cannot be judged; the message tells why."""
 
 
+class _LostOutputError(Exception):
+    """Standard output cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--bisect",
@@ -49,7 +57,9 @@ def run(
     settings_of: Callable[[argparse.Namespace], GateSettings],
     measure: Measure | None = None,
 ) -> int:
-    """One step. Raises nothing but KeyboardInterrupt, which the command answers with 130: that stops git."""
+    """One step. Raises nothing but KeyboardInterrupt, which the command answers with 130, and the OSError of a standard
+    output that cannot be written, answered with 128: both stop git.
+    """
     try:
         return _step(options, settings_of(options), measure)
     except SkipCommitError as reason:
@@ -64,8 +74,8 @@ def run(
         if error.status in (ExitStatus.UNUSABLE, ExitStatus.BISECT_STOP):
             return _answer(ExitStatus.BISECT_STOP, str(error))
         return _answer(ExitStatus.BISECT_SKIP, f"skipped: {error}")
-    except BrokenPipeError:
-        raise
+    except _LostOutputError as lost:  # the command's frame tells it, and stops git
+        raise lost.error from None
     except Exception as error:  # a crash of ours must not be taken for a bad commit
         return _answer(ExitStatus.BISECT_STOP, f"internal error: {type(error).__name__}: {error}")
 
@@ -89,7 +99,10 @@ def _step(options: argparse.Namespace, settings: GateSettings, measure: Measure 
         raise CommandError(f"{options.base}: the baseline holds {what}: measure it again")
     candidate = _candidate(options, measure).only(options.only)
     judgement = judge([base], [candidate], settings)
-    outputs.put(judgement, [base], [candidate], settings)
+    try:
+        outputs.put(judgement, [base], [candidate], settings)
+    except OSError as error:
+        raise _LostOutputError(error) from error
     if judgement.status == ExitStatus.CANNOT_JUDGE:
         raise SkipCommitError(judgement.summary)
     return int(judgement.status)

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
-from dmasync.harness.bench.suite import Request, run_suite
+from dmasync.harness.bench.suite import LostRunError, Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.gate.outputs.destinations import Outputs
@@ -22,7 +22,7 @@ from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
 from dmasync.harness.runs.kept import Kind, Standing
-from dmasync.harness.runs.reading import Run, load_run
+from dmasync.harness.runs.reading import Run, load_run, parse_run
 from dmasync.harness.runs.storage import Storage
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.scratch import scratch_folder
@@ -65,6 +65,7 @@ def nightly(
     load(storage.folder)
     if store is not None:
         in_store.check(store)
+    lost: Exception | None = None
     with scratch_folder("nightly") as scratch:
         output = scratch / "run.json"
         (measure or measure_host)(output)
@@ -85,7 +86,10 @@ def nightly(
                 judgement = with_creep(judgement, anchor.run, run, settings)
             judgement = _with_history(judgement, storage, kind, run, settings)
             status = judgement.status
-            outputs.put(judgement, [baseline.run], [run], settings)
+            try:
+                outputs.put(judgement, [baseline.run], [run], settings)
+            except (CommandError, OSError) as error:
+                lost = error  # the night is kept all the same
             kept = storage.keep(run, _STANDINGS[status])
             _say(f"kept: {kept}")
         if store is not None:
@@ -94,6 +98,8 @@ def nightly(
         runs = [one.run for one in storage.of_kind(kind)[-_RUNS_IN_REPORT:] if one.run is not None]
         write_atomically(report, page(runs, judgement, settings))
         _say(f"report: {report}")
+    if lost is not None:
+        raise lost
     return status
 
 
@@ -120,7 +126,12 @@ def _first_night(run: Run) -> Judgement:
 def measure_host(output: Path, request: Request | None = None, *, quiet: bool = False) -> None:
     """As ``dmasync bench`` does without arguments: hardware first, else a virtual machine."""
     with ConsoleProgress("dmasync bench") as console:
-        status = run_suite(request or Request(), output, SilentProgress() if quiet else console)
+        try:
+            status = run_suite(request or Request(), output, SilentProgress() if quiet else console)
+        except LostRunError as error:
+            console.done()
+            print_summary(parse_run(output, error.text), sys.stderr, kept=False)
+            raise
     print_summary(load_run(output), sys.stderr)  # standard output is the verdict's
     if status != ExitStatus.GOOD:
         raise CommandError(f"the suites ended with status {int(status)}: nothing was kept", status)

@@ -142,7 +142,12 @@ class Run:
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Read the file at *path*. RunFileError tells in one line what is wrong with it."""
     path = Path(path)
-    document = _parsed(path, _text(path))
+    return parse_run(path, _text(path))
+
+
+def parse_run(path: Path, text: str) -> Run:
+    """The run that *text* is, as :func:`load_run` would read it from the file *path*, which need not be there."""
+    document = _parsed(path, text)
     if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
         raise RunFileError(path, "is not a pytest-benchmark file (it has no list 'benchmarks')")
     machine = _mapping(path, document, "machine_info")

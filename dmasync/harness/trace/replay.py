@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay and check; 1 for a difference or a finding, 3 when there was nothing to replay."""
+    """Replay and check; 1 for a difference or a finding, 3 when no call could be played and nothing was found."""
     # A file that cannot be written must not take the verdict with it: before anything is judged.
     files = Outputs({f"--{name}": getattr(options, name) for name in ("perfetto", "sarif", "svg")}, [options.trace])
     journal = _load(options.trace)
@@ -56,8 +56,9 @@ def run(options: argparse.Namespace) -> int:
     files.write(journal, findings)  # behind what was found, which stands without them
     if not replay.played:
         why = "no call of the trace could be played" if _recorded(replay) else "the trace holds no call"
-        sys.stderr.write(f"dmasync replay: {why}: nothing was judged\n")
-        return ExitStatus.CANNOT_JUDGE
+        what = "compared with the fake" if _is_checked(journal) else "judged"
+        sys.stderr.write(f"dmasync replay: {why}: nothing was {what}\n")
+        return ExitStatus.REGRESSION if findings else ExitStatus.CANNOT_JUDGE
     return ExitStatus.REGRESSION if differences or findings else ExitStatus.GOOD
 
 
@@ -84,14 +85,21 @@ def _say(
     left_out = ", ".join(f"{count} {why}" for count, why in why_not if count)
     calls = "1 call" if _recorded(replay) == 1 else f"{_recorded(replay)} calls"
     _out(f"{calls} recorded on {kernel}{cut}{f'; not played: {left_out}' if left_out else ''}")
-    for difference in differences:
-        _out(f"difference: {difference}")
-    _out(f"differences: {len(differences)}")
-    for finding in findings:
-        _out(f"\n{finding}")
-    _out(f"findings: {len(findings)}")
+    if replay.played:  # a count of nothing would read as a good answer
+        for difference in differences:
+            _out(f"difference: {difference}")
+        _out(f"differences: {len(differences)}")
+    if replay.played or _is_checked(journal):
+        for finding in findings:
+            _out(f"\n{finding}")
+        _out(f"findings: {len(findings)}")
     if timeline:
         _out(journal.timeline(timeline))
+
+
+def _is_checked(journal: Journal) -> bool:
+    """Whether there were windows to check; those on a descriptor from elsewhere are checked, too."""
+    return bool(journal.attempts)
 
 
 def _recorded(replay: Replay) -> int:

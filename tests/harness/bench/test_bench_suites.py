@@ -302,3 +302,29 @@ def test_a_pytest_around_the_command_changes_nothing(monkeypatch: pytest.MonkeyP
     output = tmp_path / "run.json"
     assert cli.main(["bench", "--on", "fake", "--only", "*null_ioctl", "--quiet", "-o", str(output)]) == ExitStatus.GOOD
     assert len(load_run(output).rows) == 1
+
+
+@pytest.mark.parametrize("target", ["fake", "vm", "ssh://board"])
+def test_a_disk_that_is_full_in_the_end_does_not_take_the_table_with_it(
+    monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    board = {"board": {"address": "ssh://board", "before": {}, "after": {}}} if "ssh" in target else {}
+
+    def suites(*given: Any) -> tuple[int, str, dict[str, Any]]:
+        given[-2].write_bytes(run.path.read_bytes())
+        return 0, "", board
+
+    for where in ("_here", "_in_machine", "_on_board"):
+        monkeypatch.setattr(runner, where, suites)
+    output = tmp_path / "run.json"
+
+    def full(path: Path, content: str) -> None:
+        raise CommandError(f"{str(path)!r} cannot be written: No space left on device")
+
+    monkeypatch.setattr(runner, "write_atomically", full)
+    assert cli.main(["bench", "--on", target, "--quiet", "-o", str(output)]) == ExitStatus.UNUSABLE
+    told = capsys.readouterr()
+    assert "START" in told.out
+    assert told.out.splitlines()[-1] == f"{len(run.rows)} rows measured, and in no file"
+    assert told.err == f"dmasync bench: {str(output)!r} cannot be written: No space left on device\n"
+    assert not output.exists()

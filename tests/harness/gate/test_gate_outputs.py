@@ -145,20 +145,6 @@ def test_markup_of_the_terminal_library_in_a_name_is_text(tmp_path: Path, capsys
     assert "[bold]x[/nonsense]" in capsys.readouterr().out
 
 
-def test_standard_output_that_is_full_is_no_pass(pair: tuple[str, str]) -> None:
-    with Path("/dev/full").open("w") as full:
-        run = subprocess.run(
-            [sys.executable, "-m", "dmasync", "gate", pair[0], pair[0]],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert run.returncode == 2
-    assert "No space left on device" in run.stderr
-    assert "Traceback" not in run.stderr
-
-
 def test_a_terminal_without_unicode_gets_a_table_too(pair: tuple[str, str]) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "dmasync", "gate", *pair],

@@ -194,3 +194,8 @@ def test_a_trace_of_another_installation_shows_the_users_frame(tmp_path):
     first = str(finding.traces[0]).splitlines()[1]
     assert first.strip().startswith(__file__)
     assert "/opt/elsewhere" not in str(finding)
+
+
+def test_a_line_that_is_not_known_is_left_out():
+    trace = finding_module.Trace("#0 START", (("frames.c", 12, "capture"), ("camera", 0, "_start")))
+    assert str(trace) == "  #0 START\n    frames.c:12 in capture\n    camera in _start"

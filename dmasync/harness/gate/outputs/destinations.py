@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.exit_status import CommandError
 from dmasync.harness.formats.kcidb import DEFAULT_ORIGIN, Submitter, kcidb
 from dmasync.harness.formats.lines import ktap, lava
 from dmasync.harness.formats.mail import mail
@@ -78,32 +78,22 @@ class Outputs:
         refuse_unwritable({f"--{name}": path for name, path in self.files.items()}, inputs)
 
     def put(self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> None:
-        """Write the files, print the table. A file that cannot be written is told, and the others are written.
+        """Write the files, print the table; CommandError, after both, names the files that cannot be written.
 
-        CommandError if standard output cannot be written, or a file where the judgement is good: a lost verdict is no
-        pass. Any other judgement stands without the file.
+        OSError if standard output cannot be written.
         """
         lost = list(self._written(judgement, base, candidate, settings))
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal cannot show
-        try:
-            print_judgement(judgement, everything=self.all_rows)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise CommandError(f"cannot write to standard output: {error.strerror}") from None
-        if lost and judgement.status == ExitStatus.GOOD:
-            raise lost[0]
-        for loss in lost:
-            print(f"dmasync gate: {loss}", file=sys.stderr)  # noqa: T201
+        print_judgement(judgement, everything=self.all_rows)
+        sys.stdout.flush()
+        _tell(lost)
 
     def write(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
     ) -> None:
-        """Write the files alone; CommandError for the first that cannot be written, after the others."""
-        for loss in list(self._written(judgement, base, candidate, settings)):
-            raise loss
+        """Write the files alone; CommandError, after that, names those that cannot be written."""
+        _tell(list(self._written(judgement, base, candidate, settings)))
 
     def _written(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
@@ -133,3 +123,8 @@ class Outputs:
                 write_atomically(path, writers[name]())
             except CommandError as error:
                 yield error
+
+
+def _tell(lost: Sequence[CommandError]) -> None:
+    if lost:
+        raise CommandError("; ".join(map(str, lost)))
