@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,8 @@ class Owner(Protocol):
     """A DmaBuf, a SyncFile or an allocator."""
 
     _file: File
+    _process: int
+    """Who owes the close: in a child of a fork the same object is a copy, of a descriptor that the parent closes."""
 
 
 # Weak: an owner that was dropped has closed its number. An allocation takes its number whatever stands here, since the
@@ -24,6 +27,7 @@ _owners: weakref.WeakValueDictionary[tuple[object, int], Owner] = weakref.WeakVa
 
 def note_owner(owner: Owner, fd: int, backend: Backend) -> None:
     """*owner* closes *fd* from now on."""
+    owner._process = os.getpid()
     _owners[_key(fd, backend)] = owner
 
 

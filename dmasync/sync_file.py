@@ -127,4 +127,6 @@ def warn_unclosed(owner: Any, tidy_up: Callable[[], object]) -> None:
         return
     name = repr(owner)
     tidy_up()
+    if getattr(owner, "_process", None) != os.getpid():
+        return  # in a child of a fork: this was its copy, the parent's is the parent's to close
     warnings.warn(f"unclosed {name}: close it, or use it in a with block", ResourceWarning, stacklevel=3, source=owner)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -140,3 +142,43 @@ def test_a_release_that_is_interrupted_leaves_the_number_to_its_owner(backend, m
     with pytest.raises(ValueError, match="closes"):
         DmaBuf.from_fd(buffer.fileno(), backend=backend)
     buffer.close()
+
+
+IN_A_CHILD = """
+import gc, os, sys, warnings
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType
+from dmasync.fakes import FakeBackend
+
+backend = FakeBackend()
+allocator = DmaBufAllocator(DmaBufAllocatorFlag.SYSTEM_HEAP, backend=backend)
+owned = {"allocator": allocator, "buffer": allocator.alloc("frame", 4096)}
+owned["sync file"] = owned["buffer"].export_sync_file(SyncType.READ)
+frame = allocator.export_buffers(1, [4096])[0]
+del allocator
+child = os.fork()
+if not child:
+    own = owned["buffer"].dup() if sys.argv[1] == "its own" else None
+    fds = list(backend.kernel.open_fds())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del own
+        owned.clear()
+        del frame
+        gc.collect()
+    told = [str(each.message) for each in told if each.category is ResourceWarning]
+    assert len(told) == (sys.argv[1] == "its own"), told
+    assert fds and not backend.kernel.open_fds()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert len(backend.kernel.open_fds()) == 4
+frame.close()
+for each in owned.values():
+    each.close()
+"""
+
+
+@pytest.mark.parametrize("drops", ["its parent's", "its own"])
+def test_a_child_of_a_fork_is_told_of_what_it_opened_itself_alone(drops):
+    command = [sys.executable, "-W", "error", "-c", IN_A_CHILD, drops]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
