@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,56 @@ def test_a_misspelt_word_is_answered_with_the_nearest_right_one(
     assert status == 2
     assert said.startswith(usage)
     assert told in said.splitlines()[-1]
+
+
+NOTHING_IS_NOTHING = {"--append", "--append-base", "--append-candidate", "--bench"}
+"""An empty one of these asks for nothing: ``--append "$(cat more)"``, where the file is empty."""
+REFUSED_BY_THE_COMMAND = {
+    "--max-regression": ["gate", "RUN", "RUN"],
+    "--measure-base": ["gate", "--measure-candidate=true"],
+    "--measure-candidate": ["gate", "--measure-base=true"],
+    "--build": ["gate", "--bisect", "RUN"],
+    "--measure": ["gate", "--bisect", "RUN"],
+    "--memory": ["vm"],
+    "--env": ["vm"],
+    "--frame": ["model", "RUN"],
+    "--fault": ["run"],
+}
+
+
+def options_with_a_value(
+    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
+) -> Iterator[tuple[argparse.ArgumentParser, tuple[str, ...], argparse.Action]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from options_with_a_value(below, (*words, name))
+        elif action.option_strings and action.nargs != 0:
+            yield parser, words, action
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_value_is_a_mistake_in_every_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], empty: str
+) -> None:
+    run = exact(tmp_path / "run.json", {PAIR: 5})
+    let_through = set()
+    for parser, words, action in options_with_a_value(cli.build_parser()):
+        option = action.option_strings[-1]
+        try:
+            parser._get_values(action, [empty])
+        except argparse.ArgumentError:
+            continue
+        let_through.add(option)
+        if option in NOTHING_IS_NOTHING:
+            continue
+        assert option in REFUSED_BY_THE_COMMAND, (words, option)
+        name, *others = [str(run) if word == "RUN" else word for word in REFUSED_BY_THE_COMMAND[option]]
+        program = ["--", "true"] if name in ("vm", "run") else []
+        status, said = refused(capsys, name, *others, f"{option}={empty}", *program)
+        assert status == (128 if "--bisect" in others else 2), (option, said)
+        assert option.removeprefix("--") in said.splitlines()[-1]
+    assert let_through == NOTHING_IS_NOTHING | set(REFUSED_BY_THE_COMMAND)
 
 
 @pytest.mark.parametrize("option", ["--bsect", "--biscet", "--isect"])
@@ -175,10 +227,15 @@ def test_a_run_that_is_kept_again_is_one_observation(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("action", [["list"], ["list", "--json"], ["prune", "--keep", "1"]])
 def test_a_storage_that_is_not_there_is_a_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, action: list[str]
 ) -> None:
     status, said = refused(capsys, "history", "--storage", str(tmp_path / "nope"), *action)
     assert (status, "no such folder" in said) == (2, True)
+    monkeypatch.setenv("DMASYNC_STORAGE", str(tmp_path / "nope"))
+    assert refused(capsys, "history", *action) == (
+        2,
+        f"dmasync history: $DMASYNC_STORAGE {tmp_path / 'nope'}: no such folder\n",
+    )
 
 
 def test_a_reader_that_has_seen_enough_is_not_complained_of(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dmasync.harness.history.prune import prunable
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import Run, load_run, printable
-from dmasync.harness.runs.storage import Storage, default_folder
+from dmasync.harness.runs.storage import Storage, default_folder, named_by_variable
 from dmasync.harness.runs.writing import made_folder
 
 
@@ -73,8 +73,9 @@ def run(options: argparse.Namespace) -> int:
     storage = Storage(options.storage or default_folder())
     if storage.folder.exists() and not storage.folder.is_dir():
         raise CommandError(f"{storage.folder}: is not a folder")
-    if options.action in ("list", "prune") and options.storage is not None and not storage.folder.is_dir():
-        raise CommandError(f"--storage {storage.folder}: no such folder")
+    named = "--storage" if options.storage is not None else named_by_variable()
+    if options.action in ("list", "prune") and named and not storage.folder.is_dir():
+        raise CommandError(f"{named} {storage.folder}: no such folder")
     if options.action == "prune":
         return _prune(storage, options.keep, options.older_than, options.dry_run)
     if options.action == "keep":

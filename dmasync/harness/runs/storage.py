@@ -95,7 +95,12 @@ def _renamed(path: Path, standing: Standing) -> Path:
 
 def default_folder() -> Path:
     """``$DMASYNC_STORAGE``, else ``.benchmarks`` here, where pytest-benchmark keeps its own."""
-    return Path(os.environ.get(STORAGE_VARIABLE) or ".benchmarks")
+    return Path(os.environ[STORAGE_VARIABLE] if named_by_variable() else ".benchmarks")
+
+
+def named_by_variable() -> str:
+    """``$DMASYNC_STORAGE`` where that variable names a folder, else ""."""
+    return f"${STORAGE_VARIABLE}" if os.environ.get(STORAGE_VARIABLE, "").strip() else ""
 
 
 def _file_storage(folder: Path, machine: str | None) -> FileStorage:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.option_types import given_text
 from dmasync.harness.run import command as front_door
 from dmasync.harness.run.outputs import Outputs
 
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="TRACE",
+        type=given_text,
         default="dmasync-trace.jsonl",
         help="where the trace goes (default: dmasync-trace.jsonl)",
     )

@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync replay``."""
     parser.add_argument("trace", metavar="TRACE", help="what dmasync record wrote")
     parser.add_argument("--json", action="store_true", help="print differences and findings as JSON")
-    parser.add_argument("--allow", metavar="KIND", action="append", default=[], help="leave out findings of this kind")
+    parser.add_argument(
+        "--allow", metavar="KIND", type=given_text, action="append", default=[], help="leave out findings of this kind"
+    )
     parser.add_argument(
         "--leaks",
         action="store_true",

@@ -34,10 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--build",
         metavar="SOURCE",
+        type=given_text,
         help="build the kernel instead, once: a kernel tree, or debian:6.1 for Debian's linux-source-6.1",
     )
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="with --build: lines such as CONFIG_CMA=y on top of a guest's own"
+        "--config",
+        metavar="FILE",
+        type=given_path,
+        help="with --build: lines such as CONFIG_CMA=y on top of a guest's own",
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
     parser.add_argument("--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction")
@@ -107,6 +111,8 @@ def run(options: argparse.Namespace) -> int:
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup and options.build is None:
         raise CommandError("no command; write: dmasync vm -- CMD…")
+    if command and not any(word.strip() for word in command):
+        raise CommandError("CMD is empty: is a variable not set?")
     if options.build is not None and options.kernel is not None:
         raise CommandError("--build and --kernel both name a kernel: give one")
     if options.config is not None and options.build is None:

@@ -274,7 +274,7 @@ def test_a_failure_of_the_machine_is_told_apart_from_the_commands(programs, kern
     assert "Kernel panic" in written["console"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--env", "no equals", "--", "true"]])
+@pytest.mark.parametrize("arguments", [[], ["--", ""], [" "], ["--env", "no equals", "--", "true"]])
 def test_a_call_without_a_command_or_with_a_wrong_variable_is_unusable(programs, arguments, capfd):
     assert cli.main(["vm", *arguments]) == 2
     assert capfd.readouterr().err.count("\n") == 1
