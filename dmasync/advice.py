@@ -25,14 +25,17 @@ _MISSING = {
     DmaBufAllocatorFlag.SYSTEM_HEAP: "needs a kernel with CONFIG_DMABUF_HEAPS_SYSTEM",
     DmaBufAllocatorFlag.UDMABUF: "modprobe udmabuf, or a kernel with CONFIG_UDMABUF",
 }
+LEFT_OVER = "no driver answers behind {path}: the node is left over, remove it"
+BUSY = "somebody has {path} to themselves: fuser {path} says who"
 _WAY_OUT = "dmasync probe says what this machine has, dmasync vm -- COMMAND runs a command on a kernel that has it"
 
 
 def about_nodes(backend: Backend, tried: Sequence[tuple[Provider, OSError]]) -> str:
     """What to do where none of the nodes that were *tried* could be opened."""
     files = _files(backend)
-    told = [_about_node(files, row, error) for row, error in tried]
-    return "; ".join(dict.fromkeys([*filter(None, [*told, _about_other_heaps(files, tried)]), _WAY_OUT]))
+    # What takes no other kernel stands first.
+    told = [_about_other_heaps(files, tried), *(_about_node(files, row, error) for row, error in tried)]
+    return "; ".join(dict.fromkeys([*filter(None, told), _WAY_OUT]))
 
 
 def about_shortage(error: OSError, flag: DmaBufAllocatorFlag | None = None) -> str:
@@ -44,7 +47,8 @@ def about_shortage(error: OSError, flag: DmaBufAllocatorFlag | None = None) -> s
     if code not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return ""
     if error.strerror and error.strerror != os.strerror(code):
-        return error.strerror  # a backend that is not this machine has its own limits, and says so
+        # A backend that is not this machine has its own limits, and says so.
+        return error.strerror.removeprefix(f"{os.strerror(code)} (").removesuffix(")")
     if code == errno.EMFILE:
         return _descriptors_of_this_process()
     return _files_of_the_system() if code == errno.ENFILE else _memory(flag)
@@ -70,10 +74,12 @@ def _about_node(files: Any, row: Provider, error: OSError) -> str:
         if os.geteuid() == 0:
             return f"refused although this is root: {_POLICY}"
         return f"refused to whoever asks: {_POLICY}" if code == errno.EPERM else _about_permissions(files, row.path)
-    if code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+    if code == errno.ENOENT:
         return _MISSING[row.flag]
+    if code in (errno.ENXIO, errno.ENODEV):
+        return f"{LEFT_OVER.format(path=row.path)}; {_MISSING[row.flag]}"
     if code == errno.EBUSY:
-        return f"somebody has {row.path} to themselves: fuser {row.path} says who"
+        return BUSY.format(path=row.path)
     return about_shortage(error)
 
 

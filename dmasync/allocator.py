@@ -38,6 +38,7 @@ class DmaBufAllocator:
     it is this system's own unless the backend stands for another system.
     """
 
+    _process: int
     _let_go = False
     """Whether close() was called."""
 

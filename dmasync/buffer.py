@@ -39,6 +39,7 @@ class DmaBuf:
     closed keeps the descriptor until its END.
     """
 
+    _process: int
     _let_go = False
     """Whether close() or release() was called."""
 

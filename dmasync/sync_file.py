@@ -42,6 +42,7 @@ class SyncFile:
         note_owner(sync_file, file.fd, file.backend)
         return sync_file
 
+    _process: int
     _let_go = False
     """Whether close() or release() was called."""
 

@@ -184,7 +184,8 @@ def explain_descriptors(error: BaseException, backends: list[Any]) -> None:
     note = (
         f"numbers from {FIRST} on ({shown}) are descriptors of the fake kernel, not of this process: "
         "socket.send_fds, asyncio's add_reader, select, os.fstat, mmap and subprocess cannot use them. "
-        "backend.poll(fd, events, timeout_ms) waits for one, backend.dup(fd) and backend.mmap(...) do the rest; "
+        "backend.poll(fd, events, timeout_ms) waits for one, backend.dup(fd) and backend.mmap(...) do the rest, "
+        "DmaSyncer(fd, backend=backend) and DmaBuf.from_fd(fd, backend=backend) take one; "
         "dmasync run (the fixture dmasync_run) gives a program descriptors that are its own"
     )
     with contextlib.suppress(AttributeError):  # CPython 3.10 has no notes

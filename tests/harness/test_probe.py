@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gzip
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import dmasync
-from dmasync import DmaBufAllocatorFlag, cli
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, NoProviderError, cli
+from dmasync.fakes import FakeBackend, faults
 from dmasync.harness.probe import command, kvm, nodes, remedies
 from dmasync.harness.vm import host
 from tests.support import fake_host
@@ -257,3 +260,15 @@ def test_a_remedy_is_told_once_whole_and_with_the_nodes_that_it_is_for(monkeypat
 
 def command_options():
     return argparse.Namespace(json=False)
+
+
+@pytest.mark.parametrize("error", ["EBUSY", "ENXIO", "ENODEV", "EMFILE", "ENFILE", "ENOMEM"])
+def test_the_probe_and_the_allocator_say_the_same_of_a_refusal(error):
+    refusal = faults.error(getattr(errno, error), on="open")
+    with pytest.raises(NoProviderError) as refused:
+        DmaBufAllocator(DmaBufAllocatorFlag.UDMABUF, backend=FakeBackend(faults=[refusal]))
+    access = remedies.Access(0o660, 44, "video")
+    told = remedies.for_node(DmaBufAllocatorFlag.UDMABUF, UDMABUF, error, "y", access, "me")
+    # How much is free may have changed in between.
+    alike = [re.sub(r"[0-9]+", "N", text) for text in (told, str(refused.value))]
+    assert alike[0] in alike[1]

@@ -66,6 +66,11 @@ def test_a_refusal_whose_node_nobody_can_look_at_names_both_ways():
     assert "join the group that owns the node, or let a udev rule give it one" in refusal(code=errno.EACCES)
 
 
+@pytest.mark.parametrize("code", [errno.ENXIO, errno.ENODEV])
+def test_a_node_without_a_driver_is_said_to_be_left_over(code):
+    assert "no driver answers behind /dev/udmabuf: the node is left over" in refusal(code=code)
+
+
 def test_a_busy_node_says_who_may_have_it():
     assert "fuser /dev/udmabuf says who" in refusal(code=errno.EBUSY)
 
@@ -147,7 +152,7 @@ def test_the_fakes_own_memory_says_that_it_is_the_fakes(flags):
         with pytest.raises(AllocationError, match="524288 are free of the fake kernel's memory_mb=1") as caught:
             allocator.alloc("frame", 1 << 20)
         assert caught.value.errno == errno.ENOMEM
-        assert "1048576 bytes were asked for" in str(caught.value)
+        assert "failed: Cannot allocate memory: 1048576 bytes were asked for, " in str(caught.value)
 
 
 # Heaps under other names
@@ -158,6 +163,7 @@ def test_heaps_under_other_names_are_listed_with_the_way_to_take_one():
     backend = FakeBackend(providers=[f"/dev/dma_heap/{name}" for name in names])
     text = refusal(CMA | UDMABUF, backend)
     assert "/dev/dma_heap holds cma, cma-uncached, vidbuf_cached" in text
+    assert text.index("holds cma") < text.index("needs a kernel")  # what is here first, then what would be needed
     way = re.search(r"providers=\[(Provider\(.*?\))\] takes cma\b", text)
     assert way is not None
     row = eval(way[1], {"Provider": Provider, "DmaBufAllocatorFlag": DmaBufAllocatorFlag})  # noqa: S307 - what a user copies

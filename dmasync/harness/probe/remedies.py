@@ -6,12 +6,14 @@ stand in one file, so whoever is refused at any node is told to write all of the
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dmasync.advice import BUSY, LEFT_OVER, about_shortage
 from dmasync.harness.openable import NO_DEVICE
 from dmasync.harness.vm.host_packages import Part, install_line
 from dmasync.providers import DmaBufAllocatorFlag
@@ -32,7 +34,6 @@ UDEV_RULES = (
     'SUBSYSTEM=="dma_heap", GROUP="video", MODE="0660"',
 )
 
-LEFT_OVER = "no driver answers behind {path}: the node is left over, remove it"
 NOT_A_DEVICE = "sudo rm {path}  # a regular file, made where no driver has a node, which it would hide; then look again"
 DEVICE_POLICY = "refused whoever asks: a device policy; in a container, start it with --device {path}"
 JOIN_GROUP = "sudo usermod -aG {group} {user}  # then log in again"
@@ -74,6 +75,9 @@ def for_node(
         "rules": " ".join(map(shlex.quote, UDEV_RULES)),
         "file": UDEV_FILE,
     }
+    code = getattr(errno, error, 0)
+    if used_up := about_shortage(OSError(code, os.strerror(code)), flag):
+        return used_up
     return _template(flag, error, setting, access).format(**words)
 
 
@@ -88,6 +92,8 @@ def _template(flag: DmaBufAllocatorFlag, error: str, setting: str | None, access
         if error == "EPERM" or os.geteuid() == 0:  # the node's bits give EACCES, and stop no root
             return DEVICE_POLICY
         return JOIN_GROUP if access.mode & 0o060 == 0o060 and access.group != 0 else WRITE_RULES
+    if error == "EBUSY":
+        return BUSY
     return UNKNOWN
 
 

@@ -11,7 +11,7 @@ pytest_plugins = ["pytester"]
 PRELUDE = """
 import errno
 import pytest
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, SyncType
+from dmasync import DmaBuf, DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, SyncType
 from dmasync.fakes import FakeDevice, faults
 
 ANY = DmaBufAllocatorFlag.SYSTEM_HEAP
@@ -450,6 +450,7 @@ USES = [
     "selectors.DefaultSelector().register(frame.fileno(), 1)",
     "os.fstat(frame.fileno())",
     "DmaSyncer(frame.fileno()).start()",
+    "DmaBuf.from_fd(frame.fileno())",
     "subprocess.run(['true'], pass_fds=[frame.fileno()])",
 ]
 
@@ -468,7 +469,10 @@ def test_a_fake_descriptor_given_to_something_else_is_explained(run):
     result.assert_outcomes(failed=len(USES))
     told = [line for line in result.stdout.lines if "are descriptors of the fake kernel" in line]
     assert len(told) == len(USES)
-    assert all("backend.poll" in line and "dmasync run" in line and "1073741825" in line for line in told)
+    assert all(
+        "backend=backend" in line and "backend.poll" in line and "dmasync run" in line and "1073741825" in line
+        for line in told
+    )
 
 
 def test_another_programs_bad_descriptor_is_not_explained(run):
