@@ -59,6 +59,8 @@ def print_table(
     if not heads and (room := _room_for_names(shown, columns, kept)) >= _LEAST_NAME:
         heads = _heads(columns)[-1]
         widths = [room, *_widths(columns, kept, heads)[1:]]
+        if cell_len(columns[0].name) <= room:
+            heads[0] = [columns[0].name]
     if heads:
         for at in range(max(map(len, heads))):
             lines = [[""] * (max(map(len, heads)) - len(head)) + head for head in heads]

@@ -36,7 +36,7 @@ def measuring(count: int, day: int):
     return measure
 
 
-def measuring_wall(factor: float, day: int, noise: float = 0.01):
+def measuring_wall(factor: float, day: int, noise: float = 0.01, cpu: str = "A"):
     """Five rows that all cost *factor* of what they did, and what a night does to all of them: 3 % or so."""
 
     def measure(output: Path) -> None:
@@ -48,6 +48,7 @@ def measuring_wall(factor: float, day: int, noise: float = 0.01):
             noise=noise,
             seed=day,
             minutes=day * DAY,
+            machine={"cpu": {"brand_raw": cpu, "count": 4}},
         )
 
     return measure
@@ -67,6 +68,21 @@ def test_a_rise_that_no_night_shows_is_found_over_the_nights(
     assert statuses[-1] == 1
     assert "rose on 2026-03-2" in capsys.readouterr().out
     assert storage.kept()[-1].standing is Standing.REGRESSED
+
+
+def test_a_board_with_another_cpu_begins_anew_and_blames_no_night(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in range(15):
+        nightly(storage, measure=measuring_wall(1.0, day))
+    assert nightly(storage, measure=measuring_wall(1.26, 15, cpu="B")) == 3
+    measuring_wall(1.26, 16, cpu="B")(tmp_path / "new.json")
+    assert main(["history", "--storage", str(storage.folder), "keep", "--good", str(tmp_path / "new.json")]) == 0
+    statuses = [int(nightly(storage, measure=measuring_wall(1.26, day, cpu="B"))) for day in range(17, 29)]
+    assert 1 not in statuses
+    assert "rose on" not in capsys.readouterr().out
+    statuses = [int(nightly(storage, measure=measuring_wall(1.36, day, cpu="B"))) for day in range(29, 41)]
+    assert statuses[-1] == 1
 
 
 def test_quiet_nights_stay_quiet(storage: Storage) -> None:

@@ -61,7 +61,23 @@ REFUSED_BY_THE_COMMAND = {
     "--memory": ["vm"],
     "--env": ["vm"],
     "--frame": ["model", "RUN"],
-    "--fault": ["run"],
+    **{
+        f"--{name}": ["run"]
+        for name in [
+            "fault",
+            "faults",
+            "allow",
+            "trace",
+            "perfetto",
+            "svg",
+            "node",
+            "no-node",
+            "deny",
+            "profile",
+            "sarif",
+            "device",
+        ]
+    },
 }
 
 

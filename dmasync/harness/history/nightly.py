@@ -21,6 +21,7 @@ from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
+from dmasync.harness.runs import measuring_machine
 from dmasync.harness.runs.kept import Kind, Standing
 from dmasync.harness.runs.reading import Run, load_run, parse_run
 from dmasync.harness.runs.storage import Storage
@@ -111,9 +112,14 @@ def _with_history(judgement: Judgement, storage: Storage, kind: Kind, run: Run, 
     anchors = [at for at, one in enumerate(kept) if one.standing.is_anchor]
     if any(not row.is_exact_clock for row in run.rows.values()):
         since_anchor = kept[anchors[-1] if anchors else 0 :][-MOST_NIGHTS:]
-        nights = [*(one.run for one in since_anchor if one.run is not None), run]
+        nights = [*(one.run for one in since_anchor if one.run is not None and _alike(one.run, run, settings)), run]
         judgement = with_moves(judgement, nights, settings, known.since(run.rows, today))
     return with_accepted(judgement, known, run, settings, today)
+
+
+def _alike(earlier: Run, run: Run, settings: GateSettings) -> bool:
+    """Whether a level of *run* that is another one is the kernel's, and not that of another machine."""
+    return settings.same_machine or not measuring_machine.difference([earlier, run])
 
 
 def _first_night(run: Run) -> Judgement:

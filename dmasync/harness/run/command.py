@@ -12,13 +12,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness import signals
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.option_types import given_text
 from dmasync.harness.run import checking, device
 from dmasync.harness.run.calls import HANDLERS
 from dmasync.harness.run.device_paths import HEAPS, UDMABUF, Places
@@ -43,32 +41,34 @@ _BASE: Final = 768
 """Of 1024 numbers, which select() can handle, the upper quarter is for what the backend gives."""
 _USUAL_LIMIT: Final = 1024
 _PROFILE: Final = "6.12"
+_TEXTS: Final = ["faults", "allow", "trace", "perfetto", "svg", "node", "no_node", "deny", "profile", "sarif", "device"]
+"""Options that a variable which is not set would leave empty."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``dmasync run``."""
-    add, text = parser.add_argument, partial(parser.add_argument, type=given_text)
+    add = parser.add_argument
     add("--on", choices=("fake", "kernel"), default="fake", help="what answers: the fake kernel, or this machine's own")
     add("--fault", metavar="PLAN", action="append", default=[], help="a plan, such as 'storm(EINTR, 3)'; repeatable")
-    text("--faults", metavar="FILE", action="append", default=[], help="a file of plans, one a line")
+    add("--faults", metavar="FILE", action="append", default=[], help="a file of plans, one a line")
     add("--check", action="store_true", help="say what is wrong with its dma-buf access; exit status 1 if anything is")
     add("--leaks", action="store_true", help="with --check: descriptors that are open at the end are findings, too")
-    text("--allow", metavar="KIND", action="append", default=[], help="with --check: leave out findings of this kind")
-    text("--trace", metavar="FILE", help="write what it did, for dmasync replay")
+    add("--allow", metavar="KIND", action="append", default=[], help="with --check: leave out findings of this kind")
+    add("--trace", metavar="FILE", help="write what it did, for dmasync replay")
     add("--timeline", metavar="LINES", type=int, default=0, help="print the last so many lines of what it did")
-    text("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
-    text("--svg", metavar="FILE", help="write a chart of buffers, windows, attempts and devices")
-    text("--node", metavar="PATH", action="append", help="a device node that exists (default: all); repeatable")
-    text("--no-node", metavar="PATH", action="append", default=[], help="a device node that does not; repeatable")
-    text("--deny", metavar="PATH", action="append", default=[], help="a device node that may not be opened: EACCES")
-    text(
+    add("--perfetto", metavar="FILE", help="write a trace for Perfetto or chrome://tracing")
+    add("--svg", metavar="FILE", help="write a chart of buffers, windows, attempts and devices")
+    add("--node", metavar="PATH", action="append", help="a device node that exists (default: all); repeatable")
+    add("--no-node", metavar="PATH", action="append", default=[], help="a device node that does not; repeatable")
+    add("--deny", metavar="PATH", action="append", default=[], help="a device node that may not be opened: EACCES")
+    add(
         "--profile",
         metavar="KERNEL",
         help=f"the release that the fake imitates, or host (default: {_PROFILE})",
     )
     add("--noncoherent", metavar="SEED", type=int, help="devices do not see the CPU's caches, which SEED moves")
-    text("--sarif", metavar="FILE", help="with --check: write the findings as SARIF, for a code review page")
-    text("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
+    add("--sarif", metavar="FILE", help="with --check: write the findings as SARIF, for a code review page")
+    add("--device", metavar="MODULE", help="a Python file with setup(backend), for a device that works beside it")
     add("--timeout", metavar="SECONDS", type=float, help="kill it and all that it started then; exit status 124")
     add("program", metavar="PROGRAM", nargs=argparse.REMAINDER, help="the program and its arguments, behind --")
     parser.epilog = (
@@ -181,6 +181,10 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
 
 def _refuse(options: argparse.Namespace) -> None:
     """CommandError for what cannot be meant, before anything happens."""
+    for name in _TEXTS:
+        given = getattr(options, name)
+        if given is not None and not all(map(str.strip, given if isinstance(given, list) else [given])):
+            raise CommandError(f"--{name.replace('_', '-')} is empty: is a variable not set?")
     if options.on == "kernel":
         for name in ("profile", "node", "no_node", "noncoherent", "device"):
             if getattr(options, name) not in (None, []):

@@ -96,10 +96,11 @@ def test_where_there_is_no_terminal_a_row_is_a_line() -> None:
 def test_one_long_name_has_a_line_of_its_own_and_the_others_stay_beside_their_numbers() -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=50, force_terminal=True, color_system=None)
-    columns = [Column("row"), Column("base", number=True), Column("candidate", number=True)]
+    columns = [Column("in instructions"), Column("base", number=True), Column("candidate", number=True)]
     long = "pair after 10 EINTR of 1 MiB udmabuf, DmaSyncer-reused"
     print_table(console, columns, [("START of udmabuf", "1,941", "2,061"), (long, "372,674", "1,214,157")])
-    assert stream.getvalue().splitlines()[1:] == [
+    assert stream.getvalue().splitlines() == [
+        f"in instructions{'base':>24}{'candidate':>11}",
         f"START of udmabuf{'1,941':>23}{'2,061':>11}",
         long,
         f"{'372,674':>39}{'1,214,157':>11}",
