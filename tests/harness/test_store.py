@@ -20,6 +20,7 @@ from dmasync.harness.history.nightly import nightly
 from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import load_run
 from dmasync.harness.runs.storage import Storage
+from dmasync.harness.store.fleet_moves import moves
 from dmasync.harness.store.parquet_files import MERGED, connected, found
 from dmasync.harness.store.parquet_store import DAYS_OF_ROUNDS, ParquetStore
 from dmasync.harness.store.queries import StoreReader
@@ -52,6 +53,10 @@ def filled(filled_once: Path, tmp_path: Path) -> Path:
 def values(folder: Path, row: str = PAIR, **only: str) -> list[tuple[str, float]]:
     answer = StoreReader(folder).series(row, **only)
     return [(told["board"], told["value"]) for told in answer.as_objects()]
+
+
+def moved(folder: Path, *given: Any, **more: Any) -> list[dict[str, Any]]:
+    return moves(StoreReader(folder), *given, **more).told.as_objects()
 
 
 def everything() -> list[tuple[str, float]]:
@@ -233,11 +238,11 @@ def test_what_moved_is_told_worst_first_and_only_beyond_the_limit(tmp_path: Path
         return exact(tmp_path / f"{day}.json", {**counts, "a little": 1000 + 40 * (day >= 7)}, minutes=day * DAY)
 
     ParquetStore(tmp_path / "store").add(map(night, range(14)), NOW)
-    told = StoreReader(tmp_path / "store").moved(7, 5).as_objects()
+    told = moved(tmp_path / "store", 7, 5, 5)
     assert [(one["row"], pytest.approx(one["ratio"])) for one in told] == [("slower", 1.3), ("faster", 0.9)]
     assert [(one["nights_before"], one["nights_after"]) for one in told] == [(7, 7)] * 2
-    assert StoreReader(tmp_path / "store").moved(7, 50).rows == []
-    assert StoreReader(tmp_path / "store").moved(7, 5, until=datetime(2020, 1, 1)).rows == []
+    assert moved(tmp_path / "store", 7, 50, 50) == []
+    assert moved(tmp_path / "store", 7, 5, 5, until=datetime(2020, 1, 1)) == []
 
 
 def test_noise_of_a_row_is_no_move(tmp_path: Path) -> None:
@@ -249,7 +254,7 @@ def test_noise_of_a_row_is_no_move(tmp_path: Path) -> None:
         return wall(tmp_path / f"{day}.json", {**noisy, **steady}, noise=0.001, seed=day, minutes=day * DAY)
 
     ParquetStore(tmp_path / "store").add(map(night, range(35)), NOW)
-    assert [one["row"] for one in StoreReader(tmp_path / "store").moved(7, 1).as_objects()] == ["moved"]
+    assert [one["row"] for one in moved(tmp_path / "store", 7, 1)] == ["moved"]
 
 
 def test_brackets_of_a_row_name_stand_for_themselves(filled: Path) -> None:
@@ -349,5 +354,5 @@ def test_without_duckdb_the_command_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
     source = a_run(tmp_path, 0)
     assert main(["history", "store", str(tmp_path / "store"), str(source)]) == 4
-    assert "pip install 'dmabuf-sync[store]'" in capsys.readouterr().err
+    assert "pip install duckdb" in capsys.readouterr().err
     assert main(["history", "--storage", str(tmp_path / "kept"), "keep", str(source)]) == 0

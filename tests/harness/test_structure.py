@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "report": {"judge", "runs", "store"},
     "formats": {"judge", "runs"},
     "gate": {"bench", "formats", "judge", "report", "runs", "vm"},
-    "store": {"runs"},
+    "store": {"judge", "runs"},
     "history": {"bench", "formats", "gate", "judge", "report", "runs", "store"},
     "probe": {"vm"},
     "trace": {"formats", "run", "runs"},

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.judge.words import in_days
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.storage import Storage
 from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.store.schema import TOGETHER
 
 if TYPE_CHECKING:
     from dmasync.harness.store.queries import Answer, StoreReader
@@ -25,11 +27,12 @@ SCHEMA_VERSION = 1
 _MOST_SHOWN = 40
 _WEEK = 7.0
 _PERCENT = 5.0
+"""By the wall clock; on the exact clock every integer is a move."""
 _NUMBERS = {"value", "q1", "q3", "before", "after", "ratio", "nights_before", "nights_after"}
 _SHOWN = {
     "series": ("moment", "board", "kernel", "row", "value", "q1", "q3", "unit"),
     "board": ("moment", "kernel", "row", "value", "unit"),
-    "moved": ("ratio", "board", "kernel", "row", "before", "after", "unit", "nights_after"),
+    "moved": ("ratio", "over", "board", "kernel", "row", "before", "after", "unit"),
 }
 
 
@@ -46,7 +49,7 @@ def configure(actions: Any, add_storage: Callable[[argparse.ArgumentParser], Non
     )
     series = actions.add_parser("series", help="from a store: every value of a row, oldest first")
     board = actions.add_parser("board", help="from a store: the last value of each row of a board")
-    moved = actions.add_parser("moved", help="from a store: which rows are off what they were the weeks before")
+    moved = actions.add_parser("moved", help="from a store: which rows are off what they were the days or weeks before")
     for action in (merging, series, board, moved):
         _add_store(action, "the folder of the store")
     series.add_argument(
@@ -60,10 +63,13 @@ def configure(actions: Any, add_storage: Callable[[argparse.ArgumentParser], Non
         metavar="N",
         type=float,
         default=_WEEK,
-        help="compare the last N days with the 4 N before (default: 7)",
+        help="compare the last N days with the 4 N before (default: 7); what crept over 13 weeks is told as well",
     )
     moved.add_argument(
-        "--percent", metavar="PCT", type=float, default=_PERCENT, help="leave out what moved by less (default: 5)"
+        "--percent",
+        metavar="PCT",
+        type=float,
+        help=f"leave out what moved by less (default: {_PERCENT:g}; on the exact clock nothing is left out)",
     )
     for action in (series, board, moved):
         action.add_argument("--json", action="store_true", help="for a program")
@@ -128,11 +134,15 @@ def _answer(reader: StoreReader, options: argparse.Namespace) -> Answer:
         return reader.series(options.row, options.board, options.kernel)
     if options.action == "board":
         return reader.last_values(options.board)
+    from dmasync.harness.store.fleet_moves import moves
+
     if not 0 < options.days < 1e5:
         raise CommandError(f"--days is {options.days}, expected a number of days above 0")
+    if options.percent is None:
+        return moves(reader, options.days, _PERCENT).told
     if not 0 <= options.percent < 1e6:
         raise CommandError(f"--percent is {options.percent}, expected percent, at least 0")
-    return reader.moved(options.days, options.percent)
+    return moves(reader, options.days, options.percent, options.percent).told
 
 
 def _print_answer(answer: Answer, options: argparse.Namespace) -> int:
@@ -148,17 +158,25 @@ def _print_answer(answer: Answer, options: argparse.Namespace) -> int:
         return ExitStatus.GOOD if options.action == "moved" else ExitStatus.CANNOT_JUDGE
     names = _SHOWN[options.action]
     most = _MOST_SHOWN if options.action == "moved" else len(answer.rows)
-    rows = [[_cell(name, told[name]) for name in names] for told in answer.as_objects()[:most]]
+    rows = [[_cell(name, told) for name in names] for told in answer.as_objects()[:most]]
     print_table(console(), [Column(name.replace("_", " "), name in _NUMBERS) for name in names], rows)
     if len(answer.rows) > most:
         print(f"and {len(answer.rows) - most} more: --json has all of them")  # noqa: T201
     return ExitStatus.GOOD
 
 
-def _cell(name: str, value: object) -> str:
-    if name == "ratio" and isinstance(value, float):
-        return f"x{value:.3f}"
-    return f"{value:,.6g}" if isinstance(value, float) else printable("" if value is None else value)
+def _cell(name: str, told: dict[str, Any]) -> str:
+    if name == "over":
+        return in_days(told["over_days"])
+    value = told[name]
+    if name == "row" and value == TOGETHER:
+        return "all rows together"
+    if name == "ratio":
+        return f"x{value:,.3f}"
+    if isinstance(value, float):
+        # A number of instructions is told whole, as everywhere else.
+        return f"{value:,.0f}" if value.is_integer() or value >= 1e5 else f"{value:,.6g}"
+    return printable("" if value is None else value)
 
 
 def _now() -> datetime:

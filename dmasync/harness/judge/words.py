@@ -56,6 +56,12 @@ def interval(row: JudgedRow) -> str:
     return f"{row.low:.3f} … {row.high:.3f}"
 
 
+def in_days(days: float) -> str:
+    """``7 days``, ``1 day``, ``0.5 days``."""
+    number = f"{round(days)}" if days >= 1 else f"{days:g}"
+    return f"{number} {'day' if number == '1' else 'days'}"
+
+
 def kernel_amounts(before: float | None, after: float | None, unit: str) -> str:
     """The kernel's part on both sides: ``174 → 212``."""
     return "" if before is None or after is None else f"{amount(before, unit)} → {amount(after, unit)}"

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _fleet(options: argparse.Namespace) -> int:
-    from dmasync.harness.report.fleet_page import fleet_page
+    from dmasync.harness.report.fleet_page import fleet_page, sentence
     from dmasync.harness.store.fleet import fleet
     from dmasync.harness.store.queries import StoreReader
 
@@ -88,7 +88,5 @@ def _fleet(options: argparse.Namespace) -> int:
     if found is None:
         raise CommandError(f"{options.fleet}: the store is empty: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
     write_atomically(options.output, fleet_page(found, percent))
-    moved = sum(bool(cell.moved) for cell in found.cells.values())
-    told = f"{len(found.boards)} boards, something moved in {moved} of {len(found.cells)} places"
-    print(f"dmasync report: wrote {options.output}: {told}", file=sys.stderr)  # noqa: T201
+    print(f"dmasync report: wrote {options.output}: {printable(sentence(found))}", file=sys.stderr)  # noqa: T201
     return ExitStatus.GOOD

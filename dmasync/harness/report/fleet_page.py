@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dmasync.harness.judge.nights.series import judge_series
-from dmasync.harness.judge.words import amount
+from dmasync.harness.judge.words import amount, in_days
 from dmasync.harness.report.html import template
-from dmasync.harness.store.fleet import WEEKS, Cell, Fleet, MovedRow
+from dmasync.harness.store.fleet import Cell, Fleet, MovedRow
+from dmasync.harness.store.fleet_moves import WEEKS
 
 _MOST_WORST = 5
 _MOST_ROWS = 8
@@ -41,40 +41,59 @@ class Line:
 
 @dataclass(frozen=True)
 class Looked:
-    """A cell, and by how much all its rows together rose over the page's weeks: 1 where they did not."""
+    """A cell, and what the page says of it."""
 
     cell: Cell
-    crept: float
     state: int
 
     @property
+    def together(self) -> MovedRow | None:
+        """All its rows as one, where that says more than its single rows."""
+        one = self.cell.together
+        return one if one is not None and (one.ratio > 1 or not self.cell.moved) else None
+
+    @property
     def worst(self) -> float:
-        return self.cell.worst if self.cell.moved else self.crept
+        return self.together.ratio if self.together else self.cell.worst
 
 
-def _looked(fleet: Fleet, cell: Cell, percent: float) -> Looked:
-    told = judge_series([cost for _, cost in cell.nights], percent)
-    # A level for all rows that a week's comparison does not see, because it rose before that or too slowly.
-    rises = not told.unjudged and told.level > told.first_level * (1 + percent / 100)
-    crept = told.level / told.first_level if rises and not cell.slower else 1.0
-    if cell.slower or crept > 1:
+def _looked(fleet: Fleet, cell: Cell) -> Looked:
+    together = cell.together.ratio if cell.together else 1.0
+    if cell.slower or together > 1:
         state = _SLOWER
     elif fleet.is_silent(cell):
         state = _SILENT
     else:
-        state = _FASTER if cell.faster else _CALM
-    return Looked(cell, crept, state)
+        state = _FASTER if cell.faster or together < 1 else _CALM
+    return Looked(cell, state)
+
+
+def sentence(fleet: Fleet) -> str:
+    """What the page says first, for those who do not open it."""
+    return _answer(_lines(fleet))["text"]
+
+
+def _lines(fleet: Fleet) -> list[Line]:
+    anchors, places = _anchors(fleet)
+    looked = {place: _looked(fleet, cell) for place, cell in fleet.cells.items()}
+    return [_line(looked, board, fleet.kernels, anchors[board], places) for board in fleet.boards]
+
+
+def _anchors(fleet: Fleet) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """The ids on the page of each board, and of each cell."""
+    return (
+        {name: f"b{number}" for number, name in enumerate(fleet.boards)},
+        {place: f"c{number}" for number, place in enumerate(sorted(fleet.cells))},
+    )
 
 
 def fleet_page(fleet: Fleet, percent: float) -> str:
     """The HTML of *fleet*; it needs nothing else."""
     boards, kernels = fleet.boards, fleet.kernels
-    anchors = {name: f"b{number}" for number, name in enumerate(boards)}
-    places = {place: f"c{number}" for number, place in enumerate(sorted(fleet.cells))}
-    looked = {place: _looked(fleet, cell, percent) for place, cell in fleet.cells.items()}
-    lines = [_line(looked, board, kernels, anchors[board], places) for board in boards]
+    anchors, places = _anchors(fleet)
+    lines = _lines(fleet)
     moved = sorted((line for line in lines if line.worth[0] < _CALM), key=lambda line: (line.worth, line.name))
-    order = sorted(looked.values(), key=_how_bad)
+    order = sorted((_looked(fleet, cell) for cell in fleet.cells.values()), key=_how_bad)
     return template("fleet.html").render(
         title=f"dma-buf sync cost on {_count(len(boards), 'board')}, {fleet.until:%Y-%m-%d}",
         answer=_answer(lines),
@@ -82,9 +101,10 @@ def fleet_page(fleet: Fleet, percent: float) -> str:
         days=_whole(fleet.days),
         percent=f"{percent:g}",
         until=f"{fleet.until:%Y-%m-%d %H:%M}",
-        rows=f"{sum(cell.rows for cell in fleet.cells.values()):,}",
-        boards=len(boards),
+        rows=_count(sum(cell.rows for cell in fleet.cells.values()), "row"),
+        boards=_count(len(boards), "board"),
         kernels=kernels,
+        kernels_told=_count(len(kernels), "kernel"),
         weeks=WEEKS,
         damaged=[f"{path}: {reason}" for path, reason in fleet.damaged],
         strip=[_square(line) for line in lines],
@@ -123,11 +143,13 @@ def _mark(one: Looked, anchor: str) -> Mark:
         return Mark(kind, f"{sign} {last[5:]}", anchor, f"last measured {last}")
     if one.state == _CALM:
         return Mark(kind, "=", anchor, f"nothing moved, {_count(cell.rows, 'row')}")
-    if one.crept > 1:
-        return Mark(kind, f"{sign}all {_percent(one.crept)}", anchor, f"all rows together, over {WEEKS} weeks")
+    if one.together:
+        told = f"all rows together, over {in_days(one.together.over_days)}"
+        return Mark(kind, f"{sign}all {_percent(one.together.ratio)}", anchor, told)
     count = cell.slower if one.state == _SLOWER else cell.faster
     also = f", {_count(cell.faster, 'row')} faster" if one.state == _SLOWER and cell.faster else ""
-    return Mark(kind, f"{sign}{count} {_percent(cell.worst)}", anchor, f"{_count(count, 'row')} {kind}{also}")
+    number = "all" if count == cell.rows > 1 else count
+    return Mark(kind, f"{sign}{number} {_percent(cell.worst)}", anchor, f"{_count(count, 'row')} {kind}{also}")
 
 
 def _square(line: Line) -> dict[str, str]:
@@ -167,13 +189,16 @@ def _worst(order: Sequence[Looked], places: dict[tuple[str, str], str]) -> list[
     for board, cells in list(boards.items())[:_MOST_WORST]:
         first = cells[0].cell
         kernels = f"on {first.kernel}" if len(cells) == 1 else f"on {len(cells)} kernels"
-        if first.moved:
+        together = cells[0].together
+        if together:
+            over = in_days(together.over_days)
+            text = f"all rows together {_percent(together.ratio)} over {over}, {kernels}"
+        else:
             rows = sum(one.cell.slower for one in cells)
             row = first.moved[0]
-            furthest = f"{_short(row.name)} {_percent(row.ratio)}{f' on {first.kernel}' if len(cells) > 1 else ''}"
+            where = f" on {first.kernel}" if len(cells) > 1 else ""
+            furthest = f"{_short(row.name)} {_percent(row.ratio)} over {in_days(row.over_days)}{where}"
             text = f"{_count(rows, 'row')} slower {kernels}, the furthest {furthest}"
-        else:
-            text = f"all rows together {_percent(cells[0].crept)} over {WEEKS} weeks, {kernels}"
         lines.append({"anchor": places[board, first.kernel], "place": board, "text": text})
     return lines
 
@@ -188,6 +213,7 @@ def _section(
             "before": amount(row.before, row.unit),
             "after": amount(row.after, row.unit),
             "change": _percent(row.ratio),
+            "over": in_days(row.over_days),
             "svg": _row_line(fleet, row),
         }
         for row in cell.moved[:_MOST_ROWS]
@@ -229,7 +255,8 @@ def _svg(fleet: Fleet, nights: Sequence[tuple[int, float]]) -> Markup:
 
 
 def _percent(ratio: float) -> str:
-    return f"x{ratio:.3g}" if ratio >= 2 else f"{(ratio - 1) * 100:+.0f} %"
+    percent = (ratio - 1) * 100
+    return f"x{ratio:.3g}" if ratio >= 2 else f"{percent:+.{0 if abs(percent) >= 1 or not percent else 2}f} %"
 
 
 def _short(name: str) -> str:

@@ -8,23 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from dmasync.harness.store.fleet_moves import WEEKS, moves
 from dmasync.harness.store.parquet_files import quoted
 from dmasync.harness.store.queries import KIND, StoreReader
+from dmasync.harness.store.schema import TOGETHER
 
-WEEKS = 13
 _MOST_ROWS = 3
 """Of a cell, whose nights are drawn one by one."""
 
-CELLS = f"""
-WITH nights AS (
-    SELECT board, kernel, row, {KIND}, moment, ln(value) AS cost,
-        floor(epoch({{until}} - moment) / 86400)::INTEGER AS age
-    FROM {{table}} WHERE {{where}} AND value > 0
-), based AS (SELECT board, kernel, row, {KIND}, avg(cost) AS base FROM nights GROUP BY ALL)
-SELECT board, kernel, age, exp(avg(cost - base)) AS cost, count(DISTINCT row) AS rows, max(moment) AS moment
-FROM nights JOIN based USING (board, kernel, row, {KIND}) GROUP BY board, kernel, age ORDER BY board, kernel, age DESC
-"""  # noqa: S608  # a template
 NIGHTS = f"""
 SELECT board, kernel, row, {KIND}, floor(epoch({{until}} - moment) / 86400)::INTEGER AS age, median(value) AS value
 FROM {{table}} WHERE {{where}} AND (board, kernel, row) IN (VALUES {{wanted}}) GROUP BY ALL ORDER BY age DESC
@@ -39,6 +32,7 @@ class MovedRow:
     unit: str
     before: float
     after: float
+    over_days: float
     nights: tuple[tuple[int, float], ...] = ()
 
     @property
@@ -56,6 +50,8 @@ class Cell:
     rows: int = 0
     last: datetime | None = None
     moved: list[MovedRow] = field(default_factory=list)
+    together: MovedRow | None = None
+    """All rows, where they moved together and none shows it by itself."""
 
     @property
     def slower(self) -> int:
@@ -100,7 +96,7 @@ def _version(kernel: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def fleet(reader: StoreReader, days: float, percent: float) -> Fleet | None:
+def fleet(reader: StoreReader, days: float, percent: float, exact_percent: float = 0.0) -> Fleet | None:
     """The fleet as it was in the last :data:`WEEKS` weeks of the store; None where that is empty."""
     until = reader.newest()
     if until is None:
@@ -108,14 +104,17 @@ def fleet(reader: StoreReader, days: float, percent: float) -> Fleet | None:
     moment = f"TIMESTAMP {quoted(until.isoformat(sep=' '))}"
     recent = f"moment > {moment} - INTERVAL {WEEKS * 7} DAY"
     cells: dict[tuple[str, str], Cell] = {}
-    answer = reader.ask(CELLS, recent, until=moment)
-    for told in answer.as_objects():
+    looked = moves(reader, days, percent, exact_percent, until)
+    for told in looked.cells.as_objects():
         cell = cells.setdefault((told["board"], told["kernel"]), Cell(told["board"], told["kernel"]))
         cell.nights.append((told["age"], told["cost"]))
         cell.rows = told["rows"]
         cell.last = datetime.fromisoformat(told["moment"]).replace(tzinfo=None)
-    answered = reader.moved(days, percent, until).as_objects()
-    moved = [told for told in answered if (told["board"], told["kernel"]) in cells]
+    answered = [told for told in looked.told.as_objects() if (told["board"], told["kernel"]) in cells]
+    moved = [told for told in answered if told["row"] != TOGETHER]
+    for told in answered:
+        if told["row"] == TOGETHER:
+            cells[told["board"], told["kernel"]].together = _moved_row(told, ())
     wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
     for told in moved:  # the furthest first
         names = wanted[(told["board"], told["kernel"])]
@@ -124,14 +123,14 @@ def fleet(reader: StoreReader, days: float, percent: float) -> Fleet | None:
     nights = _nights(reader, recent, moment, wanted)
     for told in moved:
         place = (told["board"], told["kernel"])
-        cells[place].moved.append(
-            MovedRow(
-                told["row"], told["unit"], told["before"], told["after"], tuple(nights.get((*place, told["row"]), ()))
-            )
-        )
+        cells[place].moved.append(_moved_row(told, tuple(nights.get((*place, told["row"]), ()))))
     for cell in cells.values():
         cell.moved.sort(key=lambda row: (row.ratio < 1, -abs(math.log(row.ratio))))
-    return Fleet(until, days, cells, answer.damaged)
+    return Fleet(until, days, cells, looked.told.damaged)
+
+
+def _moved_row(told: Mapping[str, Any], nights: tuple[tuple[int, float], ...]) -> MovedRow:
+    return MovedRow(told["row"], told["unit"] or "", told["before"], told["after"], told["over_days"], nights)
 
 
 def _nights(

@@ -28,7 +28,8 @@ def connected() -> duckdb.DuckDBPyConnection:
         import duckdb
     except ModuleNotFoundError:
         raise CommandError(
-            "a store needs the package 'duckdb': python3 -m pip install 'dmabuf-sync[store]'", ExitStatus.SKIPPED
+            "a store needs the package 'duckdb': python3 -m pip install duckdb, or '.[store]' in a clone",
+            ExitStatus.SKIPPED,
         ) from None
     # It would look for extensions on the network; what is asked here needs none.
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})

@@ -1,10 +1,10 @@
-"""What a store answers: a row's series, a board's last values, what moved. Damaged files are passed over."""
+"""What a store answers: a row's series, a board's last values. Damaged files are passed over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 KIND = 'arch, target, clock, "python", compiled, unit'
 """What must be equal, besides board and kernel, for values of a row to be one series."""
 _ATTEMPTS = 5
-BEFORE = 4
-"""How many times as long as the days that are looked at are the days that they are compared with."""
-FEWEST_BEFORE = 5
-"""Nights, by the wall clock: fewer do not tell their noise."""
-_SIGMAS = 5.0
-"""Of the difference of both medians: a fleet has a hundred thousand rows, and each is a chance to be wrong."""
 
 SERIES = f"""
 SELECT board, kernel, row, {KIND}, moment, value, q1, q3 FROM {{table}}
@@ -32,30 +26,6 @@ WHERE {{where}} ORDER BY board, kernel, row, {KIND}, moment
 LAST_VALUES = f"""
 SELECT kernel, row, {KIND}, max(moment) AS moment, arg_max(value, moment) AS value FROM {{table}}
 WHERE {{where}} GROUP BY kernel, row, {KIND} ORDER BY kernel, row, {KIND}
-"""  # noqa: S608
-MOVED = f"""
-WITH nights AS (
-    SELECT board, kernel, row, {KIND}, ln(value) AS cost, moment >= {{middle}} AS late
-    FROM {{table}} WHERE {{where}} AND value > 0
-), compared AS (
-    SELECT board, kernel, row, {KIND},
-        quantile_cont(cost, [0.25, 0.5, 0.75]) FILTER (NOT late) AS quarters, median(cost) FILTER (late) AS after,
-        count(*) FILTER (NOT late) AS nights_before, count(*) FILTER (late) AS nights_after
-    FROM nights GROUP BY ALL
-), own AS (
-    SELECT *, quarters[2] AS before, (quarters[3] - quarters[1]) / 1.349 AS noise FROM compared
-), others AS (
-    SELECT board, kernel, clock, median(noise) AS usual FROM own GROUP BY ALL
-), alike AS (
-    SELECT own.*, greatest(noise, usual) AS least FROM own JOIN others USING (board, kernel, clock)
-)
-SELECT board, kernel, row, {KIND}, exp(before) AS before, exp(after) AS after, exp(after - before) AS ratio,
-    nights_before, nights_after
-FROM alike
-WHERE nights_before > 0 AND nights_after > 0 AND abs(after - before) > ln({{factor}})
-    AND (clock = 'exact' OR nights_before >= {FEWEST_BEFORE})
-    AND abs(after - before) > {_SIGMAS} * 1.2533 * least * sqrt(1 / nights_before + 1 / nights_after)
-ORDER BY abs(after - before) DESC, board, kernel, row
 """  # noqa: S608
 
 
@@ -92,23 +62,6 @@ class StoreReader:
     def last_values(self, board: str) -> Answer:
         """The newest value of each row and kernel of *board*."""
         return self.ask(LAST_VALUES, f"board = {quoted(board)}")
-
-    def moved(self, days: float, percent: float, until: datetime | None = None) -> Answer:
-        """The rows whose median of the last *days* before *until* is off that of the four times as many days before.
-
-        Off is: by more than *percent*, and by more than its own nights, and those of its neighbours, explain.
-        *until* is the store's newest moment unless given, in UTC and without a zone.
-        """
-        newest = until or self.newest()
-        if newest is None:
-            return Answer((), [], ())
-        middle, first = newest - timedelta(days=days), newest - timedelta(days=(1 + BEFORE) * days)
-        return self.ask(
-            MOVED,
-            f"moment > {_moment(first)} AND moment <= {_moment(newest)}",
-            middle=f"({_moment(middle)} + INTERVAL 1 MICROSECOND)",
-            factor=str(1 + percent / 100),
-        )
 
     def newest(self) -> datetime | None:
         """When the newest run was taken."""
@@ -175,7 +128,3 @@ def _where(**globs: str | None) -> str:
 def _glob(pattern: str | None) -> str | None:
     """As the gate's globs are: ``*`` and ``?`` are special, brackets, of which names are full, are not."""
     return None if pattern is None else pattern.replace("[", "[[]")
-
-
-def _moment(moment: datetime) -> str:
-    return f"TIMESTAMP {quoted(moment.isoformat(sep=' '))}"

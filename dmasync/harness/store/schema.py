@@ -48,6 +48,9 @@ ROUNDS = {
 UNKNOWN = "unknown"
 """In place of a kernel or target that a run does not tell: in SQL, NULL is not even equal to itself."""
 
+TOGETHER = "*"
+"""In the place of a row's name, in what moved: all rows of the board and kernel, relative to their mean."""
+
 
 def moment_of(run: Run) -> datetime | None:
     """When *run* was taken, in UTC and without a zone, as Parquet has it."""

@@ -125,9 +125,16 @@ def _noise(logs: Floats) -> tuple[float, float]:
     """The standard deviation of a night, and the long-run variance: what the mean of many nights varies by, times many.
 
     From differences, which neither a step nor a slow drift moves: the variance of nights k apart is twice what they
-    do not have in common.
+    do not have in common. A drift that is not slow is no noise either: it is taken off where that leaves less.
     """
-    apart = [float(_spread(logs[lag:] - logs[:-lag]) ** 2 / 2) for lag in range(1, 2 * _LAGS + 1)]
+    third = len(logs) // 3
+    drift = float(numpy.median(logs[-third:]) - numpy.median(logs[:third])) / (len(logs) - third)
+
+    def variance_apart(lag: int) -> float:
+        differences = logs[lag:] - logs[:-lag]
+        return min(_spread(differences), _spread(differences - lag * drift)) ** 2 / 2
+
+    apart = [variance_apart(lag) for lag in range(1, 2 * _LAGS + 1)]
     variance = max(float(numpy.median(apart[_LAGS:])), apart[0], _LEAST_SIGMA**2)
     common = [max(0.0, variance - one) for one in apart[:_LAGS]]
     return math.sqrt(variance), variance + 2 * sum(common)
