@@ -263,7 +263,7 @@ class Analysis:
         message = (
             "the CPU wrote to the buffer" if wrote else "the CPU read pages of the buffer, or wrote what was there"
         )
-        stale = "; a device had written to them since" if event.note == "stale" else ""
+        stale = "; a device had written to them since the CPU fetched them" if event.note == "stale" else ""
         if buffer.last is not None:
             last = self._step(buffer.last)
         elif buffer.mapped is not None:

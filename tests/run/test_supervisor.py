@@ -32,7 +32,14 @@ class Calls:
             self.waiting.put(None)  # for the next one
             return None
         number = numbers.machine().calls[name]
-        return SimpleNamespace(number=number, thread=threading.get_native_id(), arguments=[0] * 6, process=0, ip=0)
+        return SimpleNamespace(
+            number=number,
+            thread=threading.get_native_id(),
+            arguments=[0] * 6,
+            process=0,
+            ip=0,
+            architecture=numbers.machine().audit,
+        )
 
     def carry_on(self, call):
         self.passed.put(self.names[call.number])

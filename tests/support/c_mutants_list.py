@@ -263,9 +263,6 @@ MUTANTS = [
         "set up: an open one again", "    if (self->using) {\n        self->busy", "    if (0) {\n        self->busy"
     ),
     mutant(
-        "set up: at once though it is set up", " || self->targets != NULL || PyLong", " || PyLong", tests="compiled"
-    ),
-    mutant(
         "set up: a closed file",
         "Py_IS_TYPE(file, file_type) && !(atomic_load(&((File *)file)->state) & CLOSED)",
         "Py_IS_TYPE(file, file_type)",

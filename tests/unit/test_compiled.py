@@ -451,9 +451,10 @@ def test_an_exception_that_a_buffer_raises_once_is_not_lost():
     assert DmaSyncer(once).sync_type is SyncType.READ_WRITE
 
 
-def test_an_object_whose_file_is_something_else_is_asked_for_its_number(buffer, backend):
+@pytest.mark.parametrize("file", ["a name", 1.5, (), (None,) * 20, bytes(200), b"\xff" * 200])
+def test_an_object_whose_file_is_something_else_is_asked_for_its_number(buffer, backend, file):
     class Other:
-        _file = "a name"
+        _file = file
 
         def fileno(self):
             return buffer.fileno()
