@@ -169,7 +169,7 @@ def test_replay_counts_the_calls_that_record_counted(tmp_path, more):
     assert replayed.returncode == 3
     assert replayed.stdout.startswith(f"{count} calls recorded on ")
     assert "2 that tell nothing of a kernel" in replayed.stdout
-    assert "no call of the trace could be played: nothing was judged" in replayed.stderr
+    assert "no call of the trace could be played: nothing was compared with the fake" in replayed.stderr
 
 
 FORBIDDING = """
