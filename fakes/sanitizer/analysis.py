@@ -10,7 +10,7 @@ from dmasync.fakes.journal import Call, Event, Journal, Transition
 from dmasync.fakes.journal.windows import ended_by
 from dmasync.fakes.journal.words import access_name
 from dmasync.fakes.sanitizer import leaks
-from dmasync.fakes.sanitizer.finding import OTHER_ACCESS, Finding, Trace
+from dmasync.fakes.sanitizer.finding import OTHER_ACCESS, READ_ONLY, Finding, Kind, Trace
 
 _READ, _WRITE = SyncType.READ, SyncType.WRITE
 _THREAD_FIELDS = 3
@@ -168,6 +168,7 @@ class Analysis:
                 Step.END,
                 f"a window for {access_name(start.access)} was started and never ended",
                 (self._step(start), after or Trace("and no END came up to the end of the journal", ())),
+                told=_if_only_read("start-never-ended", start),
             )
         )
 
@@ -341,6 +342,7 @@ class Analysis:
                 Step.END,
                 "a syncer was dropped while its window was open, and END ran only then",
                 (*(() if start is None else (self._step(start),)), self._trace("dropped", event)),
+                told=None if start is None else _if_only_read("window-dropped", start),
             )
         )
 
@@ -348,6 +350,10 @@ class Analysis:
         for buffer in self._buffers.values():
             buffer.inherited = len(buffer.windows)
         self._descriptors.open.clear()  # the parent's to close
+
+
+def _if_only_read(kind: str, start: Transition) -> Kind | None:
+    return None if start.access & _WRITE else READ_ONLY.get(kind)
 
 
 def _words(entry: Transition) -> str:

@@ -118,6 +118,20 @@ OTHER_ACCESS: Final[dict[tuple[str, str], Kind]] = {
 """Names of START's and END's access, where they differ: START fetches for READ, END writes back for WRITE (6.12, asked
 under ``swiotlb=force``)."""
 
+READ_ONLY: Final[dict[str, Kind]] = {
+    "start-never-ended": Kind(
+        "No byte is lost, as a window for READ has nothing to write back; but what is read in it later on may be stale:"
+        " no START fetches what the device has written meanwhile.",
+        KINDS["start-never-ended"].fix,
+    ),
+    "window-dropped": Kind(
+        "The END comes when Python gets rid of the syncer, at once or much later. No byte is lost, as a"
+        " window for READ has nothing to write back, but what is read meanwhile may be stale.",
+        KINDS["window-dropped"].fix,
+    ),
+}
+"""For windows for READ, whose END has nothing to write back."""
+
 KEPT_VIEW: Final = Kind(
     "What was made from a window's view keeps the buffer's memory, and whoever reads it does so outside any window.",
     "Let go of it before the window ends, or keep a copy of the bytes, as bytes(view) is.",

@@ -11,7 +11,7 @@ import pytest
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncer, SyncType, uapi
 from dmasync.fakes import FakeBackend, FakeDevice, FaultInjector, Journal, Recorder, Sanitizer
 from dmasync.fakes.sanitizer import finding as finding_module
-from dmasync.fakes.sanitizer.finding import OTHER_ACCESS
+from dmasync.fakes.sanitizer.finding import KINDS, OTHER_ACCESS
 from dmasync.fakes.sanitizer.frames import is_machinery
 
 READ, WRITE, READ_WRITE = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
@@ -125,6 +125,25 @@ def test_the_window_that_was_dropped_is_named_not_another_of_its_thread(tmp_path
         "window-dropped"
     ]
     assert "window-dropped of buffer 2" in backend.journal.timeline()
+
+
+@pytest.mark.parametrize("access", [READ, WRITE, READ | WRITE])
+def test_a_window_that_is_left_open_has_the_consequence_of_its_access(access):
+    backend = FakeBackend()
+    with frame_of(backend) as frame:
+        window = DmaSyncer(frame, access)
+        window.start()
+        with pytest.warns(ResourceWarning, match="was dropped"):
+            del window
+        left = DmaSyncer(frame, access)
+        left.start()
+        told = {finding.kind: finding for finding in Sanitizer(backend).findings()}
+        left.end()
+    assert {"window-dropped", "start-never-ended"} <= set(told)
+    for kind in ("window-dropped", "start-never-ended"):
+        assert ("No byte is lost" in told[kind].consequence) == (access == READ)
+        assert ("device" in told[kind].consequence and "old bytes" in told[kind].consequence) == (access != READ)
+        assert told[kind].fix == KINDS[kind].fix
 
 
 def test_windows_that_were_ended_are_not_dropped():
