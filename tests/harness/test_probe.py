@@ -227,9 +227,14 @@ def test_a_node_of_kvm_that_makes_no_machine_is_no_kvm(tmp_path):
     [
         ("import sys\nsys.exit(0)", True, ""),
         (
-            "import sys\nprint('kvm.c: Assertion failed.', file=sys.stderr)\nsys.exit(134)",
+            "import sys\nprint('kvm.c:3183: Assertion `ret == 7\\' failed.', file=sys.stderr)\nsys.exit(134)",
             False,
-            "Assertion failed.",
+            " ends when it is tried: it does not find what its KVM part expects",
+        ),
+        (
+            "import sys\nprint('qemu: no kvm here', file=sys.stderr)\nsys.exit(1)",
+            False,
+            " ends when it is tried: qemu: no kvm here",
         ),
     ],
 )
@@ -242,6 +247,20 @@ def test_an_emulator_that_ends_in_an_assertion_is_no_kvm(tmp_path, monkeypatch, 
     found = kvm.try_kvm(tmp_path / "kvm")
     assert found[0] is works
     assert found[1].endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ((True, ""), "kvm: yes (not needed)"),
+        ((False, ""), "kvm: no (not needed, machines are emulated)"),
+        ((False, "[qemu] ends"), "kvm: no ([qemu] ends; not needed, machines are emulated)"),
+    ],
+)
+def test_kvm_is_said_not_to_be_needed(monkeypatch, capsys, found, line):
+    monkeypatch.setattr(command, "try_kvm", lambda: found)
+    cli.main(["probe"])
+    assert line in capsys.readouterr().out
 
 
 def test_a_remedy_is_told_once_whole_and_with_the_nodes_that_it_is_for(monkeypatch, capsys):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmasync.harness.bench.runner import LostRunError, run_on
-from dmasync.harness.bench.targets import FAKE, VM, Request, choose
+from dmasync.harness.bench.targets import FAKE, VM, WALL_IN_EMULATOR, Request, choose
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
 from dmasync.harness.runs.writing import refuse_unwritable
@@ -26,7 +26,9 @@ def run_suite(request: Request, output: Path, progress: Progress | None = None) 
     request.check()
     refuse_unwritable({"--output": output})
     chosen = choose(request)
-    progress.note(f"target {chosen.target}: {chosen.reason}")
+    measures_wall_in_emulator = chosen.target == VM and chosen.asked_for and not request.exact
+    hint = f"; {WALL_IN_EMULATOR}" if measures_wall_in_emulator else ""
+    progress.note(f"target {chosen.target}: {chosen.reason}{hint}")
     if chosen.asked_for or chosen.target != VM:
         return run_on(chosen.target, request, output, progress)
     # Nobody asked for wall time, and in an emulator it says nothing.

@@ -8,6 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from dmasync.harness.bench.targets import VM, WALL_IN_EMULATOR
 from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.runs.facts import FIRST_START, INSTRUCTIONS, NULL_STEP, PAIR
 from dmasync.harness.runs.reading import Row, Run, printable
@@ -96,11 +97,17 @@ def _shown(seconds: float) -> str:
     return f"{seconds * 1e9:,.0f}"
 
 
-def _reading(rows: Iterable[Row], unit: str) -> str:
+def _reading(rows: Sequence[Row], unit: str) -> str:
     null = next((row for row in rows if row.facts.step == NULL_STEP), None)
     floor = "" if null is None else f"; a null ioctl costs {_shown(null.median)}"
     what = "what an emulated CPU executed, not board time" if unit == INSTRUCTIONS else "medians of wall time"
-    return f"through fcntl.ioctl from Python, net of the loop; {unit}: {what}{floor}"
+    hint = f"; {WALL_IN_EMULATOR}" if _is_wall_in_emulator(rows) else ""
+    return f"through fcntl.ioctl from Python, net of the loop; {unit}: {what}{floor}{hint}"
+
+
+def _is_wall_in_emulator(rows: Iterable[Row]) -> bool:
+    """The suites never ask a machine for KVM."""
+    return any(row.facts.target == VM and not row.is_exact_clock for row in rows)
 
 
 def _inexact_counted(rows: Iterable[Row]) -> list[str]:

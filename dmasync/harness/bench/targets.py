@@ -12,6 +12,7 @@ from dmasync.harness.vm.kernels import ARCHITECTURES
 
 HARDWARE, VM, FAKE, AUTO = "hardware", "vm", "fake", "auto"
 TARGETS = (AUTO, HARDWARE, VM, FAKE)
+WALL_IN_EMULATOR = "wall time in an emulator says little: --exact counts instructions"
 GUEST_TIMEOUT_SECONDS = 1200.0
 
 

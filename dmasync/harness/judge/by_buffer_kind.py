@@ -34,9 +34,9 @@ def by_reason(rows: Iterable[UnjudgedRow]) -> dict[str, list[str]]:
     return names
 
 
-_OWN_WORD = re.compile(r"virtme|/virtme-init-|init=\S*virtme")
+_OWN_WORD = re.compile(r"virtme|/virtme-init-|init=\S*virtme|no_timer_check$")
 """What virtme-ng adds for itself: where the modules lie, and a guest's first program, which lies below the folder of
-virtme-ng or has another name in every boot.
+virtme-ng or has another name in every boot. And what an emulated guest needs to boot on a busy host.
 """
 
 
@@ -55,7 +55,7 @@ def command_lines(base: Side, candidate: Side) -> str:
 
 
 def words_of(side: Side) -> set[str]:
-    """The words of its kernel command line, without what virtme-ng adds for itself."""
+    """The words of its kernel command line, without what is added to boot it."""
     return {word for word in (side.command_line or "").split() if not _OWN_WORD.match(word)}
 
 

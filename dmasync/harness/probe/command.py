@@ -128,9 +128,10 @@ def _print_for_people(facts: dict[str, Any]) -> None:
     bounds = facts["udmabuf_limits"]
     shown.print("udmabuf limits: " + " ".join(f"{k}={'?' if v is None else v}" for k, v in bounds.items()))
     shown.print(f"virtual machine: {'possible' if machine['possible'] else 'not possible yet'}")
+    without = "not needed, machines are emulated"
+    told = f"no ({machine['kvm_error']}; {without})" if machine["kvm_error"] else f"no ({without})"
     shown.print(
-        f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm {'yes' if machine['kvm'] else 'no'}"
-        f"{': ' + machine['kvm_error'] if machine['kvm_error'] else ''} (not needed)",
+        Text(f"  virtme-ng {machine['virtme_ng'] or 'missing'}, kvm: {'yes (not needed)' if machine['kvm'] else told}"),
         soft_wrap=True,
     )
     for program, path in machine["programs"].items():

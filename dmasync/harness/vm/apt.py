@@ -6,6 +6,7 @@ or of another architecture, lists of our own are kept in the cache folder: the s
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import shutil
@@ -38,6 +39,9 @@ class Lists(enum.Enum):
     TESTING = "of the next Debian, kept in the cache"
 
 
+_LEAST_ROOM = 64 << 10
+"""Bytes; what is left of a disk that a program has just filled up may be less than a block of what it wrote."""
+_NO_ROOM = ("No space left on device", "enough free space", "Disk quota exceeded")
 _SUITES = {Lists.NEWER: NEWER_SUITES, Lists.TESTING: TESTING_SUITES}
 _SUFFIXES = {Lists.NEWER: "-newer", Lists.TESTING: "-testing"}
 
@@ -79,10 +83,26 @@ def run_apt(
         env={**os.environ, "PATH": host.search_path(), **settings},
     )
     if check and result.returncode != 0:
+        if (full := _full_disk(result.stderr, " ".join([*command, str(cwd)]))) is not None:
+            raise cache.FullDiskError(full)
         lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
         words = lines[-1].removeprefix("E:").strip() if lines else f"exit status {result.returncode}"
         raise AptError(f"{command[0]} failed: {words}")
     return result
+
+
+def _full_disk(said: str, asked: str) -> str | None:
+    """The folder that had no room for a program of the package manager, which need not have *said* so; *asked* is its
+    command line and where it ran.
+    """
+    cached = cache.cache_directory()
+    for place in (os.environ.get("TMPDIR", "/tmp"), str(cached), str(cached.parent)):  # noqa: S108 - apt's own
+        with contextlib.suppress(OSError):
+            found = os.statvfs(place)
+            if found.f_blocks and found.f_bavail * found.f_frsize < _LEAST_ROOM:
+                return place
+    # What it wrote before may be gone again.
+    return str(cached) if str(cached) in asked and any(words in said for words in _NO_ROOM) else None
 
 
 class Apt:
@@ -197,7 +217,7 @@ class Apt:
             self._progress.phase(f"fetching Debian's package lists for {self.architecture} into the cache")
             try:
                 run_apt(["apt-get", *self._options, "-q", "update"])
-            except AptError:
+            except (AptError, cache.FullDiskError):
                 if stamp.exists():  # old lists are better than none: the archive may be out of reach
                     return
                 raise

@@ -7,9 +7,11 @@ all of it or nothing. A lock per entry makes a second process wait for the first
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,8 +26,21 @@ MANIFEST = "dmasync-manifest.json"
 """Written last into an entry: the SHA-256 of each file that is checked before the entry is used."""
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
 class CacheError(CommandError):
     """Nothing can be kept in the cache folder."""
+
+
+class FullDiskError(CacheError):
+    """There is no room left where a virtual machine's parts go: the message names the folder."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        setting = "TMPDIR" if os.fspath(folder) == os.environ.get("TMPDIR", "/tmp") else "XDG_CACHE_HOME"  # noqa: S108
+        super().__init__(
+            f"the disk of {os.fspath(folder)} is full; make room there, or set {setting} to a folder with room"
+        )
 
 
 def cache_directory() -> Path:
@@ -121,6 +136,10 @@ def locked(path: Path) -> Iterator[None]:
         ) from error
     try:
         yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise FullDiskError(path.parent) from error
+        raise
     finally:
         lock.release()
 

@@ -44,6 +44,12 @@ EXACT_CLOCK_ARGUMENTS = {"x86_64": ("tsc_early_khz=1000000", "tsc=reliable", "hp
 """The kernel must not measure the rate of the instruction counter, which it is told: it is off by a millionth in one
 boot of six, and then the clock rounds each figure. It measures against the two other timers, if it has them.
 """
+EMULATED_KERNEL_ARGUMENTS = {"x86_64": ("no_timer_check",)}
+"""At boot the kernel waits for five ticks of its timer, for as long as the timestamp counter needs for ten of them at
+4 GHz, and panics where they do not come ("IO-APIC + timer doesn't work!"). The emulator's counter is the host's and
+runs on while the emulator waits for a processor: ticks are lost then. Under KVM the kernel leaves the check out by
+itself; on the exact clock the timer and the counter both count instructions.
+"""
 EXACT_QEMU_ARGUMENTS = ("-icount", "shift=0,sleep=off")
 """One instruction is one nanosecond of guest time."""
 MEMORY = re.compile(r"(\d{1,6})([MG]?)", re.ASCII | re.IGNORECASE)
@@ -260,8 +266,12 @@ class VirtualMachine:
             link.symlink_to(mount.host)
             option = "--rwdir" if mount.writable else "--rodir"
             line += [option, f"{scripts.mount_point(index)}={link}"]
-        exact = (*EXACT_KERNEL_ARGUMENTS, *EXACT_CLOCK_ARGUMENTS.get(kernel.machine, ())) if self.exact else ()
-        for argument in (*exact, *self.append):
+        own: tuple[str, ...] = ()
+        if self.exact:
+            own = (*EXACT_KERNEL_ARGUMENTS, *EXACT_CLOCK_ARGUMENTS.get(kernel.machine, ()))
+        elif not self.kvm:
+            own = EMULATED_KERNEL_ARGUMENTS.get(kernel.machine, ())
+        for argument in (*own, *self.append):
             line.append(f"--kopt={argument}")
         line += ["--script-sh", f"sh {scripts.CONTROL}/{scripts.START}"]
         if self.exact:

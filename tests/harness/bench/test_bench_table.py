@@ -49,6 +49,17 @@ def test_what_is_not_exact_is_counted_by_its_reason(run: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "unit", "told"),
+    [("vm", "ns", True), ("vm", "instructions", False), ("hardware", "ns", False), ("fake", "ns", False)],
+)
+def test_wall_time_of_an_emulator_is_said_to_be_that(tmp_path: Path, target: str, unit: str, told: bool) -> None:
+    content = document([row("start", "start", 0, target=target, unit=unit)])
+    stream = io.StringIO()
+    print_summary(load_run(write(tmp_path / "run.json", content)), stream)
+    assert ("wall time in an emulator says little: --exact counts instructions" in stream.getvalue()) is told
+
+
 def test_verbose_lists_each_row_with_its_quartiles(run: Run) -> None:
     lines = printed(run, verbose=True)
     assert len(lines) == 7

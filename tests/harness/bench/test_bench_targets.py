@@ -150,3 +150,24 @@ def test_without_the_suites_the_error_says_what_to_type(monkeypatch: pytest.Monk
     with pytest.raises(CommandError, match=r"-m pip install --force-reinstall 'dmabuf-sync\[harness\]'") as caught:
         suites_folder()
     assert caught.value.status is ExitStatus.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (Request("vm"), True),
+        (Request(kernel="debian:6.12"), True),
+        (Request("vm", exact=True), False),
+        (Request(), False),  # it chooses the exact clock by itself
+        (Request("fake"), False),
+    ],
+)
+def test_wall_time_in_an_emulator_is_told_before_it_is_measured(
+    monkeypatch: pytest.MonkeyPatch, node: Any, tmp_path: Path, request_: Request, told: bool
+) -> None:
+    node(None)
+    monkeypatch.setattr(suite, "run_on", lambda *arguments: ExitStatus.GOOD)
+    notes = Notes()
+    run_suite(request_, tmp_path / "run.json", notes)
+    assert len(notes.notes) == 1
+    assert ("wall time in an emulator says little: --exact counts instructions" in notes.notes[0]) is told

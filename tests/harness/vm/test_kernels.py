@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -238,6 +240,54 @@ def test_a_download_that_fails_leaves_nothing_and_says_what_apt_said(offer, tmp_
     assert caught.value.status == 4
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and not path.name.endswith(".lock")]
     assert left == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Failed to fetch it  Error writing to file - write (28: No space left on device)", "not enough free space"],
+)
+def test_a_cache_that_has_no_room_is_no_missing_part_and_is_named(offer, tmp_path, monkeypatch, words):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    monkeypatch.setenv("FAKE_APT_FAILURE", words)
+    with pytest.raises(cache.FullDiskError) as caught:
+        kernels.resolve("debian:6.12.9", machine="x86_64")
+    assert caught.value.status == 2
+    folder = tmp_path / "cache" / "dmasync"
+    assert f"the disk of {folder} is full" in str(caught.value)
+    assert "XDG_CACHE_HOME" in str(caught.value)
+
+
+@pytest.mark.parametrize(("variable", "folder"), [("TMPDIR", "tmp"), ("XDG_CACHE_HOME", "cache")])
+@pytest.mark.parametrize("wanted", [None, "debian:6.12", "debian:6.12.9"])
+def test_a_full_disk_is_named_although_the_package_manager_names_something_else(
+    offer, tmp_path, monkeypatch, variable, folder, wanted
+):
+    offer(**{"6.12.9+deb12-amd64": WITH_UDMABUF})
+    full = tmp_path / folder
+    full.mkdir(exist_ok=True)
+    monkeypatch.setenv(variable, str(full))
+    real = os.statvfs
+
+    def statvfs(place):
+        found = real(place)
+        values = SimpleNamespace(f_blocks=found.f_blocks, f_frsize=found.f_frsize, f_bavail=found.f_bavail)
+        values.f_bavail = 0 if str(place).startswith(str(full)) else 1 << 20
+        return values
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    monkeypatch.setenv("FAKE_APT_FAILURE", "The package lists or status file could not be parsed or opened.")
+    with pytest.raises(cache.FullDiskError, match=rf"the disk of {full}\S* is full; .*set {variable}"):
+        kernels.resolve(wanted, machine="x86_64")
+
+
+def test_a_disk_that_fills_up_while_an_entry_is_made_is_named(tmp_path):
+    def build(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(cache.FullDiskError, match=f"the disk of {tmp_path} is full") as caught:
+        cache.entry(tmp_path / "kernel", build)
+    assert caught.value.status == 2
+    assert [path.name for path in tmp_path.iterdir()] == [".kernel.lock"]
 
 
 def test_without_the_archive_a_cached_kernel_serves_as_default(offer, tmp_path, monkeypatch):

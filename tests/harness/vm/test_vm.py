@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,26 @@ def test_exact_mode_takes_chance_out_of_the_machine(programs, kernel, tmp_path, 
     assert "--qemu-opt=shift=0,sleep=off" in words
     assert words[words.index("--cpus") + 1] == "1"
     assert "--disable-kvm" in words
+
+
+@pytest.mark.parametrize(
+    ("machine", "given"), [({}, True), ({"cpus": 2}, True), ({"exact": True}, False), ({"kvm": True}, False)]
+)
+def test_a_guest_that_is_emulated_by_the_host_s_clock_does_not_check_its_timer(
+    programs, kernel, tmp_path, monkeypatch, machine, given
+):
+    """A busy host makes that check panic. Exact integers, and the command lines with them, stay as they were."""
+    monkeypatch.setenv("FAKE_ARGUMENTS", str(tmp_path / "arguments"))
+    VirtualMachine(kernel=kernel, append=["last"], **machine).run("true")
+    words = (tmp_path / "arguments").read_text(encoding="utf-8").split("\0")
+    assert ("--kopt=no_timer_check" in words) is given
+    assert [word for word in words if word.startswith("--kopt=")][-1] == "--kopt=last"
+
+
+def test_an_arm64_guest_has_no_such_check(programs, kernel, tmp_path, monkeypatch):
+    foreign = replace(kernel, machine="aarch64")
+    line = VirtualMachine(kernel=foreign)._command_line("virtme-run", tmp_path, [], None)
+    assert not [word for word in line if "no_timer_check" in word]
 
 
 def test_kvm_is_used_only_where_it_is_asked_for(programs, kernel, tmp_path, monkeypatch):

@@ -120,11 +120,11 @@ def named(wanted: str, machine: str, progress: Progress) -> Kernel:
         return _fetch(wanted, machine, progress)
     fits = _fitting(wanted, flavour, machine)
     on_offer: list[str] = []
-    failure: AptError | None = None
+    failure: AptError | cache.FullDiskError | None = None
     for lists in (Lists.HOST, Lists.NEWER):
         try:
             here = offered(machine, progress, lists=lists, flavour=flavour)
-        except AptError as error:
+        except (AptError, cache.FullDiskError) as error:
             failure = failure or error
             here = []
         if matching := [release for release in here if fits(release)]:
@@ -138,7 +138,7 @@ def named(wanted: str, machine: str, progress: Progress) -> Kernel:
             plain = offered(machine, progress)
     kept = f"; in the cache: {', '.join(in_cache)}" if in_cache else ""
     if failure is not None and not on_offer and not plain:
-        raise AptError(f"{failure}{kept}")
+        raise failure if isinstance(failure, cache.FullDiskError) else AptError(f"{failure}{kept}")
     hint = ""
     if plain:
         elsewhere = "; arm64 has such: --arch arm64" if flavour == LARGE_PAGES and machine != "aarch64" else ""
