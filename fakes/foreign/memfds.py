@@ -14,7 +14,7 @@ from dmasync import LinuxBackend, uapi
 from dmasync.fakes.foreign import caller
 from dmasync.fakes.kernel import FakeKernel
 from dmasync.fakes.kernel.files.descriptors import Descriptors
-from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import Run, Store
 
@@ -87,12 +87,12 @@ class _AdoptedStore(Store):
         """Its owner does that."""
 
 
-class AdoptedMemfd(Memfd):
-    """A memfd that is another process's as well; owns *fd*, a descriptor of it."""
+class _AdoptedInode(MemfdInode):
+    """The memory of a memfd that is another process's as well; owns *fd*, a descriptor of it."""
 
-    def __init__(self, kernel: FakeKernel, name: bytes, flags: int, fd: int) -> None:
+    def __init__(self, kernel: FakeKernel, flags: int, fd: int) -> None:
         self._fd = fd
-        super().__init__(kernel, name, flags)
+        super().__init__(kernel, flags)
         self.store = _AdoptedStore(fd)
 
     def pin(self, offset: int, size: int) -> Run | None:
@@ -136,7 +136,7 @@ class ForeignKernel(FakeKernel):
         super().__init__(**options)
         self.descriptors = _ForeignDescriptors(self.lock, self.descriptors.limit)
         self._files = self.descriptors.files
-        self.adopted: weakref.WeakValueDictionary[tuple[int, int], AdoptedMemfd] = weakref.WeakValueDictionary()
+        self.adopted: weakref.WeakValueDictionary[tuple[int, int], MemfdInode] = weakref.WeakValueDictionary()
         """By the host's device and inode: those that a buffer or a descriptor still refers to."""
 
     def memfd_create(self, name: str, flags: int) -> int:
@@ -145,11 +145,11 @@ class ForeignKernel(FakeKernel):
             return super().memfd_create(name, flags)
         state = os.fstat(fd)
         key = state.st_dev, state.st_ino
-        memfd = self.adopted.get(key)
-        if memfd is None:
-            memfd = self.adopted[key] = AdoptedMemfd(self, name.encode(), flags, fd)
+        inode = self.adopted.get(key)
+        if inode is None:
+            inode = self.adopted[key] = _AdoptedInode(self, flags, fd)
             _adoption.fd = None
-        return self.descriptors.add(memfd, close_on_exec=True)
+        return self.descriptors.add(Memfd(self, inode), close_on_exec=True)
 
     def ftruncate(self, fd: int, length: int) -> None:
         if not _adoption.in_progress:

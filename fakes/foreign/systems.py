@@ -170,8 +170,8 @@ class FakeSystem:
 
     def is_pinned(self, key: tuple[int, int]) -> bool:
         """Whether a udmabuf holds pages of the host's memfd with that device and inode."""
-        memfd = self.kernel.adopted.get(key)
-        return memfd is not None and bool(memfd.pinned_by)
+        inode = self.kernel.adopted.get(key)
+        return inode is not None and bool(inode.pinned_by)
 
 
 def _opened(witness: int, flags: int) -> int:

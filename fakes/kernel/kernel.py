@@ -18,8 +18,9 @@ from dmasync.fakes.kernel.dma_buf.dma_fence import Fence, signaled_stub
 from dmasync.fakes.kernel.dma_buf.dma_resv import Usage
 from dmasync.fakes.kernel.errors import bad_descriptor, os_error
 from dmasync.fakes.kernel.files.descriptors import Descriptors
-from dmasync.fakes.kernel.files.file import File
+from dmasync.fakes.kernel.files.file import File, PathFile
 from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
+from dmasync.fakes.kernel.files.mapped import Area
 from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
 from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
@@ -160,6 +161,8 @@ class FakeKernel:
         if offset < 0:
             raise OverflowError("memory mapped offset must be positive")
         file = self.descriptors.files.get(fd)
+        if isinstance(file, PathFile):
+            file = file.of
         if isinstance(file, Memfd):
             check_length_in_file(file, length, offset)
         if offset % self.page_size:
@@ -167,6 +170,7 @@ class FakeKernel:
         file = self.descriptors.file(fd)
         check_mmap(file, length, prot, flags)
         mapping = file.map(length, prot, for_the_file(prot, flags), offset)
+        mapping.area = Area(file, prot, flags, offset)
         self._track(mapping, file, may_write(file, flags))
         return mapping
 
@@ -303,12 +307,12 @@ class FakeKernel:
         key = id(mapping)
         file.get()
         if writable and isinstance(file, Memfd):
-            file.mapped(1)
+            file.inode.mapped(1)
 
         def unmapped() -> None:
             self._mappings.pop(key, None)
             if writable and isinstance(file, Memfd):
-                file.mapped(-1)
+                file.inode.mapped(-1)
             file.put()
 
         self._mappings[key] = weakref.ref(mapping)

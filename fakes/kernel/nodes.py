@@ -23,6 +23,7 @@ from dmasync.fakes.kernel.dma_buf.dma_heap import HeapDevice
 from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufDevice
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, Directory, File, NullDevice, PathFile
+from dmasync.fakes.kernel.files.proc_fd import O_TMPFILE, open_again, place_in
 from dmasync.fakes.kernel.parts import Kernel
 
 UDMABUF = "/dev/udmabuf"
@@ -45,7 +46,6 @@ O_EMPTYPATH = 1 << 26
 _O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | O_EMPTYPATH
 _VALID_FLAGS = 0o37777703 | O_EMPTYPATH  # VALID_OPEN_FLAGS
 _NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
-_O_TMPFILE = 0o20000000  # without the O_DIRECTORY that os.O_TMPFILE has in it
 _PATH_MAX = 4096
 _NAME_MAX = 255
 
@@ -107,7 +107,7 @@ class Nodes:
             flags &= _O_PATH_FLAGS
         if flags & os.O_CREAT and flags & os.O_DIRECTORY:
             raise os_error(errno.EINVAL)
-        if flags & _O_TMPFILE and not (flags & os.O_DIRECTORY and flags & os.O_ACCMODE):
+        if flags & O_TMPFILE and not (flags & os.O_DIRECTORY and flags & os.O_ACCMODE):
             raise os_error(errno.EINVAL)
 
     @staticmethod
@@ -126,9 +126,18 @@ class Nodes:
             raise os_error(errno.ENAMETOOLONG)
         if flags & _O_PATH:
             flags &= _O_PATH_FLAGS
+        place = place_in(kernel, path)
+        if place is not None:
+            file, rest = place
+            if not rest.strip("/"):
+                return open_again(kernel, file, rest, flags & _VALID_FLAGS)
+            folder = file.of if isinstance(file, PathFile) else file
+            if not isinstance(folder, Directory):
+                raise os_error(errno.ENOTDIR)
+            return self.open(kernel, folder.path + rest, flags)
         opener = self._find(path, flags)
         if flags & _O_PATH:
-            return PathFile(kernel, flags)
+            return PathFile(kernel, flags, opener(kernel, 0))
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
         return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | O_LARGEFILE)
@@ -182,7 +191,7 @@ class Nodes:
     def _directory(path: str, flags: int, seen: os.stat_result | None) -> Opener:
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise os_error(errno.EEXIST)
-        if flags & _O_TMPFILE:
+        if flags & O_TMPFILE:
             raise UnmodelledCallError(f"open({path!r}, O_TMPFILE): the fake creates no files")
         if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
             raise os_error(errno.EISDIR)
@@ -190,7 +199,7 @@ class Nodes:
             raise UnmodelledCallError(f"open({path!r}): of the folders the fake has those in {_DEV} only")
         if seen is not None and not flags & _O_PATH and not os.access(path, os.R_OK):
             raise os_error(errno.EACCES)
-        return Directory
+        return lambda kernel, flags: Directory(kernel, flags, path)
 
 
 def _file_system_is_fake() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ class DescriptorTable(Protocol):
     """The numbers of open files: see :class:`dmasync.fakes.kernel.files.descriptors.Descriptors`."""
 
     close_on_exec: set[int]
+
+    @property
+    def files(self) -> Mapping[int, Any]:
+        """Open files by their numbers, those opened with O_PATH too."""
 
     def reserve(self) -> int:
         """A number that nobody else gets; EMFILE at the limit."""

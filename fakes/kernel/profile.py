@@ -36,13 +36,16 @@ _DEADLINE = Since.of("6.4")
 _MAP_ABOVE4G = Since.of("6.6")
 _FS_IDENTITY = Since.of("6.9")
 _PINNED_FOLIOS = Since.of("6.11")
+_CMA_NUMBERS = Since.of("6.9")
 _LARGE_ARRAYS = Since.of("6.12")
+_FILES_GUARDED = Since.of("6.15")
 _DETACHED_NAMES = Since.of("6.17")
 _RESERVED_HUGE_PAGES = Since.of("6.17")
 _RESERVED_AS_ENOMEM = Since.of("7.2")
 _EXEC_SEAL_DENIES = Since.of("7.2", "6.18.44", "6.12.93", "6.6")
 _HEAP_FD_LAST = Since.of("7.2", "6.12.112", "6.1.191", "6.6")
 _ANONYMOUS_NOEXEC = Since.of("6.16")
+_ONLY_COUNTED_FORKS = Since.of("7.2")
 _PSEUDO_NOEXEC = Since.of("7.2")
 _HEAP_MAPS_BLOCKS = Since.of("7.2")
 _DESCRIPTOR_BEFORE_PATH = Since.of("7.2")
@@ -80,6 +83,12 @@ class Profile:
     refuses; before, the descriptor was there already when telling it failed, and what was refused was written back."""
     heap_maps_blocks: bool
     """The system heap maps each block of its pages at once: a private mapping may fill a block. Before, a page."""
+    cma_maps_numbers: bool
+    """A CMA heap's mapping is of page numbers, as the system heap's always was; before, of pages as a file's is."""
+    dofork_for_counted_pages: bool
+    """MADV_DOFORK is refused wherever a mapping is of page numbers, a udmabuf's too; before, of a heap's alone."""
+    guards_files: bool
+    """madvise() knows MADV_GUARD_INSTALL and MADV_GUARD_REMOVE in mappings of files."""
     maps_above_4g: bool
     """x86-64: whether MAP_SHARED_VALIDATE takes MAP_ABOVE4G."""
     anonymous_files_execute: bool
@@ -128,6 +137,9 @@ def profile_of(release: Release, name: str = "") -> Profile:
         detached_names=release in _DETACHED_NAMES,
         heap_fd_last=release in _HEAP_FD_LAST,
         heap_maps_blocks=release in _HEAP_MAPS_BLOCKS,
+        cma_maps_numbers=release in _CMA_NUMBERS,
+        dofork_for_counted_pages=release in _ONLY_COUNTED_FORKS,
+        guards_files=release in _FILES_GUARDED,
         maps_above_4g=release in _MAP_ABOVE4G,
         anonymous_files_execute=release not in _ANONYMOUS_NOEXEC,
         dma_bufs_execute=release not in _PSEUDO_NOEXEC,

@@ -25,6 +25,7 @@ _libc.write.restype = ctypes.c_ssize_t
 _libc.write.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _libc.memfd_create.argtypes = (ctypes.c_char_p, ctypes.c_uint)
 _libc.ftruncate.argtypes = (ctypes.c_int, ctypes.c_int64)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _libc.lseek.restype = ctypes.c_int64
 _libc.lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
 
@@ -32,6 +33,7 @@ MAP_FIXED = 0x10
 _MAP_POPULATE = 0x8000
 _CLOEXEC = 0o2000000
 _MFD_CLOEXEC = 1
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 def _error(code: int) -> OSError:
@@ -52,6 +54,11 @@ def memfd_create(name: str) -> int:
 def ftruncate(fd: int, length: int) -> None:
     """Set a real file's size in bytes."""
     _checked(_libc.ftruncate(fd, length))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Take pages of a real file away: its size stays."""
+    _checked(_libc.fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length))
 
 
 def lseek(fd: int, offset: int, whence: int) -> int:

@@ -6,13 +6,15 @@ never grows a page that nobody touched.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from dmasync.fakes.memory import host
 
+_TO_BE_DONE = frozenset({4, 22, 23})  # MADV_DONTNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE
 _FOR_THE_HOST = mmap.MAP_SHARED | mmap.MAP_PRIVATE | 0x8000 | 0x10000  # MAP_POPULATE, MAP_NONBLOCK
 
 
@@ -78,10 +80,67 @@ class RunMapping(mmap.mmap):
         return self
 
 
+class Area(Protocol):
+    """The kernel's idea of a mapping: see :class:`dmasync.fakes.kernel.files.mapped.Area`."""
+
+    @property
+    def can_resize(self) -> bool: ...
+    def advise(self, advice: int, begin: int, length: int) -> int | None: ...
+    def check_flush(self, begin: int, length: int) -> None: ...
+    def file_size(self) -> int: ...
+    def resize(self, length: int) -> None: ...
+
+
 class FakeMapping(RunMapping):
-    """What ``FakeKernel.mmap`` returns: a ``mmap.mmap`` that tells the kernel when it is unmapped."""
+    """What ``FakeKernel.mmap`` returns: a ``mmap.mmap`` that asks its kernel, and tells it when it is unmapped."""
 
     on_unmap: Callable[[], None] | None = None
+    area: Area | None = None
+
+    def madvise(self, option: int, start: int = 0, length: int = sys.maxsize, /) -> None:
+        """``madvise(2)`` on *length* bytes from *start* on, by default all; OSError, or ValueError as ``mmap``'s."""
+        size = len(self)
+        if not 0 <= start < size:
+            raise ValueError("madvise start out of bounds")
+        if length < 0:
+            raise ValueError("madvise length invalid")
+        length = min(length, size - start)
+        if self.area is None:
+            super().madvise(option, start, length)
+            return
+        for_the_host = self.area.advise(option, start, length)
+        if for_the_host is None:
+            return
+        # What is only a hint may fail: the host need not know it. What brings pages, or lets copies go, may not.
+        with contextlib.suppress(OSError) if for_the_host not in _TO_BE_DONE else contextlib.nullcontext():
+            super().madvise(for_the_host, start, length)
+
+    def flush(self, *span: int) -> None:
+        """``msync(2)`` on (offset, size), by default all; OSError, or ValueError as ``mmap``'s."""
+        super().flush(*span)
+        begin = span[0] if span else 0
+        length = span[1] if len(span) > 1 else len(self) - begin
+        if self.area is not None and self._can_write():
+            self.area.check_flush(begin, length)
+
+    def size(self) -> int:
+        """The file's size in bytes, as ``mmap.size()`` tells it; OSError where the mapping holds no descriptor."""
+        len(self)  # ValueError once it is closed
+        return super().size() if self.area is None else self.area.file_size()
+
+    def resize(self, newsize: int, /) -> None:
+        """``ftruncate(2)`` and ``mremap(2)``; OSError, or what ``mmap.resize()`` raises before it asks."""
+        if self.area is not None:
+            if not self.area.can_resize:
+                raise ValueError("mmap can't resize with trackfd=False.")
+            super().resize(newsize if newsize < 0 else len(self))  # raises where there is anything against it
+            self.area.resize(newsize)
+        super().resize(newsize)
+
+    def _can_write(self) -> bool:
+        view = memoryview(self)
+        with view:
+            return not view.readonly
 
     def close(self) -> None:
         """Unmap; BufferError while a memoryview of it lives, and it stays mapped then."""

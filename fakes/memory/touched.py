@@ -88,4 +88,4 @@ class Touched:
         # Locked in memory, or being unmapped: everything will look touched, or nothing can be.
         with contextlib.suppress(OSError, ValueError):
             if mapping is not None:
-                mapping.madvise(mmap.MADV_DONTNEED)
+                mmap.mmap.madvise(mapping, mmap.MADV_DONTNEED)  # whatever its kernel says to that

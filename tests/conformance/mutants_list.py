@@ -102,6 +102,30 @@ MUTANTS = (
         "if False:",
     ),
     Mutant(
+        "missing check: a memfd opened to read is cut",
+        "kernel/files/memfd.py",
+        "        if not self.writable:\n            raise os_error(errno.EINVAL)\n",
+        "",
+    ),
+    Mutant(
+        "wrong errno: a hole in a dma-buf",
+        "kernel/files/mapped.py",
+        "raise os_error(errno.ENODEV)",
+        "raise os_error(errno.EINVAL)",
+    ),
+    Mutant(
+        "missing check: pages of a dma-buf that are not wanted",
+        "kernel/files/mapped.py",
+        "return advice in _OF_ANONYMOUS_MEMORY or (bool(pages) and advice in _OF_PAGES)",
+        "return advice in _OF_ANONYMOUS_MEMORY",
+    ),
+    Mutant(
+        "missing check: a dma-buf's mapping is flushed",
+        "kernel/files/mapped.py",
+        " or (length and self._shared and not self._file.can_sync)",
+        "",
+    ),
+    Mutant(
         "missing check: the write seal while a udmabuf holds pages",
         "kernel/files/memfd.py",
         "if self.pinned_by:  # memfd_wait_for_pins()",

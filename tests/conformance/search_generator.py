@@ -56,6 +56,8 @@ _SYNC_BITS = (*range(16), 1 << 4, 1 << 31, 1 << 32 | 1, 1 << 63 | 3)
 _INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF, -1, -PAGE)
 _WO, _EXEC = mmap.PROT_WRITE, mmap.PROT_EXEC
 _PROTECTIONS = (RW, RW, RW, RW, RW, RW, RO, RO, 0, _WO, _EXEC, _EXEC | RO, _EXEC | _WO, _EXEC | RW)
+_ADVICE = (4, 4, 9, 9, 10, 11, 17, 20, 21, 22, 23, 24)
+"""DONTNEED, REMOVE, DONTFORK, DOFORK, DODUMP, COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED."""
 _NEWLINE = 10
 _HUGE_SIZE = 1 << 40
 """A udmabuf whose table of pages Linux does not even try to allocate."""
@@ -93,6 +95,9 @@ class Generator:
             (1, self._get_seals),
             (9, self._mmap),
             (4, self._unmap),
+            (6, self._madvise),
+            (3, self._ask_mapping),
+            (4, self._reopen),
             (10, self._write),
             (16, self._sync),
             (5, self._set_name),
@@ -128,7 +133,7 @@ class Generator:
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
         while True:
             for op in self.pick(self._productions)():
-                if self.one_in(25) and op[0] in ("open", "memfd", "dup", "ioctl"):
+                if self.one_in(25) and op[0] in ("open", "reopen", "memfd", "dup", "ioctl"):
                     yield ("nofd", op)
                 else:
                     yield op
@@ -465,6 +470,76 @@ class Generator:
         maps = self.world.by_kind.get("map")
         if maps:
             yield ("unmap", self.pick(maps))
+
+    def _madvise(self) -> Iterator[Op]:
+        """Advice about one of the mappings, mostly about all of it, and often one that does something."""
+        maps = self.world.by_kind.get("map")
+        if not maps:
+            return
+        var = self.pick(maps)
+        length = self.world.held[var].length
+        advice = self.pick(_ADVICE) if self.one_in(2) else self.below(27)
+        if self.one_in(12):
+            advice = self.pick((-1, 26, 99, 102, 103, 104, 1 << 30))
+        at, part = 0, length
+        if self.one_in(3):
+            at = self.pick((0, PAGE, 2 * PAGE, PAGE, 1, length - 1, length, PAGE - 1))
+            part = self.pick((0, 1, PAGE, PAGE + 1, length, 2 * length))
+        yield ("madvise", var, advice, at, part)
+        if self.one_in(3):
+            yield from self._write()
+
+    def _ask_mapping(self) -> Iterator[Op]:
+        maps = self.world.by_kind.get("map")
+        if not maps:
+            return
+        var = self.pick(maps)
+        length = self.world.held[var].length
+        roll = self.below(4)
+        if roll == 0:
+            yield ("map_size", var)
+        elif roll == 1:
+            yield (
+                "resize",
+                var,
+                self.pick((length, PAGE, 2 * PAGE, length + PAGE, length - 1, 1, 0, 3 * PAGE + 7, -1)),
+            )
+        else:
+            at = self.pick((0, 0, 0, PAGE, 1, length))
+            yield ("flush", var, at, self.pick((length, length, length - at, 0, 1, PAGE)))
+
+    def _reopen(self) -> Iterator[Op]:
+        """A file opened once more, mostly a memfd to read only, and something that shows the difference."""
+        out = self.out()
+        var = self.var("memfd", "memfd", "memfd", "huge memfd", "dmabuf", "udmabuf device", "path", wrong=6)
+        flags = self.pick((os.O_RDONLY, os.O_RDONLY, os.O_RDWR, os.O_WRONLY, 3, O_PATH))
+        while self.one_in(3):
+            flags |= self.pick(_OPEN_FLAGS)
+        yield ("reopen", out, var, flags)
+        if out not in self.world.held:
+            return
+        size, shared = min(self.world.held[out].file.size, 16 * PAGE), self.pick((1, 1, 2))
+        for _ in range(1 + self.below(3)):
+            yield self.pick(
+                (
+                    (
+                        "mmap",
+                        self.out(),
+                        out,
+                        self.pick((PAGE, size)),
+                        self.pick(_PROTECTIONS),
+                        shared,
+                        0,
+                    ),
+                    ("add_seals", out, self.pick(SEALS)),
+                    ("add_seals", var, self.pick(SEALS)),
+                    ("ftruncate", out, self.pick(SIZES)),
+                    ("lseek", out, self.pick((0, 1, PAGE)), self.pick((0, 1, 2, 3, 4))),
+                    ("lseek", var, 0, 1),
+                    self._create(out, 1, 0, PAGE),
+                    ("reopen", self.out(), out, self.pick((os.O_RDONLY, os.O_RDWR, O_PATH))),
+                )
+            )
 
     def _write(self) -> Iterator[Op]:
         maps = [var for var in self.world.by_kind.get("map", ()) if self.world.held[var].prot & mmap.PROT_WRITE]

@@ -2,7 +2,9 @@
 
 The operations: ``open out path flags``, ``memfd out name flags``, ``dup out fd``, ``close fd``,
 ``ftruncate fd length``, ``add_seals fd seals``, ``get_seals fd``, ``lseek fd offset whence``, ``poll fd events``,
-``mmap out fd length prot flags offset``, ``unmap map``, ``write map at data``, ``fence out sync_file``,
+``reopen out fd flags`` (by its place in ``/proc/self/fd``),
+``mmap out fd length prot flags offset``, ``unmap map``, ``write map at data``, ``madvise map advice at length``,
+``flush map at length``, ``map_size map``, ``resize map length``, ``fence out sync_file``,
 ``signal fence``, ``limits list_limit size_limit_mb``, ``nofd operation`` (with no descriptor left), ``ioctl out fd
 request kind payload cut patches``, and ``checkpoint``. Descriptors, mappings and fences are numbers of variables; one
 that holds nothing is never open.
@@ -85,7 +87,7 @@ def used(op: Op) -> set[int]:
         return used(tuple(args[0]))
     if name == "ioctl":
         return {args[1], *(value for _, _, value in args[6] if isinstance(value, int))}
-    if name in ("dup", "mmap"):
+    if name in ("dup", "mmap", "reopen"):
         return {args[1]}
     return {args[0]} if name not in ("open", "memfd", "fence", "limits", "checkpoint") else set()
 
@@ -104,12 +106,16 @@ def _lines(op: Op) -> Sequence[str]:
         return [f"v{args[0]} = backend.{call}({args[1]!r}, {args[2]:#o})"]
     if name == "dup":
         return [f"v{args[0]} = backend.dup(v{args[1]})"]
+    if name == "reopen":
+        return [f"v{args[0]} = backend.open(f'/proc/self/fd/{{v{args[1]}}}', {args[2]:#o})"]
     if name == "mmap":
         length, prot, flags, offset = args[2:]
         call = f"backend.mmap(v{args[1]}, {length:#x}, prot={prot}, flags={flags:#x}, offset={offset:#x})"
         return [f"v{args[0]} = {call}"]
     if name == "unmap":
         return [f"v{args[0]}.close()"]
+    if name in ("madvise", "flush", "map_size", "resize"):
+        return [f"v{args[0]}.{name.removeprefix('map_')}({', '.join(map(str, args[1:]))})"]
     if name == "write":
         return [f"v{args[0]}[{args[1]}:{args[1] + len(args[2])}] = {args[2]!r}"]
     if name == "fence":

@@ -26,6 +26,19 @@ _NO_FILE_SYSTEM = WhyNot("needs another user than root; asked of a fake file sys
 _BESIDES = WhyNot("never a finding of the driver's: asked by its test, and by the search among other answers")
 
 ROWS: dict[tuple[str, str], Row | WhyNot] = {
+    ("proc_fd_link", ""): _row("^reopen = ENOENT"),
+    ("do_open", "`/proc/self/fd/N` with O_CREAT"): _row("EEXIST proc_fd.py open_again"),
+    ("do_open", "`/proc/self/fd/N` with O_NOFOLLOW"): _row("ELOOP proc_fd.py _open_link", "ENOTDIR proc_fd.py"),
+    ("no_open", ""): _row("ENXIO proc_fd.py open_again"),
+    ("do_ftruncate", "a memfd that was opened"): _row("EINVAL memfd.py truncate: if not self.writable"),
+    ("handle_truncate", ""): _row("^reopen = EPERM"),
+    ("madvise_behavior_valid", ""): _row("EINVAL mapped.py advise: if advice not in known"),
+    ("madvise_dontneed_free", ""): _row("EINVAL mapped.py advise: if self._is_refused"),
+    ("madvise_vma_behavior", ""): _row("EINVAL mapped.py advise: if self._is_refused"),
+    ("madvise_populate", "what the mapping"): _row("EINVAL mapped.py advise: if self._is_refused"),
+    ("madvise_remove", ""): _row("EACCES mapped.py _remove", "ENODEV mapped.py _remove"),
+    ("shmem_fallocate", ""): _row("EPERM memfd.py punch"),
+    ("vfs_fsync_range", ""): _row("EINVAL mapped.py check_flush"),
     ("may_open", "a folder"): _row("EISDIR nodes.py _directory: if flags"),
     ("dcache_dir_lseek", ""): _row("EINVAL file.py seek: if"),
     ("null_lseek", ""): _BESIDES,

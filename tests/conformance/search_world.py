@@ -50,6 +50,7 @@ _READABLE = mmap.PROT_READ | mmap.PROT_WRITE
 # mmap.mmap keeps a duplicate of its descriptor, a reference more than the mapping itself has, before Python 3.13.
 _MMAP_KEEPS_A_DUPLICATE = sys.version_info < (3, 13)
 _SAMPLE = 48
+_O_PATH = 0o10000000
 _MOST_OF_A_HEAP = 4 << 20
 _HIGH = 512
 """Where the search's own descriptors begin: no program gets that far."""
@@ -68,7 +69,7 @@ class File:
 class Held:
     """What a variable holds: a descriptor, a mapping or a fence."""
 
-    __slots__ = ("fd", "fence", "file", "kind", "length", "mapping", "offset", "prot")
+    __slots__ = ("advised", "fd", "fence", "file", "kind", "length", "mapping", "offset", "prot")
 
     def __init__(self, kind: str, fd: int, file: File) -> None:
         self.kind, self.fd, self.file = kind, fd, file
@@ -103,7 +104,7 @@ class World:
         except OSError as failure:
             self.note(failure)
             outcome = errno.errorcode.get(failure.errno or 0, str(failure.errno))
-        except (ValueError, OverflowError) as failure:
+        except (ValueError, OverflowError, TypeError) as failure:
             outcome = type(failure).__name__
         return (outcome, *[self.look(var) for var in touched])
 
@@ -195,8 +196,21 @@ class World:
 
     def do_open(self, out: int, path: str, flags: int) -> int:
         fd = self.backend.open(path, flags)
-        kind = "path" if flags & 0o10000000 else _kind_at(path)
-        self.keep(out, Held(kind, fd, File(kind)))
+        kind = _kind_at(path)
+        self.keep(out, Held("path" if flags & _O_PATH else kind, fd, File(kind)))
+        return out
+
+    def do_reopen(self, out: int, var: int, flags: int) -> Any:
+        """The file behind *var* once more, by its place in ``/proc/self/fd``."""
+        place = f"/proc/self/fd/{self.fd(var)}"
+        held = self.held.get(var)
+        if held is not None and flags & os.O_TRUNC and self._would_cut(held.file, 0):
+            return "not run: would cut pages off a mapping"
+        fd = self.backend.open(place, flags)
+        file = self.held[var].file
+        if flags & os.O_TRUNC and not flags & _O_PATH:
+            file.size = 0
+        self.keep(out, Held("path" if flags & _O_PATH else file.kind, fd, file))
         return out
 
     def do_memfd(self, out: int, name: str, flags: int) -> int:
@@ -250,6 +264,7 @@ class World:
         file = self.held[var].file
         held = self.keep(out, Held("map", -1, file))
         held.mapping, held.length, held.prot, held.offset = mapping, len(mapping), prot, offset
+        held.advised = False
         file.maps.add(out)
         return len(mapping)
 
@@ -261,6 +276,39 @@ class World:
         held.file.maps.discard(var)
         held.mapping.close()
 
+    def do_madvise(self, var: int, advice: int, at: int, length: int) -> Any:
+        """Advice about a part of a mapping; then what every mapping shows there."""
+        held = self.held.get(var)
+        if held is None or held.kind != "map":
+            return None
+        held.mapping.madvise(advice, at, length)
+        held.advised |= at != 0 or length < held.length
+        return self._shown(min(at, held.length))
+
+    def do_flush(self, var: int, at: int, length: int) -> None:
+        held = self.held.get(var)
+        if held is not None and held.kind == "map":
+            held.mapping.flush(at, length)
+
+    def do_map_size(self, var: int) -> int | None:
+        held = self.held.get(var)
+        return int(held.mapping.size()) if held is not None and held.kind == "map" else None
+
+    def do_resize(self, var: int, length: int) -> Any:
+        held = self.held.get(var)
+        if held is None or held.kind != "map":
+            return None
+        cuts = held.file.kind == "memfd" and held.offset + length < held.file.size
+        if cuts and (len(held.file.maps) > 1 or held.advised or length < 1):
+            return "not run: would cut pages off a mapping"
+        held.mapping.resize(length)
+        held.length, held.file.size = len(held.mapping), held.offset + length
+        return held.length
+
+    def _shown(self, at: int) -> Any:
+        views = [(var, self.held[var]) for var in self.by_kind["map"]]
+        return tuple((var, held.mapping[at : at + _SAMPLE]) for var, held in views if self._may_read(held))
+
     def do_write(self, var: int, at: int, data: bytes) -> Any:
         """Bytes into a mapping; then what every mapping shows around that place."""
         held = self.held.get(var)
@@ -270,11 +318,7 @@ class World:
         if at < 0:
             return None
         held.mapping[at : at + len(data)] = data
-        maps = self.by_kind["map"]
-        views = [(other, self.held[other]) for other in maps]
-        return tuple(
-            (other, other_held.mapping[at : at + _SAMPLE]) for other, other_held in views if self._may_read(other_held)
-        )
+        return self._shown(at)
 
     def do_fence(self, out: int, out_file: int) -> int:
         fence, sync_file = self.new_fence()

@@ -10,7 +10,7 @@ import weakref
 from dmasync import uapi
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import os_error
-from dmasync.fakes.kernel.files.file import File, is_shared
+from dmasync.fakes.kernel.files.file import File, Pages, is_shared
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
 from dmasync.fakes.memory.pages import zeroed
@@ -31,6 +31,9 @@ class _HeapBuffer(DmaBuf):
         # Given back when the buffer is dropped, whether it ever got a descriptor or not.
         self._give_back = weakref.finalize(self, kernel.take_memory, -size, region)
         super().__init__(kernel, flags, heap, kernel.memory(zeroed(size)))
+
+    def mapped_pages(self) -> Pages:
+        return Pages.NUMBERS | Pages.IO
 
     def release(self) -> None:
         self._give_back()
@@ -66,6 +69,9 @@ class CmaHeapBuffer(_HeapBuffer):
 
     has_region = True
 
+    def mapped_pages(self) -> Pages:
+        return super().mapped_pages() if self.kernel.profile.cma_maps_numbers else Pages.COUNTED
+
     def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
@@ -75,10 +81,14 @@ class HeapDevice(File):
     """An open heap node; *name* is the heap's."""
 
     kind = "heap device"
+    can_open_again = True
 
     def __init__(self, kernel: Kernel, flags: int, name: str) -> None:
         super().__init__(kernel, flags)
         self.name = name
+
+    def opened_again(self, flags: int) -> File:
+        return HeapDevice(self.kernel, flags, self.name)
 
     def driver_ioctl(self, request: int, arg: Argument) -> int:
         # Only the request's number is looked at. Its size and directions say how much of the structure the

@@ -11,8 +11,8 @@ from dmasync import uapi
 from dmasync.access import SyncType
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
-from dmasync.fakes.kernel.files.file import File, is_shared
-from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.files.file import File, Pages, is_shared
+from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
@@ -33,7 +33,7 @@ class UdmabufBuffer(DmaBuf):
     START.
     """
 
-    def __init__(self, kernel: Kernel, memory: BufferMemory, memfds: Sequence[Memfd]) -> None:
+    def __init__(self, kernel: Kernel, memory: BufferMemory, memfds: Sequence[MemfdInode]) -> None:
         super().__init__(kernel, os.O_RDWR, "udmabuf", memory)
         self._has_page_table = False
         self._memfds = tuple(memfds)
@@ -52,6 +52,9 @@ class UdmabufBuffer(DmaBuf):
         if not self._has_page_table:
             raise os_error(errno.EINVAL)
 
+    def mapped_pages(self) -> Pages:
+        return Pages.NUMBERS if self.kernel.profile.udmabuf_pins_folios else Pages.COUNTED
+
     def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
@@ -61,6 +64,7 @@ class UdmabufDevice(File):
     """An open ``/dev/udmabuf``."""
 
     kind = "udmabuf device"
+    can_open_again = True
 
     def driver_ioctl(self, request: int, arg: Argument) -> int:
         if request == uapi.UDMABUF_CREATE:
@@ -97,7 +101,7 @@ class UdmabufDevice(File):
         if pages * _POINTER > self.kernel.profile.largest_page_array(page):
             raise os_error(errno.ENOMEM)
         with self.kernel.lock:
-            pinned: list[Memfd] = []
+            pinned: list[MemfdInode] = []
             runs: list[Run] = []
             for fd, offset, size in items:
                 memfd = self._sealed_memfd(fd)
@@ -114,7 +118,7 @@ class UdmabufDevice(File):
             raise
         return self.kernel.descriptors.install(new_fd, buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
 
-    def _sealed_memfd(self, fd: int) -> Memfd:
+    def _sealed_memfd(self, fd: int) -> MemfdInode:
         memfd = self.kernel.descriptors.find(fd)
         if memfd is None:
             raise os_error(errno.EBADFD)  # not EBADF, although it is one
@@ -122,4 +126,4 @@ class UdmabufDevice(File):
             raise os_error(errno.EBADFD)
         if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & _SEALS_DENIED:
             raise os_error(errno.EINVAL)
-        return memfd
+        return memfd.inode

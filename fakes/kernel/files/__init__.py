@@ -6,5 +6,7 @@
 ``ioctl.py``        requests that every file answers (``fs/ioctl.c``)
 ``memfd.py``        memfds and seals (``mm/memfd.c``, ``mm/shmem.c``)
 ``mmap.py``         mmap up to the driver (``mm/mmap.c``)
+``mapped.py``       madvise and msync of a mapping (``mm/madvise.c``)
+``proc_fd.py``      open files opened again (``fs/proc/fd.c``)
 =================== ===============================================
 """

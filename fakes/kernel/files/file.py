@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import select
+from enum import IntFlag
 
 from dmasync.fakes.kernel.errors import os_error
 from dmasync.fakes.kernel.parts import Kernel
@@ -20,6 +21,14 @@ O_LARGEFILE = 0o740000 & ~(os.O_DIRECT | os.O_DIRECTORY | os.O_NOFOLLOW)
 Architectures give the same four bits to these four flags, each in an order of its own (asm/fcntl.h).
 """
 DEFAULT_POLL = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+
+
+class Pages(IntFlag):
+    """What a driver says of the pages that it maps: VM_PFNMAP, numbers only, and VM_IO. Neither: pages as of a file."""
+
+    COUNTED = 0
+    NUMBERS = 1
+    IO = 2
 
 
 class File:
@@ -92,7 +101,27 @@ class File:
         """``F_GET_SEALS``."""
         raise os_error(errno.EINVAL)
 
+    can_open_again = False
+    """Whether its place in ``/proc/self/fd`` can be opened: anonymous inodes and dma-bufs have no ``open``."""
+    direct = False
+    """Whether it can be opened with O_DIRECT."""
+
+    def opened_again(self, flags: int) -> File:
+        """Another open file of the same inode."""
+        return type(self)(self.kernel, flags)
+
+    def cut_on_open(self) -> None:
+        """O_TRUNC, which only regular files heed."""
+
     can_map = False
+    can_sync = False
+    """Whether msync() has anything to call."""
+    size: int
+    """In bytes, of what can be mapped."""
+
+    def mapped_pages(self) -> Pages:
+        """What its mappings are made of."""
+        return Pages.COUNTED
 
     def may_execute(self) -> bool:
         """Whether its file system lets it be mapped with PROT_EXEC (``path_noexec()``)."""
@@ -110,6 +139,7 @@ class NullDevice(File):
     """An open ``/dev/null`` (``drivers/char/mem.c``): whatever is sought, its position is 0."""
 
     kind = "null device"
+    can_open_again = True
 
     def seek(self, offset: int, whence: int) -> int:
         return 0
@@ -119,6 +149,14 @@ class Directory(File):
     """An open folder of nodes (``fs/libfs.c``, in a tmpfs): sought from its start, or from where it is."""
 
     kind = "directory"
+    can_open_again = True
+
+    def __init__(self, kernel: Kernel, flags: int, path: str) -> None:
+        super().__init__(kernel, flags)
+        self.path = path
+
+    def opened_again(self, flags: int) -> File:
+        return Directory(self.kernel, flags, self.path)
 
     def seek(self, offset: int, whence: int) -> int:
         if whence not in (os.SEEK_SET, os.SEEK_CUR):
@@ -131,9 +169,13 @@ class Directory(File):
 
 
 class PathFile(File):
-    """A file opened with O_PATH: a place, nothing that can be used."""
+    """A file opened with O_PATH: a place, nothing that can be used; *of* is what lies there, None for a link itself."""
 
     kind = "path"
+
+    def __init__(self, kernel: Kernel, flags: int, of: File | None) -> None:
+        super().__init__(kernel, flags)
+        self.of = of
 
     def ioctl(self, fd: int, request: int, arg: Argument) -> int:
         raise os_error(errno.EBADF)

@@ -145,7 +145,7 @@ def _fioqsize(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
         return 0
     if not isinstance(file, Memfd):
         raise os_error(errno.ENOTTY)
-    copy_to(arg, _LOFF.pack(file.bytes_in_pages()))
+    copy_to(arg, _LOFF.pack(file.inode.bytes_in_pages()))
     return 0
 
 

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import weakref
+from typing import Any
 
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
@@ -22,7 +23,6 @@ _HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
 _CONTIGUOUS = {16384: (21,), 65536: (21,)}
 """Logarithms of arm64's other huge pages, blocks of pages in a row, for its larger pages (asm/pgtable-hwdef.h)."""
 _GIGABYTE = 30
-_WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 _ALL_SEALS = (
     uapi.F_SEAL_SEAL
     | uapi.F_SEAL_EXEC
@@ -31,6 +31,7 @@ _ALL_SEALS = (
     | uapi.F_SEAL_WRITE
     | uapi.F_SEAL_FUTURE_WRITE
 )
+_WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 
 
 def memfd_create(kernel: Kernel, name: str | bytes | os.PathLike[str], flags: int) -> int:
@@ -47,20 +48,16 @@ def memfd_create(kernel: Kernel, name: str | bytes | os.PathLike[str], flags: in
     if len(encoded) > uapi.MFD_NAME_MAX_LEN:
         raise os_error(errno.EINVAL)
     fd = kernel.descriptors.reserve()
-    file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, encoded, flags)
+    inode = (HugeMemfdInode if flags & uapi.MFD_HUGETLB else MemfdInode)(kernel, flags)
+    file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, inode)
     return kernel.descriptors.install(fd, file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
 
 
-class Memfd(File):
-    """An anonymous file in memory."""
+class MemfdInode:
+    """The memory of a memfd; it goes with the last file, mapping or udmabuf that refers to it."""
 
-    kind = "memfd"
-    regular = True
-    can_map = True
-
-    def __init__(self, kernel: Kernel, name: bytes, flags: int) -> None:
-        super().__init__(kernel, os.O_RDWR | O_LARGEFILE)
-        self.name = name
+    def __init__(self, kernel: Kernel, flags: int) -> None:
+        self.kernel = kernel
         self.size = 0
         self.store = Store("memfd")
         self.seals = 0 if flags & uapi.MFD_ALLOW_SEALING else uapi.F_SEAL_SEAL
@@ -68,7 +65,7 @@ class Memfd(File):
         if flags & uapi.MFD_NOEXEC_SEAL:
             self.executable = False
             self.seals = uapi.F_SEAL_EXEC
-        self.pinned_by: weakref.WeakSet[File] = weakref.WeakSet()  # udmabufs that hold pages of it
+        self.pinned_by: weakref.WeakSet[Any] = weakref.WeakSet()  # udmabufs that hold pages of it
         self._writable_mappings = 0
         self._pinned: list[tuple[int, int]] = []
         self._taken: list[
@@ -76,6 +73,7 @@ class Memfd(File):
         ] = []  # ranges whose pages were counted, each (begin, end), apart and in order
 
     def truncate(self, length: int) -> None:
+        """Grow or shrink to *length* bytes."""
         if (length < self.size and self.seals & uapi.F_SEAL_SHRINK) or (
             length > self.size and self.seals & uapi.F_SEAL_GROW
         ):
@@ -85,6 +83,7 @@ class Memfd(File):
             self.size = length
 
     def add_seals(self, seals: int) -> None:
+        """``F_ADD_SEALS`` of a file that may be written."""
         if seals & ~(_ALL_SEALS & self.kernel.profile.seals):
             raise os_error(errno.EINVAL)
         with self.kernel.lock:
@@ -101,23 +100,10 @@ class Memfd(File):
                     raise os_error(errno.EBUSY)
             self.seals |= seals | brought
 
-    def get_seals(self) -> int:
-        return self.seals
-
-    def seek(self, offset: int, whence: int) -> int:
-        if whence == os.SEEK_SET:
-            position = offset
-        elif whence == os.SEEK_CUR:
-            position = self.position + offset
-        elif whence == os.SEEK_END:
-            position = self.size + offset
-        else:
-            self._fill_pinned()
-            position = self._seek_pages(offset, whence)
-        if not 0 <= position <= _MAX_SIZE:
-            raise os_error(errno.EINVAL)
-        self.position = position
-        return position
+    def find(self, offset: int, whence: int) -> int:
+        """SEEK_DATA, SEEK_HOLE."""
+        self._fill_pinned()
+        return self._seek_pages(offset, whence)
 
     def _seek_pages(self, offset: int, whence: int) -> int:
         """SEEK_DATA, SEEK_HOLE: the host's pages know. One of this kernel's is there if any host page of it is."""
@@ -131,16 +117,6 @@ class Memfd(File):
             while place < self.size and (data := host.lseek(fd, place, os.SEEK_DATA)) < place + page:
                 place = -(-host.lseek(fd, data, os.SEEK_HOLE) // page) * page
         return max(offset, min(place, self.size))
-
-    def check_map(self, prot: int, shared: bool) -> None:
-        if not shared or not self.seals & _WRITE_SEALS:
-            return
-        if prot & mmap.PROT_WRITE:
-            raise os_error(errno.EPERM)
-
-    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
-        pages = -(-length // self.kernel.page_size) * self.kernel.page_size
-        return FakeMapping.of((Run(self.store, 0, offset + pages),), length, prot, flags, offset)
 
     def mapped(self, delta: int) -> None:
         """Count a mapping through which the file may be written, now or after mprotect(); -1 when it goes."""
@@ -195,21 +171,24 @@ class Memfd(File):
         return total
 
     def _fill_pinned(self) -> None:
-        # Pinning allocates the pages of a hole; here they come when somebody could tell the difference.
+        """Pinning allocates the pages of a hole; here they come when somebody could tell the difference."""
         pinned, self._pinned = self._pinned, []
         for offset, size in pinned:
             host.populate(self.store.fd, offset, size)
 
+    def punch(self, begin: int, end: int) -> None:
+        """Take the pages of a range away: zeros from now on, and a hole. EPERM under a seal on writing."""
+        if self.seals & _WRITE_SEALS:
+            raise os_error(errno.EPERM)
+        if self.pinned_by:
+            raise UnmodelledCallError("a hole in a memfd of which a udmabuf holds pages: the fake has them in common")
+        host.punch_hole(self.store.fd, begin, end - begin)
 
-class HugeMemfd(Memfd):
-    """A memfd of huge pages (``fs/hugetlbfs/inode.c``) on a system that has reserved none, as by default.
 
-    It can be made, sized and sealed; whatever needs a page of it is ENOMEM.
-    """
+class HugeMemfdInode(MemfdInode):
+    """The memory of a memfd of huge pages: there are none."""
 
-    kind = "huge memfd"
-
-    def __init__(self, kernel: Kernel, name: bytes, flags: int) -> None:
+    def __init__(self, kernel: Kernel, flags: int) -> None:
         size_log = flags >> _HUGE_SHIFT & 0x3F
         if size_log == _GIGABYTE:
             raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
@@ -217,17 +196,104 @@ class HugeMemfd(Memfd):
         usual = (kernel.page_size * (kernel.page_size // 8)).bit_length() - 1
         if size_log not in (0, usual, *_CONTIGUOUS.get(kernel.page_size, ())):
             raise os_error(errno.ENODEV)
-        super().__init__(kernel, name, flags)
-        self.flags = os.O_RDWR | O_LARGEFILE
+        super().__init__(kernel, flags)
         self.huge_page = 1 << (size_log or usual)
-
-    def block_size(self) -> int:
-        return self.huge_page
 
     def truncate(self, length: int) -> None:
         if length % self.huge_page:
             raise os_error(errno.EINVAL)
         super().truncate(length)
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        if not self.kernel.profile.udmabuf_pins_folios:
+            if not size:
+                return None
+            raise os_error(errno.EINVAL)  # it was looked for, never made
+        self.check_pin(offset, size)
+        raise os_error(self.kernel.profile.missing_huge_page)
+
+
+class Memfd(File):
+    """An open anonymous file in memory: what :func:`memfd_create` gives, or the same one opened again."""
+
+    kind = "memfd"
+    regular = True
+    can_map = True
+    can_open_again = True
+    direct = True
+    can_sync = True
+    inode: MemfdInode
+
+    def __init__(self, kernel: Kernel, inode: MemfdInode, flags: int = os.O_RDWR | O_LARGEFILE) -> None:
+        super().__init__(kernel, flags)
+        self.inode = inode
+
+    @property
+    def size(self) -> int:  # type: ignore[override]  # every open file has its inode's
+        """In bytes."""
+        return self.inode.size
+
+    @property
+    def seals(self) -> int:
+        """As ``F_GET_SEALS`` tells them."""
+        return self.inode.seals
+
+    def opened_again(self, flags: int) -> File:
+        return type(self)(self.kernel, self.inode, flags)
+
+    def cut_on_open(self) -> None:
+        self.inode.truncate(0)
+
+    def truncate(self, length: int) -> None:
+        if not self.writable:
+            raise os_error(errno.EINVAL)
+        self.inode.truncate(length)
+
+    def add_seals(self, seals: int) -> None:
+        if not self.writable:
+            super().add_seals(seals)
+        self.inode.add_seals(seals)
+
+    def get_seals(self) -> int:
+        return self.inode.seals
+
+    def seek(self, offset: int, whence: int) -> int:
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self.position + offset
+        elif whence == os.SEEK_END:
+            position = self.size + offset
+        else:
+            position = self.inode.find(offset, whence)
+        if not 0 <= position <= _MAX_SIZE:
+            raise os_error(errno.EINVAL)
+        self.position = position
+        return position
+
+    def check_map(self, prot: int, shared: bool) -> None:
+        if not shared or not self.seals & _WRITE_SEALS:
+            return
+        if prot & mmap.PROT_WRITE:
+            raise os_error(errno.EPERM)
+
+    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
+        pages = -(-length // self.kernel.page_size) * self.kernel.page_size
+        return FakeMapping.of((Run(self.inode.store, 0, offset + pages),), length, prot, flags, offset)
+
+
+class HugeMemfd(Memfd):
+    """An open memfd of huge pages (``fs/hugetlbfs/inode.c``) on a system that has reserved none, as by default.
+
+    It can be made, sized and sealed; whatever needs a page of it is ENOMEM.
+    """
+
+    kind = "huge memfd"
+    direct = False
+    inode: HugeMemfdInode
+
+    def block_size(self) -> int:
+        return self.inode.huge_page
 
     def seek(self, offset: int, whence: int) -> int:
         if whence in (os.SEEK_DATA, os.SEEK_HOLE):  # default_llseek(): all of it is data
@@ -237,12 +303,4 @@ class HugeMemfd(Memfd):
         return super().seek(offset, whence)
 
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
-        raise os_error(errno.EINVAL if offset % self.huge_page else errno.ENOMEM)
-
-    def pin(self, offset: int, size: int) -> Run | None:
-        if not self.kernel.profile.udmabuf_pins_folios:
-            if not size:
-                return None
-            raise os_error(errno.EINVAL)  # it was looked for, never made
-        self.check_pin(offset, size)
-        raise os_error(self.kernel.profile.missing_huge_page)
+        raise os_error(errno.EINVAL if offset % self.inode.huge_page else errno.ENOMEM)
