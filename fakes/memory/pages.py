@@ -154,7 +154,7 @@ class FakeMapping(RunMapping):
         self._tell()
 
     def _tell(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        told, self.on_unmap = self.on_unmap, None
+        told, self.on_unmap, self.area = self.on_unmap, None, None
         if told is not None and not is_finalizing():
             told()
 

@@ -519,6 +519,8 @@ class Generator:
         if out not in self.world.held:
             return
         size, shared = min(self.world.held[out].file.size, 16 * PAGE), self.pick((1, 1, 2))
+        # How /dev is mounted decides whether a node's PROT_EXEC is EPERM.
+        protections = _PROTECTIONS if self.world.held[out].file.kind == "memfd" else (RW, RO, 0, _WO)
         for _ in range(1 + self.below(3)):
             yield self.pick(
                 (
@@ -527,7 +529,7 @@ class Generator:
                         self.out(),
                         out,
                         self.pick((PAGE, size)),
-                        self.pick(_PROTECTIONS),
+                        self.pick(protections),
                         shared,
                         0,
                     ),

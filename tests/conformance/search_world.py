@@ -51,6 +51,7 @@ _READABLE = mmap.PROT_READ | mmap.PROT_WRITE
 _MMAP_KEEPS_A_DUPLICATE = sys.version_info < (3, 13)
 _SAMPLE = 48
 _O_PATH = 0o10000000
+_PAGEOUT = 21
 _MOST_OF_A_HEAP = 4 << 20
 _HIGH = 512
 """Where the search's own descriptors begin: no program gets that far."""
@@ -281,6 +282,8 @@ class World:
         held = self.held.get(var)
         if held is None or held.kind != "map":
             return None
+        if advice == _PAGEOUT and held.file.kind == "memfd":
+            return "not run: what a udmabuf's mapping wrote is lost"
         held.mapping.madvise(advice, at, length)
         held.advised |= at != 0 or length < held.length
         return self._shown(min(at, held.length))
