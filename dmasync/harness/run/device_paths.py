@@ -28,6 +28,8 @@ RESOLVE_BENEATH: Final = 8
 RESOLVE_IN_ROOT: Final = 16
 _MAGIC: Final = re.compile(r"^/*proc/[^/]+/(task/\d+/)?(cwd|root|exe|fd/)")
 """Links of /proc that are none: they lead to a file, not to a name."""
+_NUMBERED: Final = re.compile(r"/proc/[^/]+/(task/\d+/)?(fd|fdinfo)/\d+|/dev/fd/\d+")
+"""Names of descriptors."""
 
 
 class Places:
@@ -77,12 +79,15 @@ class Places:
         # The last name alone tells for nearly every path that it is not ours.
         name = raw.rstrip(b"/").rpartition(b"/")[2]
         likely = name in self._names or b"/udmabuf/" in raw or b"dma_heap/" in raw
-        numbered = name.isdigit() and (b"/fd/" in raw or b"/fdinfo/" in raw)
-        if not likely and not numbered and not (follow and self._is_link(thread, folder, raw)):
+        if name.isdigit() and (not raw.startswith(b"/") or b"/fd/" in raw or b"/fdinfo/" in raw):
+            path = self._absolute(thread, folder, os.fsdecode(raw))
+            if path is not None and _NUMBERED.fullmatch(path):
+                return path
+        if not likely and not (follow and self._is_link(thread, folder, raw)):
             return None
         path = self._absolute(thread, folder, os.fsdecode(raw))
-        if path is None or numbered:
-            return path
+        if path is None:
+            return None
         if not self.is_ours(path):
             if not follow and os.path.islink(f"/proc/{thread}/root{path}"):
                 return None

@@ -173,6 +173,25 @@ static void by_name(void)
 	REFUSED(ENXIO, open(path, O_RDWR));
 	REFUSED(ENOTDIR, open(path, O_RDONLY | O_DIRECTORY));
 	CHECK(!fstatvfs(fd, &system) && system.f_flag == 0);
+	/* As a program that looks through its descriptors has it. */
+	char name[16], target[64] = "";
+	snprintf(name, sizeof(name), "%d", fd);
+	int folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+	CHECK(readlinkat(folder, name, target, sizeof(target)) == 8 && !memcmp(target, "/dmabuf:", 8));
+	CHECK(!chdir("/proc/self"));
+	CHECK(readlink(path + strlen("/proc/self/"), target, sizeof(target)) == 8 && !memcmp(target, "/dmabuf:", 8));
+	REFUSED(ENXIO, openat(folder, name, O_RDWR));
+	CHECK(!chdir("/proc/self/fdinfo"));
+	int info = open(name, O_RDONLY);
+	CHECK(info >= 0 && read(info, target, 4) == 4 && !memcmp(target, "pos:", 4));
+	/* A file that only looks like a descriptor's name. */
+	char place[] = "/tmp/ways-XXXXXX";
+	CHECK(mkdtemp(place) && !chdir(place) && !mkdir("fd", 0700));
+	snprintf(path, sizeof(path), "%s/fd/%d", place, fd);
+	CHECK((info = open(path, O_RDWR | O_CREAT, 0600)) >= 0 && write(info, "x", 1) == 1);
+	CHECK(!access(path, R_OK) && !truncate(path, 0) && open(path, O_RDONLY) >= 0);
+	REFUSED(EINVAL, readlink(path, target, sizeof(target)));
+	CHECK(!unlink(path) && !rmdir("fd") && !rmdir(place));
 	int made = creat("/dev/dma_heap/system", 0600);
 	CHECK(made >= 0 && fcntl(made, F_GETFL) == (O_WRONLY | 0100000));
 }
