@@ -184,6 +184,16 @@ static void by_name(void)
 	CHECK(!chdir("/proc/self/fdinfo"));
 	int info = open(name, O_RDONLY);
 	CHECK(info >= 0 && read(info, target, 4) == 4 && !memcmp(target, "pos:", 4));
+	/* Each descriptor and each mapping holds a buffer. */
+	int counts[2];
+	for (int round = 0; round < 2; round++) {
+		char text[512] = "", *count;
+		CHECK((info = open(name, O_RDONLY)) >= 0 && read(info, text, sizeof(text) - 1) > 0);
+		CHECK((count = strstr(text, "count:\t")) != NULL);
+		counts[round] = atoi(count + strlen("count:\t"));
+		CHECK(dup(fd) >= 0 && map(fd, SIZE) && map(fd, PAGE));
+	}
+	CHECK(counts[1] == counts[0] + 3);
 	/* A file that only looks like a descriptor's name. */
 	char place[] = "/tmp/ways-XXXXXX";
 	CHECK(mkdtemp(place) && !chdir(place) && !mkdir("fd", 0700));

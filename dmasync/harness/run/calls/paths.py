@@ -141,13 +141,22 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     process = str(call.process) if process in ("self", "thread-self") else process
     info = dict(kernel.fdinfo(known.fd))
     if "count" in info:
-        info["count"] = int(info["count"]) - 1  # that by which the supervisor holds it
+        # Without that by which the supervisor holds it, with the programs' mappings, each of which holds it as well.
+        info["count"] = int(info["count"]) - 1 + _mappings(run, known)
     native = processes.flags_of(int(process), number)
     flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
     text = f"pos:\t{info.pop('pos')}\nflags:\t0{flags_of_file:o}\n"
     # The file system is one of the kernel's own; it and the inode come after the flags.
     text += "mnt_id:\t15\n" + "".join(f"{name}:\t{value}\n" for name, value in info.items())
     return _give_text(run, call, text, flags)
+
+
+def _mappings(run: Supervisor, known: Descriptor) -> int:
+    """How many the programs have of it: of a udmabuf none, as those of its memfd look the same."""
+    if known.file.is_shared:
+        return 0
+    inode = known.file.key[1]
+    return sum(1 for process in run.processes.handles() for _ in processes.shared_mappings(process, inode))
 
 
 def changed_flags(flags: int, native: int) -> int:
