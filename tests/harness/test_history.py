@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -12,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dmasync.cli import main
-from dmasync.harness.exit_status import CommandError
-from dmasync.harness.history.nightly import nightly
+from dmasync.harness.exit_status import CommandError, ExitStatus
+from dmasync.harness.history.nightly import measure_host, nightly
 from dmasync.harness.history.prune import prunable
 from dmasync.harness.runs.facts import RunFacts
 from dmasync.harness.runs.kept import Kind, Standing
@@ -153,6 +155,52 @@ def test_dry_run_only_says_what_would_go(tmp_path: Path, storage: Storage, capsy
     assert first.exists()
     assert main(prune) == 0
     assert not first.exists()
+
+
+def test_a_prune_that_removes_nothing_says_so(
+    tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = keep(storage, exact(tmp_path / "r.json", {PAIR: 1}))
+    for more in ([], ["--dry-run"]):
+        assert main(["history", "--storage", str(storage.folder), "prune", "--keep", "1", *more]) == 0
+        assert capsys.readouterr().out == "nothing to remove: each run is spared\n"
+    assert kept.exists()
+
+
+def test_a_full_disk_leaves_no_empty_folder_of_a_kind(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = load_run(exact(tmp_path / "r.json", {PAIR: 1}))
+    monkeypatch.setattr("dmasync.harness.runs.storage._link_new", full)
+    with pytest.raises(CommandError, match="No space left on device"):
+        storage.keep(run, Standing.GOOD)
+    assert not storage.folder.exists()
+
+
+def test_a_folder_in_the_place_of_the_run_to_keep_is_told(
+    tmp_path: Path, storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    assert main(["history", "--storage", str(storage.folder), "keep", str(tmp_path / "runs")]) == 2
+    assert "runs: is a folder: name a run file in it" in capsys.readouterr().err
+    assert not storage.folder.exists()
+
+
+def test_the_table_of_a_night_names_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def suite(_: object, output: Path, __: object) -> ExitStatus:
+        exact(output, {PAIR: 1})
+        return ExitStatus.GOOD
+
+    monkeypatch.setattr("dmasync.harness.history.nightly.run_suite", suite)
+    measure_host(tmp_path / "run.json", quiet=True)
+    told = capsys.readouterr().err
+    assert "1 row measured\n" in told
+    assert "run.json" not in told
 
 
 def test_a_run_that_cannot_be_kept_leaves_nothing_behind(

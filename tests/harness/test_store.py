@@ -302,6 +302,42 @@ def test_the_storage_of_today_becomes_a_store(tmp_path: Path, capsys: pytest.Cap
 def test_a_run_file_that_was_named_and_could_not_be_added_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text("{")
     assert main(["history", "store", str(tmp_path / "store"), str(tmp_path / "cut.json")]) == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_stands_for_the_runs_in_it_also_as_they_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loose").mkdir()
+    storage, store = Storage(tmp_path / "kept"), str(tmp_path / "store")
+    for day in range(2):
+        run = a_run(tmp_path / "loose", day)
+        storage.keep(load_run(run), Standing.GOOD)
+    for folder, said in ((storage.folder, "added 2 runs, 0 were there"), (tmp_path / "loose", "added 0 runs, 2 were")):
+        assert main(["history", "store", store, str(folder)]) == 0
+        assert capsys.readouterr().out.startswith(said)
+        assert main(["report", str(folder), "-o", str(tmp_path / "p.html")]) == 0
+        capsys.readouterr()
+    other = a_run(tmp_path, 1, "other")
+    storage.keep(load_run(other), Standing.GOOD)
+    assert main(["report", str(storage.folder), "-o", str(tmp_path / "p.html")]) == 2
+    told = capsys.readouterr().err
+    assert "its runs lie in 2 folders" in told
+    assert f"such as {storage.folder}/board_" in told
+    (tmp_path / "empty").mkdir()
+    assert main(["history", "store", str(tmp_path / "none"), str(tmp_path / "empty")]) == 2
+    assert "a folder without run files" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_large_counts_are_told_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, source = str(tmp_path / "store"), exact(tmp_path / "r.json", {PAIR: 3670871})
+    assert main(["history", "store", store, str(source)]) == 0
+    assert capsys.readouterr().out.startswith("added 1 run, 0 were there")
+    assert main(["history", "board", store, "board"]) == 0
+    assert "3,670,871" in capsys.readouterr().out
+    assert main(["history", "merge", store]) == 0
+    assert "merged 0 months" in capsys.readouterr().out
 
 
 def test_a_night_is_added_to_the_store(tmp_path: Path) -> None:
@@ -355,4 +391,9 @@ def test_without_duckdb_the_command_says_what_to_install(
     source = a_run(tmp_path, 0)
     assert main(["history", "store", str(tmp_path / "store"), str(source)]) == 4
     assert "pip install duckdb" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+    night = ["history", "nightly", "--storage", str(tmp_path / "new"), "--store", str(tmp_path / "store")]
+    assert main(night) == 4
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "new").exists()
     assert main(["history", "--storage", str(tmp_path / "kept"), "keep", str(source)]) == 0

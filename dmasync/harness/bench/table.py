@@ -22,10 +22,18 @@ _WIDTH_OF_A_FILE = 120
 Key = tuple[str, bool, str]
 
 
-def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = False, kept: bool = True) -> None:
+def print_summary(
+    run: Run,
+    stream: TextIO | None = None,
+    *,
+    verbose: bool = False,
+    kept: bool = True,
+    is_temporary: bool = False,
+) -> None:
     """Print the table, how many rows are not exact, what could not be measured and why, and where the file is.
 
-    *verbose*: each row that is not exact, with its quartiles. Without *kept* no file has the rows.
+    *verbose*: each row that is not exact, with its quartiles. Without *kept* no file has the rows. A
+    file that *is_temporary* is not named: whoever keeps its rows tells where.
     """
     shown = console(stream, file_width=_WIDTH_OF_A_FILE)
     rows = list(run.rows.values())
@@ -33,7 +41,8 @@ def print_summary(run: Run, stream: TextIO | None = None, *, verbose: bool = Fal
     shown.print(Text(_headline(run, unit)), soft_wrap=True)
     _print_overhead(shown, rows)
     told = [_reading(rows, unit), *(_inexact(rows) if verbose else _inexact_counted(rows)), *_missing(run)]
-    for line in [*told, f"{_rows(len(rows))} {f'in {run.path}' if kept else 'measured, and in no file'}"]:
+    where = "measured" if is_temporary else f"in {run.path}" if kept else "measured, and in no file"
+    for line in [*told, f"{_rows(len(rows))} {where}"]:
         shown.print(Text(line), soft_wrap=True)
 
 

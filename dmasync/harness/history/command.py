@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 from datetime import datetime, timedelta, timezone
 
@@ -16,7 +17,7 @@ from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import Run, load_run, printable
 from dmasync.harness.runs.storage import Storage, default_folder, named_by_variable
-from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.runs.writing import made_folder, no_empty_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -100,9 +101,12 @@ def _nightly(storage: Storage, options: argparse.Namespace) -> int:
 
     asked = bench.parse(options.bench)
     measure = functools.partial(nightly.measure_host, request=bench.request_of(asked), quiet=asked.quiet)
-    report = options.report or made_folder(storage.folder) / "report.html"
-    made_folder(storage.folder)
-    return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options), store=options.store)
+    report = options.report or storage.folder / "report.html"
+    with contextlib.ExitStack() as stack:
+        for folder in (storage.folder, *filter(None, [options.store])):
+            stack.enter_context(no_empty_folder(folder))
+        made_folder(storage.folder)
+        return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options), store=options.store)
 
 
 def _run_with_rows(path: str) -> Run:
@@ -122,9 +126,10 @@ def _prune(storage: Storage, keep: int | None, days: float | None, dry_run: bool
     now = datetime.now(timezone.utc)
     accepted = [one for one in load(storage.folder).values() if one.in_force(now.date())]
     gone = prunable(storage.kept(), keep=keep, older_than=None if days is None else timedelta(days=days), now=now)
+    gone = [one for one in gone if not any(acceptance.is_for(one, storage.folder) for acceptance in accepted)]
+    if not gone:
+        print("nothing to remove: each run is spared")  # noqa: T201
     for one in gone:
-        if any(acceptance.is_for(one, storage.folder) for acceptance in accepted):
-            continue
         print(f"{'would remove' if dry_run else 'removed'} {printable(one.path)}")  # noqa: T201
         if not dry_run:
             try:

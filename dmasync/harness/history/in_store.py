@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.console import Column, console, print_table
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.judge.words import in_days
+from dmasync.harness.judge.words import counted, in_days
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.storage import Storage
-from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.runs.writing import made_folder, no_empty_folder
 from dmasync.harness.store.schema import TOGETHER
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def configure(actions: Any, add_storage: Callable[[argparse.ArgumentParser], Non
     storing = actions.add_parser("store", help="add kept runs to a store of Parquet files, for a fleet of boards")
     _add_store(storing, "the folder of the store, made if it is not there")
     storing.add_argument(
-        "runs", metavar="RUN", type=given_text, nargs="*", help="the run files to add (default: all of the storage)"
+        "runs",
+        metavar="RUN",
+        type=given_text,
+        nargs="*",
+        help="the run files to add, or folders of them (default: all of the storage)",
     )
     add_storage(storing)
     merging = actions.add_parser(
@@ -92,7 +96,7 @@ def run(options: argparse.Namespace, storage: Storage) -> int:
 
         store = ParquetStore(options.store)
         gone = store.drop_rounds(_now())
-        print(f"merged {store.merge()} months; dropped the old rounds of {gone} runs")  # noqa: T201
+        print(f"merged {counted(store.merge(), 'month')}{_dropped(gone)}")  # noqa: T201
         return ExitStatus.GOOD
     return _print_answer(_answer(reader, options), options)
 
@@ -120,13 +124,29 @@ def _store(folder: Path, files: list[str], storage: Storage) -> int:
 
     if not files and not storage.folder.is_dir():
         raise CommandError(f"{printable(storage.folder)}: no such folder: name it with --storage, or name run files")
-    store = ParquetStore(made_folder(folder))
-    added = store.add(map(Path, files) if files else (one.path for one in storage.kept()), _now())
+    named = [inside for name in files for inside in _run_files(Path(name))]
+    store = ParquetStore(folder)
+    with no_empty_folder(folder):
+        made_folder(folder)
+        added = store.add(named if files else (one.path for one in storage.kept()), _now())
     gone = store.drop_rounds(_now())
-    print(f"added {added.new} runs, {added.known} were there; dropped the old rounds of {gone} runs")  # noqa: T201
+    print(f"added {counted(added.new, 'run')}, {added.known} were there{_dropped(gone)}")  # noqa: T201
     for sentence in added.left_out:
         print(f"left out: {sentence}", file=sys.stderr)  # noqa: T201
     return ExitStatus.UNUSABLE if files and added.left_out else ExitStatus.GOOD
+
+
+def _run_files(path: Path) -> list[Path]:
+    """*path*, or the run files in that folder and in those in it: so are kept runs stored."""
+    if not path.is_dir():
+        return [path]
+    if inside := sorted([*path.glob("*.json"), *path.glob("*/*.json")]):
+        return inside
+    raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
+
+
+def _dropped(runs: int) -> str:
+    return f"; dropped the old rounds of {counted(runs, 'run')}" if runs else ""
 
 
 def _answer(reader: StoreReader, options: argparse.Namespace) -> Answer:

@@ -138,7 +138,7 @@ def measure_host(output: Path, request: Request | None = None, *, quiet: bool = 
             console.done()
             print_summary(parse_run(output, error.text), sys.stderr, kept=False)
             raise
-    print_summary(load_run(output), sys.stderr)  # standard output is the verdict's
+    print_summary(load_run(output), sys.stderr, is_temporary=True)  # standard output is the verdict's
     if status != ExitStatus.GOOD:
         raise CommandError(f"the suites ended with status {int(status)}: nothing was kept", status)
 

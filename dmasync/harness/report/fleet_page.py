@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dmasync.harness.judge.words import amount, in_days
+from dmasync.harness.judge.words import amount, counted, in_days
 from dmasync.harness.report.html import template
 from dmasync.harness.store.fleet import Cell, Fleet, MovedRow
 from dmasync.harness.store.fleet_moves import WEEKS
@@ -95,16 +95,16 @@ def fleet_page(fleet: Fleet, percent: float) -> str:
     moved = sorted((line for line in lines if line.worth[0] < _CALM), key=lambda line: (line.worth, line.name))
     order = sorted((_looked(fleet, cell) for cell in fleet.cells.values()), key=_how_bad)
     return template("fleet.html").render(
-        title=f"dma-buf sync cost on {_count(len(boards), 'board')}, {fleet.until:%Y-%m-%d}",
+        title=f"dma-buf sync cost on {counted(len(boards), 'board')}, {fleet.until:%Y-%m-%d}",
         answer=_answer(lines),
         worst=_worst(order, places),
         days=_whole(fleet.days),
         percent=f"{percent:g}",
         until=f"{fleet.until:%Y-%m-%d %H:%M}",
-        rows=_count(sum(cell.rows for cell in fleet.cells.values()), "row"),
-        boards=_count(len(boards), "board"),
+        rows=counted(sum(cell.rows for cell in fleet.cells.values()), "row"),
+        boards=counted(len(boards), "board"),
         kernels=kernels,
-        kernels_told=_count(len(kernels), "kernel"),
+        kernels_told=counted(len(kernels), "kernel"),
         weeks=WEEKS,
         damaged=[f"{path}: {reason}" for path, reason in fleet.damaged],
         strip=[_square(line) for line in lines],
@@ -142,14 +142,14 @@ def _mark(one: Looked, anchor: str) -> Mark:
         last = f"{cell.last:%Y-%m-%d}" if cell.last else "never"
         return Mark(kind, f"{sign} {last[5:]}", anchor, f"last measured {last}")
     if one.state == _CALM:
-        return Mark(kind, "=", anchor, f"nothing moved, {_count(cell.rows, 'row')}")
+        return Mark(kind, "=", anchor, f"nothing moved, {counted(cell.rows, 'row')}")
     if one.together:
         told = f"all rows together, over {in_days(one.together.over_days)}"
         return Mark(kind, f"{sign}all {_percent(one.together.ratio)}", anchor, told)
     count = cell.slower if one.state == _SLOWER else cell.faster
-    also = f", {_count(cell.faster, 'row')} faster" if one.state == _SLOWER and cell.faster else ""
+    also = f", {counted(cell.faster, 'row')} faster" if one.state == _SLOWER and cell.faster else ""
     number = "all" if count == cell.rows > 1 else count
-    return Mark(kind, f"{sign}{number} {_percent(cell.worst)}", anchor, f"{_count(count, 'row')} {kind}{also}")
+    return Mark(kind, f"{sign}{number} {_percent(cell.worst)}", anchor, f"{counted(count, 'row')} {kind}{also}")
 
 
 def _square(line: Line) -> dict[str, str]:
@@ -165,11 +165,11 @@ def _answer(lines: Sequence[Line]) -> dict[str, str]:
     )
     told = []
     if slower:
-        told.append(f"{len(slower)} of {_count(len(lines), 'board')} got slower: {_some(slower)}")
+        told.append(f"{len(slower)} of {counted(len(lines), 'board')} got slower: {_some(slower)}")
     if faster:
-        told.append(f"{_count(len(faster), 'board')} only got faster: {_some(faster)}")
+        told.append(f"{counted(len(faster), 'board')} only got faster: {_some(faster)}")
     if silent:
-        told.append(f"{_count(len(silent), 'board')} did not measure everything: {_some(silent)}")
+        told.append(f"{counted(len(silent), 'board')} did not measure everything: {_some(silent)}")
     kind, mark = ("bad", "✘") if slower else ("unknown", "?") if silent else ("good", "✔")
     return {"kind": kind, "mark": mark, "text": ". ".join(told) + "." if told else "Nothing moved on the fleet."}
 
@@ -198,7 +198,7 @@ def _worst(order: Sequence[Looked], places: dict[tuple[str, str], str]) -> list[
             row = first.moved[0]
             where = f" on {first.kernel}" if len(cells) > 1 else ""
             furthest = f"{_short(row.name)} {_percent(row.ratio)} over {in_days(row.over_days)}{where}"
-            text = f"{_count(rows, 'row')} slower {kernels}, the furthest {furthest}"
+            text = f"{counted(rows, 'row')} slower {kernels}, the furthest {furthest}"
         lines.append({"anchor": places[board, first.kernel], "place": board, "text": text})
     return lines
 
@@ -261,10 +261,6 @@ def _percent(ratio: float) -> str:
 
 def _short(name: str) -> str:
     return name.rpartition("::")[2] or name
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def _whole(number: float) -> int | float:

@@ -187,10 +187,7 @@ def files_of(given: Sequence[str | None]) -> list[Path]:
             continue
         path = Path(name)
         if path.is_dir():
-            inside = sorted(path.glob("*.json"))
-            if not inside:
-                raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
-            files += inside
+            files += _inside(path)
         else:
             files.append(path)
     known: dict[Path, Path] = {}
@@ -203,6 +200,21 @@ def files_of(given: Sequence[str | None]) -> list[Path]:
             raise CommandError(f"{printable(path)} was given twice: one run is one observation")
         known[resolved] = path
     return files
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The run files in *folder*, or in its one folder that has any: so are kept runs stored."""
+    if inside := sorted(folder.glob("*.json")):
+        return inside
+    places = sorted({path.parent for path in folder.glob("*/*.json")})
+    if not places:
+        raise CommandError(f"{printable(folder)}: a folder without run files (*.json)")
+    if len(places) > 1:
+        raise CommandError(
+            f"{printable(folder)}: its runs lie in {len(places)} folders, each of one board, clock and kernel: name "
+            f"those that you mean, such as {printable(places[0])}"
+        )
+    return sorted(places[0].glob("*.json"))
 
 
 def printable(text: object) -> str:
@@ -228,6 +240,8 @@ def _text(path: Path) -> str:
             content = file.read(LARGEST_FILE + 1)
     except ValueError as error:  # a NUL in the name
         raise RunFileError(path, f"cannot be read: {error}") from None
+    except IsADirectoryError:
+        raise RunFileError(path, "is a folder: name a run file in it") from None
     except OSError as error:
         raise RunFileError(path, f"cannot be read: {error.strerror}") from None
     if not content.strip():

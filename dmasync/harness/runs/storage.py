@@ -20,7 +20,7 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.runs.index import indexed
 from dmasync.harness.runs.kept import KeptRun, Kind, Standing
 from dmasync.harness.runs.reading import Run
-from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.runs.writing import made_folder, no_empty_folder
 
 STORAGE_VARIABLE = "DMASYNC_STORAGE"
 _LEFT_OVER = ".partial"
@@ -63,9 +63,10 @@ class Storage:
         try:
             content = run.path.read_bytes()
             machine = Kind.of(run).folder(run.kernel)
-            made_folder(self.folder / machine)  # pytest-benchmark's own would not say why it cannot
-            storage = _file_storage(self.folder, machine)
-            return _link_new(storage, name, content)
+            with no_empty_folder(self.folder / machine):
+                made_folder(self.folder / machine)  # pytest-benchmark's own would not say why it cannot
+                storage = _file_storage(self.folder, machine)
+                return _link_new(storage, name, content)
         except OSError as error:
             raise CommandError(
                 f"cannot keep {run.path.name} in {self.folder}: {error.strerror}", ExitStatus.UNUSABLE

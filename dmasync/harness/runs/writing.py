@@ -82,6 +82,18 @@ def made_folder(path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def no_empty_folder(path: Path) -> Iterator[None]:
+    """*path* and the folders above it that are not there yet are gone again where the block leaves them empty."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # one that is not empty ends it
+            for folder in missing:
+                folder.rmdir()
+
+
 def _refusal(option: str, path: str | os.PathLike[str], error: OSError) -> CommandError:
     parent = Path(os.path.realpath(path)).parent
     missing = f": {parent}" if error.errno == errno.ENOENT and not parent.exists() else ""
