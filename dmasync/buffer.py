@@ -217,7 +217,10 @@ class DmaBuf:
         warn_unclosed(self, self._unmap)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a DmaBuf cannot be copied or pickled, both would close its descriptor: use dup()")
+        raise TypeError(
+            "a DmaBuf cannot be copied or pickled, both would close its descriptor: use dup(), or send fileno() to the "
+            "other process (socket.send_fds), which takes it over with DmaBuf.from_fd()"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd={self._file.fd}"

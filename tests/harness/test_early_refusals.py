@@ -50,8 +50,8 @@ def test_a_misspelt_word_is_answered_with_the_nearest_right_one(
     assert told in said.splitlines()[-1]
 
 
-NOTHING_IS_NOTHING = {"--append", "--append-base", "--append-candidate", "--bench"}
-"""An empty one of these asks for nothing: ``--append "$(cat more)"``, where the file is empty."""
+NOTHING_IS_NOTHING = {"--append-base", "--append-candidate", "--bench"}
+"""An empty one of these asks for nothing: ``--append-base "$(cat more)"``, where the file is empty."""
 REFUSED_BY_THE_COMMAND = {
     "--max-regression": ["gate", "RUN", "RUN"],
     "--measure-base": ["gate", "--measure-candidate=true"],
@@ -151,6 +151,24 @@ def test_a_memory_that_no_guest_can_have_is_refused_before_a_kernel_is_fetched(
 ) -> None:
     status, said = refused(capsys, "vm", f"--memory={memory}", "--kernel", "/nope", "--", "true")
     assert (status, "memory is" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cpus=0"], "--cpus is 0, expected at least 1"),
+        (["--cpus=2", "--exact"], "--cpus is 2: the exact clock counts one CPU's instructions"),
+        (["--kvm", "--exact"], "--kvm is on: the exact clock is the emulator's"),
+        (["--timeout=0"], "--timeout is 0 s, expected more than 0"),
+        (["--boot-timeout=nan"], "--boot-timeout is nan s, expected more than 0"),
+        (["--memory=1M"], "--memory is 1M, too little"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused_before_a_kernel_is_fetched(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    status, said = refused(capsys, "vm", *arguments, "--kernel", "/nope", "--", "true")
+    assert (status, told in said) == (2, True), said
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kernel", metavar="K", type=given_text, help="a bzImage, a build tree, or debian:VERSION; see dmasync vm"
     )
     parser.add_argument(
-        "--append", metavar="ARG", action="append", default=[], help="an argument for the kernel; may be repeated"
+        "--append",
+        metavar="ARG",
+        type=given_text,
+        action="append",
+        default=[],
+        help="an argument for the kernel; may be repeated",
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64")
     parser.add_argument("--setup", action="store_true", help="install what a virtual machine lacks here, with apt")

@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append",
         metavar="ARG",
+        type=given_text,
         action="append",
         default=[],
         help="an argument for the kernel; may be repeated",
@@ -106,7 +107,8 @@ def run(options: argparse.Namespace) -> int:
     """Boot, run the command, pass its output and exit status on."""
     if options.clean:
         return _clean()
-    check_memory(options.memory)
+    check_memory(options.memory, "--memory")
+    _check_numbers(options)
     refuse_unwritable({"--result": options.result})
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup and options.build is None:
@@ -175,6 +177,19 @@ def run(options: argparse.Namespace) -> int:
         if options.fail_on_warning and completed.returncode == 0:
             return ExitStatus.REGRESSION
     return completed.returncode
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """CommandError for what no machine can be given, before a kernel is fetched or built for it."""
+    if options.cpus < 1:
+        raise CommandError(f"--cpus is {options.cpus}, expected at least 1")
+    if options.exact and options.cpus != 1:
+        raise CommandError(f"--cpus is {options.cpus}: the exact clock counts one CPU's instructions, leave it out")
+    if options.exact and options.kvm:
+        raise CommandError("--kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
+    for option, seconds in (("--timeout", options.timeout), ("--boot-timeout", options.boot_timeout)):
+        if not seconds > 0:
+            raise CommandError(f"{option} is {seconds:g} s, expected more than 0")
 
 
 def _clean() -> int:

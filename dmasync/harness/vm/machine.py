@@ -351,13 +351,13 @@ class VirtualMachine:
         return f"kernel {self.kernel.release or self.kernel.source}"
 
 
-def check_memory(memory: str) -> None:
-    """CommandError if *memory* is no size that a guest can have."""
+def check_memory(memory: str, argument: str = "memory") -> None:
+    """CommandError, which names *argument*, if *memory* is no size that a guest can have."""
     size = MEMORY.fullmatch(memory)
     if size is None:
-        raise CommandError(f"memory is {memory!r}, expected a number with M or G behind it, as 1G")
+        raise CommandError(f"{argument} is {memory!r}, expected a number with M or G behind it, as 1G")
     if int(size[1]) << UNITS[size[2].upper()] < LEAST_MEMORY:
-        raise CommandError(f"memory is {memory}, too little for a kernel: give at least 64M")
+        raise CommandError(f"{argument} is {memory}, too little for a kernel: give at least 64M")
 
 
 def _scratch_parent() -> str | None:
