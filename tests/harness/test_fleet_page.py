@@ -209,6 +209,12 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(
     assert not (tmp_path / "p.html").exists()
 
 
+def test_on_a_telephone_a_row_s_nights_stand_below_its_numbers(page: str) -> None:
+    assert '<td class="nights"><svg' in page
+    rules = page.partition("@media (max-width: 40rem)")[2].partition("</style>")[0]
+    assert "table.rows td.nights { flex: 0 0 100%;" in rules
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -108,7 +109,9 @@ def test_the_page_says_what_was_compared_and_tells_rows_that_moved_alike_once(pa
 
 
 def test_every_picture_is_drawn(page: str) -> None:
-    titles = re.findall(r'<h2>(.*?)</h2>\s*<figure><div class="scroll"><svg', page)
+    titles = re.findall(
+        r'(?s)<h2>([^<]*)</h2>\s*<figure>(?:<div class="narrow">.*?</div>)?<div class="scroll"><svg', page
+    )
     assert tuple(titles) == PICTURES
     assert "Not drawn" not in page
 
@@ -228,7 +231,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def test_a_real_browser_shows_all_the_pictures(tmp_path: Path, history: list[Path]) -> None:
     """In the screenshot, every picture's place holds ink: an SVG that a browser refuses leaves it white."""
     page = report(history, tmp_path / "r.html")
-    only_pictures = re.sub(r"<figcaption>.*?</figcaption>", "", page)
+    only_pictures = re.sub(r"(?s)<figcaption>.*?</figcaption>|<div class=\"narrow\">.*?</div>", "", page)
     # Each picture on a slice of its own height, so that the screenshot can be cut without measuring anything.
     slices = re.findall(r'<figure><div class="scroll">(<svg.*?</svg>)\s*</div>\s*</figure>', only_pictures, re.S)
     assert len(slices) == len(PICTURES)
@@ -307,9 +310,37 @@ def test_matplotlib_s_complaints_reach_nobody(tmp_path: Path) -> None:
 
 def test_the_picture_of_the_verdicts_has_a_line_for_rows_that_moved_alike(page: str) -> None:
     picture = page[page.index("<h2>Verdicts</h2>") :].partition("<h2>Cost against buffer size")[0]
+    picture = picture.partition('<div class="scroll">')[2]
     labels = re.findall(r"<text[^>]*>([^<]* of [^<]*)</text>", picture)
     assert [text for text in labels if "4 MiB udmabuf" in text] == ["pair of 4 MiB udmabuf (2 rows)"]
     assert any("pair of system (all 8 rows)" in text for text in labels)
+
+
+def test_what_moved_most_is_seen_on_a_telephone(page: str) -> None:
+    narrow = page.partition('<div class="narrow">')[2].partition("</div>")[0]
+    width = float(re.findall(r'<svg[^>]* width="([\d.]+)pt"', narrow)[0])
+    assert width <= 310  # 400 pixels less the page's margins, and words no smaller than those around it
+    assert "x1,064" in narrow
+    rules = page.partition("@media screen and (max-width: 50rem)")[2].partition("@media")[0]
+    assert ".narrow { display: block; }" in rules
+    assert ".narrow + .scroll { display: none; }" in rules
+
+
+def test_the_history_of_two_runs_counts_the_changes_that_the_verdict_counts(tmp_path: Path) -> None:
+    """Also of rows that are known to move by themselves, and of rows that are not exact."""
+
+    def rows(added: int) -> list[dict[str, Any]]:
+        moving = [1000 + added // 20 + spread for spread in (-8, -4, 0, 4, 8)]
+        return [
+            benchmark("t.py::moved", [(5000 + 10 * added) * 1e-9] * 5, facts()),
+            benchmark("t.py::known", [(5000 + added) * 1e-9] * 5, facts(exact=False, resolution=5.0)),
+            benchmark("t.py::inexact", [one * 1e-9 for one in moving], facts(exact=False)),
+        ]
+
+    runs = [write(tmp_path / f"{added}.json", document(rows(added), minutes=added)) for added in (0, 100)]
+    text = text_of(report(runs, tmp_path / "r.html"))
+    assert "1 regressed, 2 same" in text
+    assert re.findall(r"Run 2 \([^)]*\): (\d+) row", text) == ["1"]
 
 
 def test_a_name_that_is_too_long_for_an_axis_is_broken_and_not_cut() -> None:

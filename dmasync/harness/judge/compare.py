@@ -77,7 +77,7 @@ def _judged(
 ) -> list[JudgedRow]:
     places = _places(base, candidate)
     exact = [
-        judge_exact(row.base, row.candidate, _allowance(row, settings), settings.noisy_percent)
+        judge_exact(row.base, row.candidate, exact_allowance(row.base[0], settings), settings.noisy_percent)
         for row in rows
         if row.base[0].is_exact_clock
     ]
@@ -98,10 +98,10 @@ def _judged(
     return exact + judge_wall(wall, settings)
 
 
-def _allowance(row: Matched, settings: GateSettings) -> Allowance:
+def exact_allowance(base: Row, settings: GateSettings) -> Allowance:
     """The row's allowance, and not less than what the suite knows the row to move by itself (the base's word)."""
-    allowance = settings.exact(row.fullname)
-    return replace(allowance, percent=max(allowance.percent, row.base[0].facts.resolution))
+    allowance = settings.exact(base.fullname)
+    return replace(allowance, percent=max(allowance.percent, base.facts.resolution))
 
 
 def _places(base: Sequence[Run], candidate: Sequence[Run]) -> tuple[list[int], list[int]]:

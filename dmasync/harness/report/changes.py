@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from dmasync.harness.judge.compare import exact_allowance
 from dmasync.harness.judge.exact import judge_exact
 from dmasync.harness.judge.nights.series import judge_series
 from dmasync.harness.judge.settings import GateSettings
@@ -19,20 +20,20 @@ _LEVEL = 0.05
 def change_points(rows: Sequence[Row], settings: GateSettings) -> list[int]:
     """Indices of the runs at which the row *changed* for good: each is the first run of the new level.
 
-    On the exact clock each run is compared with the one before it. By the wall, many runs are judged as a series; of a
-    few, a change is a split that the rank-sum test (Mann and Whitney) tells apart, corrected for the splits tried, and
-    larger than the row's allowance; both parts are then searched again.
+    On the exact clock each run is compared with the one before it, as the gate does it. By the wall, many runs are
+    judged as a series; of a few, a change is a split that the rank-sum test (Mann and Whitney) tells apart, corrected
+    for the splits tried, and larger than the row's allowance; both parts are then searched again.
     """
     if not rows:
         return []
     if rows[0].is_exact_clock:
-        allowance = settings.exact(rows[0].fullname)
         pairs = itertools.pairwise(rows)
         moved = (Verdict.REGRESSED, Verdict.IMPROVED)
+        allowance = exact_allowance(rows[0], settings)
         return [
             at
             for at, (before, after) in enumerate(pairs, 1)
-            if judge_exact([before], [after], allowance).verdict in moved
+            if judge_exact([before], [after], allowance, settings.noisy_percent).verdict in moved
         ]
     medians = [row.median for row in rows]
     told = judge_series(medians, settings.wall(rows[0].fullname).percent)

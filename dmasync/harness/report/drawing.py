@@ -58,9 +58,9 @@ def svg(figure: Figure, name: str) -> str:
     return re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{name}-", text)
 
 
-def label(text: str) -> str:
+def label(text: str, longest: int = _LONGEST_LABEL) -> str:
     """A row's name, on several lines where it is too long for an axis: what is cut off cannot be read."""
-    return "\n".join(textwrap.wrap(text, _LONGEST_LABEL, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(text, longest, break_on_hyphens=False))
 
 
 def ratio_axis(axis: Axis, lowest: float, highest: float) -> None:

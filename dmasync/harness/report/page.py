@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -30,6 +30,8 @@ class Picture:
     caption: str
     svg: Markup | None
     lacking: str
+    narrow: Markup | None = None
+    """The same for a narrow screen, where the whole would not fit."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,12 @@ def _pictures(
             "fewer than two runs have a row in common",
         ),
     ]
-    return [
+    pictures = [
         Picture(title, caption, Markup(svg) if svg else None, lacking)  # noqa: S704  # drawn here, not taken
         for title, caption, svg, lacking in drawn
     ]
+    narrow = verdict_figure(judgement, is_narrow=True) if judgement else None
+    return [replace(pictures[0], narrow=Markup(narrow) if narrow else None), *pictures[1:]]  # noqa: S704  # as above
 
 
 def _origin(number: int, run: Run) -> Origin:

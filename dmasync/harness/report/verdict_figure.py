@@ -10,6 +10,7 @@ from dmasync.harness.judge.words import factor
 from dmasync.harness.report.drawing import drawing, label, ratio_axis, svg
 
 MOST_VERDICTS = 30
+_NARROW_LABEL = 24
 _LOOKS = {
     Verdict.REGRESSED: ("^", "#b34700", "full"),
     Verdict.IMPROVED: ("v", "#3b7a3b", "full"),
@@ -18,8 +19,11 @@ _LOOKS = {
 }
 
 
-def verdict_figure(judgement: Judgement) -> str | None:
-    """Ratios with their intervals, rows that moved alike as one; None when no row was judged."""
+def verdict_figure(judgement: Judgement, *, is_narrow: bool = False) -> str | None:
+    """Ratios with their intervals, rows that moved alike as one; None when no row was judged.
+
+    *is_narrow*: for a telephone, which shows all of it with its words as large as those around it.
+    """
     drawn = [row for row in judgement.rows if math.isfinite(row.ratio) and row.ratio > 0]
     groups = [
         group for verdict in _LOOKS for group in alike((row for row in drawn if row.verdict is verdict), judgement.rows)
@@ -27,7 +31,10 @@ def verdict_figure(judgement: Judgement) -> str | None:
     groups = sorted(groups, key=lambda group: moved(group.rows[0]), reverse=True)[:MOST_VERDICTS]
     if not groups:
         return None
-    with drawing(10, 1.3 + 0.26 * len(groups)) as (figure, (axes,)):
+    names = [label(group.name, _NARROW_LABEL) if is_narrow else label(group.name) for group in groups]
+    most_lines = max(name.count("\n") for name in names) + 1
+    height = len(groups) * max(0.26, 0.1 + 0.15 * most_lines)
+    with drawing(4.2 if is_narrow else 10, 1.3 + height) as (figure, (axes,)):
         for verdict, (marker, colour, fill) in _LOOKS.items():
             places = [index for index, group in enumerate(groups) if group.rows[0].verdict is verdict]
             rows = sum(len(groups[index].rows) for index in places)
@@ -55,12 +62,12 @@ def verdict_figure(judgement: Judgement) -> str | None:
                 fontsize=8,
             )
         axes.axvline(1.0, color="#2b2b2b", linewidth=1)
-        axes.set_yticks(range(len(groups)), [label(group.name) for group in groups])
+        axes.set_yticks(range(len(groups)), names)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xscale("log")
         ratios = [1.0, *(group.rows[0].ratio for group in groups)]
         ratio_axis(axes.xaxis, min(ratios), max(ratios))
-        axes.margins(x=0.15)
-        axes.set_xlabel("candidate / base (1 is no change; to the right costs more)")
-        figure.legend(loc="outside upper center", ncols=4, frameon=False)
-        return svg(figure, "verdicts")
+        axes.margins(x=0.45 if is_narrow else 0.15)
+        axes.set_xlabel(f"candidate / base{'' if is_narrow else ' (1 is no change; to the right costs more)'}")
+        figure.legend(loc="outside upper center", ncols=1 if is_narrow else 4, frameon=False)
+        return svg(figure, "narrow" if is_narrow else "verdicts")
