@@ -620,8 +620,12 @@ class RealWorld(World):
         self._machine.vgem.signal(fence)
 
     def unknown_descriptor(self) -> int | None:
-        # Mappings have descriptors of their own; those of a buffer that nobody has seen yet are the one.
+        # Mappings have descriptors of their own; those of a buffer that nobody has seen yet are the one. One that is
+        # only a place (O_PATH) does not tell its buffer's inode.
+        known = {held.fd for held in self.held.values() if held.kind == "path"}
         for name in sorted(os.listdir("/proc/self/fd"), key=int):
+            if int(name) in known:
+                continue
             try:
                 is_buffer = os.readlink(f"/proc/self/fd/{name}").startswith("/dmabuf:")
             except OSError:  # the listing's own
