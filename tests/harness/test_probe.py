@@ -229,7 +229,7 @@ def test_a_node_of_kvm_that_makes_no_machine_is_no_kvm(tmp_path):
         (
             "import sys\nprint('kvm.c:3183: Assertion `ret == 7\\' failed.', file=sys.stderr)\nsys.exit(134)",
             False,
-            " ends when it is tried: it does not find what its KVM part expects",
+            " ends when it is tried: one of its own checks fails",
         ),
         (
             "import sys\nprint('qemu: no kvm here', file=sys.stderr)\nsys.exit(1)",

@@ -57,6 +57,6 @@ def _in_emulator() -> tuple[bool, str]:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         # The whole line names a file of the emulator's sources: it would read as a crash of something that was wanted.
-        why = "it does not find what its KVM part expects" if "Assertion" in said[-1] else said[-1]
+        why = "one of its own checks fails" if "Assertion" in said[-1] else said[-1]
         return False, f"{name} ends when it is tried: {why}"
     return True, ""
