@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dmasync.harness.exit_status import CommandError
+from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.formats.kcidb import DEFAULT_ORIGIN, Submitter, kcidb
 from dmasync.harness.formats.lines import ktap, lava
 from dmasync.harness.formats.mail import mail
@@ -78,16 +78,22 @@ class Outputs:
         refuse_unwritable({f"--{name}": path for name, path in self.files.items()}, inputs)
 
     def put(self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings) -> None:
-        """Write the files, print the table; CommandError, after both, names the files that cannot be written.
+        """Write the files, print the table; after both, the files that cannot be written are told in one line.
 
-        OSError if standard output cannot be written.
+        CommandError does that where the judgement is good: a lost verdict is no pass. Any other judgement stands
+        without its files. OSError if standard output cannot be written.
         """
         lost = list(self._written(judgement, base, candidate, settings))
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal cannot show
         print_judgement(judgement, everything=self.all_rows)
         sys.stdout.flush()
-        _tell(lost)
+        try:
+            _tell(lost)
+        except CommandError as error:
+            if judgement.status == ExitStatus.GOOD:
+                raise
+            print(f"dmasync gate: {error}", file=sys.stderr)  # noqa: T201
 
     def write(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
