@@ -118,11 +118,15 @@ def test_what_cannot_be_written_does_not_cost_the_night(tmp_path: Path, capsys: 
 
         return measure
 
+    full = Outputs({"json": Path("/dev/full")})
     assert nightly(storage, measure=measured(5, 0)) == 0
+    assert nightly(storage, measure=measured(9, 1), outputs=full) == 1
+    captured = capsys.readouterr()
+    assert "regressed" in captured.out
+    assert "'/dev/full' cannot be written" in captured.err
     with pytest.raises(CommandError, match="'/dev/full' cannot be written"):
-        nightly(storage, measure=measured(9, 1), outputs=Outputs({"json": Path("/dev/full")}))
-    assert [kept.standing.value for kept in storage.kept()] == ["first", "regressed"]
-    assert "regressed" in capsys.readouterr().out
+        nightly(storage, measure=measured(5, 2), outputs=full)
+    assert [kept.standing.value for kept in storage.kept()] == ["first", "regressed", "good"]
 
 
 @pytest.mark.parametrize(
