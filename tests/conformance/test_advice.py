@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import sys
 
 import pytest
 
 from dmasync import uapi
+from dmasync.backend import LINUX, kernel_beneath
 from tests.conformance.kernels import PRIVATE, RO, RW, SHARED, System, refused
 from tests.support.page_size import PAGE
 
@@ -16,7 +18,7 @@ from tests.support.page_size import PAGE
 WILLNEED, DONTNEED, FREE, REMOVE, DONTFORK, DOFORK, MERGEABLE, UNMERGEABLE = 3, 4, 8, 9, 10, 11, 12, 13
 HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, WIPEONFORK, KEEPONFORK, COLD, PAGEOUT = 14, 15, 16, 17, 18, 19, 20, 21
 POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED, COLLAPSE, GUARD_INSTALL, GUARD_REMOVE = 22, 23, 24, 25, 102, 103
-HINTS = (0, 1, 2, WILLNEED, DONTFORK, MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, KEEPONFORK)
+HINTS = (0, 1, 2, WILLNEED, DONTFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, KEEPONFORK)
 OF_COUNTED_PAGES = (DONTNEED, DODUMP, COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED)
 keeps_a_descriptor = pytest.mark.skipif(
     sys.version_info >= (3, 13), reason="a mapping of the real backend holds no descriptor: neither size() nor resize()"
@@ -34,6 +36,17 @@ def test_hints_are_taken_whatever_is_mapped(system: System, provider: str, advic
     buffer, memfd = system.buffer(provider), system.memfd()
     for mapping in (system.mmap(buffer, prot=prot), system.mmap(memfd, prot=prot), system.mmap(memfd, flags=PRIVATE)):
         mapping.madvise(advice)
+
+
+@pytest.mark.parametrize("advice", [MERGEABLE, UNMERGEABLE])
+def test_merging_is_a_hint_where_the_kernel_was_built_with_it(system: System, provider: str, advice: int) -> None:
+    merges = kernel_beneath(system.backend) is not LINUX or os.path.exists("/sys/kernel/mm/ksm")
+    for mapping in (system.mmap(system.buffer(provider)), system.mmap(system.memfd())):
+        if merges:
+            mapping.madvise(advice)
+        else:
+            with refused(errno.EINVAL):
+                mapping.madvise(advice)
 
 
 @pytest.mark.parametrize("advice", OF_COUNTED_PAGES)
