@@ -14,7 +14,8 @@ from dmasync.harness.judge.compare import self_check
 from dmasync.harness.judge.settings import GateSettings, load_settings, number
 from dmasync.harness.judge.verdict import Verdict
 from dmasync.harness.option_types import given_path, given_text
-from dmasync.harness.runs.reading import Run, files_of, load_run, narrowed, printable
+from dmasync.harness.runs.given_files import files_of
+from dmasync.harness.runs.reading import Run, load_run, narrowed, printable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

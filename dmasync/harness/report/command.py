@@ -11,7 +11,8 @@ from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import load_settings
 from dmasync.harness.option_types import given_path, given_text
 from dmasync.harness.report.page import page
-from dmasync.harness.runs.reading import files_of, load_run, printable
+from dmasync.harness.runs.given_files import files_of
+from dmasync.harness.runs.reading import load_run, printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 
 _DAYS = 7.0
