@@ -484,7 +484,7 @@ class Generator:
         if self.one_in(12):
             advice = self.pick((-1, 26, 99, 102, 103, 104, 1 << 30))
         at, part = 0, length
-        # Advice that a part of a mapping keeps splits it, and fdinfo's count of a dma-buf counts the parts: not modelled.
+        # Advice that a part keeps splits the mapping, and a dma-buf's count in fdinfo counts parts: not modelled.
         if advice not in _KEPT_ADVICE and self.one_in(3):
             at = self.pick((0, PAGE, 2 * PAGE, PAGE, 1, length - 1, length, PAGE - 1))
             part = self.pick((0, 1, PAGE, PAGE + 1, length, 2 * length))
