@@ -23,7 +23,7 @@ from dmasync.fakes.kernel.dma_buf.dma_heap import HeapDevice
 from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufDevice
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, Directory, File, NullDevice, PathFile
-from dmasync.fakes.kernel.files.proc_fd import O_TMPFILE, open_again, place_in
+from dmasync.fakes.kernel.files.proc_fd import NOT_KEPT, O_PATH, O_TMPFILE, open_again, place_in
 from dmasync.fakes.kernel.parts import Kernel
 
 UDMABUF = "/dev/udmabuf"
@@ -40,12 +40,10 @@ DEFAULT_NODES = (
     UDMABUF,
 )
 
-_O_PATH = 0o10000000
 O_EMPTYPATH = 1 << 26
 """Let an empty path stand for where the path would begin; bits that a release does not know are taken off before."""
-_O_PATH_FLAGS = _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | O_EMPTYPATH
+_O_PATH_FLAGS = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | O_EMPTYPATH
 _VALID_FLAGS = 0o37777703 | O_EMPTYPATH  # VALID_OPEN_FLAGS
-_NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
 _PATH_MAX = 4096
 _NAME_MAX = 255
 
@@ -103,7 +101,7 @@ class Nodes:
         """``build_open_flags()``: what is refused before all else."""
         if "\0" in path:
             raise ValueError("embedded null byte in a path")  # as os.open says
-        if flags & _O_PATH:
+        if flags & O_PATH:
             flags &= _O_PATH_FLAGS
         if flags & os.O_CREAT and flags & os.O_DIRECTORY:
             raise os_error(errno.EINVAL)
@@ -124,7 +122,7 @@ class Nodes:
         """``do_filp_open()`` of a device node; flags are Linux's, and passed both checks."""
         if any(len(part) > _NAME_MAX for part in os.fsencode(path).split(b"/")):
             raise os_error(errno.ENAMETOOLONG)
-        if flags & _O_PATH:
+        if flags & O_PATH:
             flags &= _O_PATH_FLAGS
         place = place_in(kernel, path)
         if place is not None:
@@ -136,11 +134,11 @@ class Nodes:
                 raise os_error(errno.ENOTDIR)
             return self.open(kernel, folder.path + rest, flags)
         opener = self._find(path, flags)
-        if flags & _O_PATH:
+        if flags & O_PATH:
             return PathFile(kernel, flags, opener(kernel, 0))
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
-        return opener(kernel, flags & _VALID_FLAGS & ~_NOT_KEPT | O_LARGEFILE)
+        return opener(kernel, flags & _VALID_FLAGS & ~NOT_KEPT | O_LARGEFILE)
 
     def _find(self, path: str, flags: int) -> Opener:
         node = posixpath.normpath(path)
@@ -166,7 +164,7 @@ class Nodes:
             raise os_error(errno.ENOTDIR)
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise os_error(errno.EEXIST)
-        if seen is not None and not flags & _O_PATH and not os.access(node, _wanted(flags)):
+        if seen is not None and not flags & O_PATH and not os.access(node, _wanted(flags)):
             raise os_error(errno.EACCES)
         return opener
 
@@ -197,7 +195,7 @@ class Nodes:
             raise os_error(errno.EISDIR)
         if not f"{path}/".startswith(_DEV):
             raise UnmodelledCallError(f"open({path!r}): of the folders the fake has those in {_DEV} only")
-        if seen is not None and not flags & _O_PATH and not os.access(path, os.R_OK):
+        if seen is not None and not flags & O_PATH and not os.access(path, os.R_OK):
             raise os_error(errno.EACCES)
         return lambda kernel, flags: Directory(kernel, flags, path)
 

@@ -13,10 +13,11 @@ from dmasync.fakes.kernel.parts import Kernel
 _PLACE = re.compile(
     r"/+(?:proc/+(?:self|thread-self|(?P<pid>[0-9]+))|dev)/+fd/+(?:\.\./+fd/+)?(?P<fd>0|[1-9][0-9]*)(?P<rest>/.*)?"
 )
-_O_PATH = 0o10000000
+O_PATH = 0o10000000
 O_TMPFILE = 0o20000000
 """Without the O_DIRECTORY that os.O_TMPFILE has in it."""
-_NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
+NOT_KEPT = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_TRUNC | os.O_CLOEXEC
+"""Flags that are for opening alone."""
 
 
 def place_in(kernel: Kernel, path: str) -> tuple[File, str] | None:
@@ -38,7 +39,7 @@ def open_again(kernel: Kernel, file: File, rest: str, flags: int) -> File:
         return _open_link(kernel, flags)
     if (rest or flags & os.O_DIRECTORY) and not isinstance(of, Directory):
         raise os_error(errno.ENOTDIR)
-    if flags & _O_PATH:
+    if flags & O_PATH:
         return PathFile(kernel, flags, of)
     if isinstance(of, Directory) and flags & O_TMPFILE:
         raise UnmodelledCallError("open() of a folder with O_TMPFILE: the fake creates no files")
@@ -50,13 +51,13 @@ def open_again(kernel: Kernel, file: File, rest: str, flags: int) -> File:
         raise os_error(errno.EINVAL)
     if flags & os.O_TRUNC:
         of.cut_on_open()
-    return of.opened_again(flags & ~_NOT_KEPT | O_LARGEFILE)
+    return of.opened_again(flags & ~NOT_KEPT | O_LARGEFILE)
 
 
 def _open_link(kernel: Kernel, flags: int) -> File:
     """The entry in ``/proc/self/fd`` itself: a link, so a place at most."""
     if flags & os.O_DIRECTORY:
         raise os_error(errno.ENOTDIR)
-    if not flags & _O_PATH:
+    if not flags & O_PATH:
         raise os_error(errno.ELOOP)
     return PathFile(kernel, flags, None)
