@@ -18,7 +18,7 @@ from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.vm import cache, host, host_packages, kernels
 from dmasync.harness.vm.kernels import ARCHITECTURES
-from dmasync.harness.vm.machine import CompletedRun, VirtualMachine, VirtualMachineError, check_memory
+from dmasync.harness.vm.machine import CompletedRun, VirtualMachine, VirtualMachineError, check_memory, check_numbers
 
 RESULT_SCHEMA = 1
 
@@ -108,7 +108,8 @@ def run(options: argparse.Namespace) -> int:
     if options.clean:
         return _clean()
     check_memory(options.memory, "--memory")
-    _check_numbers(options)
+    # Before a kernel is fetched or built for it.
+    check_numbers(options, lambda name: f"--{name.replace('_', '-')}", "leave it out")
     refuse_unwritable({"--result": options.result})
     command = options.guest_command[1:] if options.guest_command[:1] == ["--"] else options.guest_command
     if not command and not options.setup and options.build is None:
@@ -177,19 +178,6 @@ def run(options: argparse.Namespace) -> int:
         if options.fail_on_warning and completed.returncode == 0:
             return ExitStatus.REGRESSION
     return completed.returncode
-
-
-def _check_numbers(options: argparse.Namespace) -> None:
-    """CommandError for what no machine can be given, before a kernel is fetched or built for it."""
-    if options.cpus < 1:
-        raise CommandError(f"--cpus is {options.cpus}, expected at least 1")
-    if options.exact and options.cpus != 1:
-        raise CommandError(f"--cpus is {options.cpus}: the exact clock counts one CPU's instructions, leave it out")
-    if options.exact and options.kvm:
-        raise CommandError("--kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
-    for option, seconds in (("--timeout", options.timeout), ("--boot-timeout", options.boot_timeout)):
-        if not seconds > 0:
-            raise CommandError(f"{option} is {seconds:g} s, expected more than 0")
 
 
 def _clean() -> int:

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.progress import Progress, SilentProgress
@@ -178,16 +178,8 @@ class VirtualMachine:
         return sys.executable if self.is_native else "python3"
 
     def _check(self) -> None:
-        if self.cpus < 1:
-            raise CommandError(f"cpus is {self.cpus}, expected at least 1")
-        if self.exact and self.cpus != 1:
-            raise CommandError(f"cpus is {self.cpus}: the exact clock counts one CPU's instructions, give cpus=1")
-        if self.exact and self.kvm:
-            raise CommandError("kvm is on: the exact clock is the emulator's, it cannot count a real CPU")
+        check_numbers(self, lambda name: name, "give cpus=1")
         check_memory(self.memory)
-        for name, seconds in (("timeout", self.timeout), ("boot_timeout", self.boot_timeout)):
-            if not seconds > 0:
-                raise CommandError(f"{name} is {seconds:g} s, expected more than 0")
         for argument in self.append:
             if '"' in argument or "\n" in argument or not argument:
                 raise CommandError(f"append has {argument!r}: a kernel argument holds no quotes and no line ends")
@@ -358,6 +350,25 @@ def check_memory(memory: str, argument: str = "memory") -> None:
         raise CommandError(f"{argument} is {memory!r}, expected a number with M or G behind it, as 1G")
     if int(size[1]) << UNITS[size[2].upper()] < LEAST_MEMORY:
         raise CommandError(f"{argument} is {memory}, too little for a kernel: give at least 64M")
+
+
+def check_numbers(asked: Any, spelled: Callable[[str], str], one_cpu: str) -> None:
+    """CommandError for what no machine can be given.
+
+    *asked* has ``cpus``, ``exact``, ``kvm``, ``timeout`` and ``boot_timeout``, as a VirtualMachine has; *spelled* gives
+    such a name as the caller writes it; *one_cpu* is how to ask for one CPU.
+    """
+    if asked.cpus < 1:
+        raise CommandError(f"{spelled('cpus')} is {asked.cpus}, expected at least 1")
+    if asked.exact and asked.cpus != 1:
+        name = spelled("cpus")
+        raise CommandError(f"{name} is {asked.cpus}: the exact clock counts one CPU's instructions, {one_cpu}")
+    if asked.exact and asked.kvm:
+        raise CommandError(f"{spelled('kvm')} is on: the exact clock is the emulator's, it cannot count a real CPU")
+    for name in ("timeout", "boot_timeout"):
+        seconds = getattr(asked, name)
+        if not seconds > 0:
+            raise CommandError(f"{spelled(name)} is {seconds:g} s, expected more than 0")
 
 
 def _scratch_parent() -> str | None:

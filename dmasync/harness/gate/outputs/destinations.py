@@ -88,18 +88,17 @@ class Outputs:
             sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal cannot show
         print_judgement(judgement, everything=self.all_rows)
         sys.stdout.flush()
-        try:
-            _tell(lost)
-        except CommandError as error:
-            if judgement.status == ExitStatus.GOOD:
-                raise
-            print(f"dmasync gate: {error}", file=sys.stderr)  # noqa: T201
+        if lost and judgement.status == ExitStatus.GOOD:
+            raise _together(lost)
+        if lost:
+            print(f"dmasync gate: {_together(lost)}", file=sys.stderr)  # noqa: T201
 
     def write(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
     ) -> None:
         """Write the files alone; CommandError, after that, names those that cannot be written."""
-        _tell(list(self._written(judgement, base, candidate, settings)))
+        if lost := list(self._written(judgement, base, candidate, settings)):
+            raise _together(lost)
 
     def _written(
         self, judgement: Judgement, base: Sequence[Run], candidate: Sequence[Run], settings: GateSettings
@@ -131,6 +130,5 @@ class Outputs:
                 yield error
 
 
-def _tell(lost: Sequence[CommandError]) -> None:
-    if lost:
-        raise CommandError("; ".join(map(str, lost)))
+def _together(lost: Sequence[CommandError]) -> CommandError:
+    return CommandError("; ".join(map(str, lost)))

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
+from dmasync.harness.run.program import keyboard
 from dmasync.harness.run.program.processes import kill_descendants
 from dmasync.harness.run.seccomp import numbers
 
-KEYBOARD: Final = (signal.SIGINT, signal.SIGQUIT)
 _STATUS: Final = 4
 """Bytes of a wait status on the pipe."""
 _A_MOMENT_S: Final = 0.005
@@ -99,8 +99,8 @@ def _guard(parent: int, writer: int, forget: int, become: Callable[[int], NoRetu
         finally:
             os._exit(126)
     # What the terminal sends to everybody is for the program to answer.
-    signal.pthread_sigmask(signal.SIG_BLOCK, KEYBOARD)
-    for number in (*KEYBOARD, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGPIPE):
+    signal.pthread_sigmask(signal.SIG_BLOCK, keyboard.NUMBERS)
+    for number in (*keyboard.NUMBERS, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -128,7 +128,7 @@ def _guard(parent: int, writer: int, forget: int, become: Callable[[int], NoRetu
         if forget in ready:
             if not os.read(forget, 4096):  # there is nobody left who asks
                 poller.unregister(forget)
-            while signal.sigtimedwait(KEYBOARD, 0):
+            while signal.sigtimedwait(keyboard.NUMBERS, 0):
                 pass
     with contextlib.suppress(BrokenPipeError):
         os.write(writer, state.to_bytes(_STATUS, "little"))
