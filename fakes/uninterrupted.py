@@ -27,7 +27,7 @@ completed: Final = starmap
 NOTHING: Final = repeat(None)
 """Endlessly None: where there is nothing to complete."""
 
-TICKS: Final[Iterator[int]] = iter(time.monotonic_ns, None)
+TICKS: Final[Iterator[int]] = starmap(time.monotonic_ns, repeat(()))
 """Endlessly the monotonic clock, in ns."""
 
 

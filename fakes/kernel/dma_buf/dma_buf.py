@@ -64,10 +64,10 @@ class DmaBuf(File):
     # Exporter
 
     def begin_cpu_access(self, access: SyncType) -> None:
-        """The exporter's part of START, but for the bytes: see :meth:`_sync`."""
+        """The exporter's part of START, but for the bytes: see :meth:`ioctl`."""
 
     def end_cpu_access(self, access: SyncType) -> None:
-        """The exporter's part of END, but for the bytes: see :meth:`_sync`."""
+        """The exporter's part of END, but for the bytes: see :meth:`ioctl`."""
 
     def release(self) -> None:
         self.memory.release()
@@ -83,14 +83,9 @@ class DmaBuf(File):
 
     def ioctl(self, fd: int, request: int, arg: Argument) -> int:
         # The requests of dma-buf.c and those of the VFS do not meet: look here first, and first for SYNC.
-        if request == _SYNC:
-            return self._sync(arg)
-        handler = _HANDLERS.get(request)
-        if handler is not None:
-            return handler(self, arg)
-        return super().ioctl(fd, request, arg)
-
-    def _sync(self, arg: Argument) -> int:
+        if request != _SYNC:
+            handler = _HANDLERS.get(request)
+            return super().ioctl(fd, request, arg) if handler is None else handler(self, arg)
         if arg.__class__ is bytearray and len(arg) >= 8:
             step = _STEPS.get(_flags_of(arg))
         else:
