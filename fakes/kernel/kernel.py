@@ -170,8 +170,8 @@ class FakeKernel:
         file = self.descriptors.file(fd)
         check_mmap(file, length, prot, flags)
         mapping = file.map(length, prot, for_the_file(prot, flags), offset)
-        mapping.area = Area(file, prot, flags, offset)
-        self._track(mapping, file, may_write(file, flags))
+        mapping.area = area = Area(file, length, prot, flags, offset)
+        self._track(mapping, area, file, may_write(file, flags))
         return mapping
 
     def lseek(self, fd: int, offset: int, whence: int) -> int:
@@ -303,9 +303,8 @@ class FakeKernel:
             return bytes(copy)
         return file.ioctl(fd, request, arg)
 
-    def _track(self, mapping: FakeMapping, file: File, writable: bool) -> None:
+    def _track(self, mapping: FakeMapping, area: Area, file: File, writable: bool) -> None:
         key = id(mapping)
-        file.get()
         if writable and isinstance(file, Memfd):
             file.inode.mapped(1)
 
@@ -313,7 +312,7 @@ class FakeKernel:
             self._mappings.pop(key, None)
             if writable and isinstance(file, Memfd):
                 file.inode.mapped(-1)
-            file.put()
+            area.unmapped()
 
         self._mappings[key] = weakref.ref(mapping)
         mapping.on_unmap = unmapped

@@ -89,6 +89,7 @@ class Area(Protocol):
     def check_flush(self, begin: int, length: int) -> None: ...
     def file_size(self) -> int: ...
     def resize(self, length: int) -> None: ...
+    def resized(self, length: int) -> None: ...
 
 
 class FakeMapping(RunMapping):
@@ -136,6 +137,8 @@ class FakeMapping(RunMapping):
             super().resize(newsize if newsize < 0 else len(self))  # raises where there is anything against it
             self.area.resize(newsize)
         super().resize(newsize)
+        if self.area is not None:
+            self.area.resized(newsize)
 
     def _can_write(self) -> bool:
         view = memoryview(self)

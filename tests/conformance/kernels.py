@@ -87,6 +87,8 @@ class System:
     backend: Any
     release: Release
     """The kernel that answers, or that the fake imitates."""
+    holds_duplicates: bool
+    """Whether Python's mappings of it hold a duplicate of their descriptor, where Python's do."""
 
     def __init__(self, has_heap: bool = True) -> None:
         self.has_heap = has_heap
@@ -284,6 +286,8 @@ class Fence:
 
 
 class FakeSystem(System):
+    holds_duplicates = False
+
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
         options = {} if PROFILE is None else {"profile": PROFILE}
@@ -346,6 +350,8 @@ class _FakeFence(Fence):
 
 
 class RealSystem(System):
+    holds_duplicates = True
+
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
         self.backend = LINUX

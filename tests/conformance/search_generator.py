@@ -56,10 +56,9 @@ _SYNC_BITS = (*range(16), 1 << 4, 1 << 31, 1 << 32 | 1, 1 << 63 | 3)
 _INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF, -1, -PAGE)
 _WO, _EXEC = mmap.PROT_WRITE, mmap.PROT_EXEC
 _PROTECTIONS = (RW, RW, RW, RW, RW, RW, RO, RO, 0, _WO, _EXEC, _EXEC | RO, _EXEC | _WO, _EXEC | RW)
-_KEPT_ADVICE = frozenset({0, 1, 2, *range(10, 20)})
-"""NORMAL, RANDOM, SEQUENTIAL; from DONTFORK to KEEPONFORK."""
-_ADVICE = (4, 4, 9, 9, 10, 11, 17, 20, 21, 22, 23, 24)
-"""DONTNEED, REMOVE, DONTFORK, DOFORK, DODUMP, COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED."""
+_ADVICE = (0, 0, 1, 2, 4, 4, 9, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23, 24)
+"""NORMAL, RANDOM, SEQUENTIAL, DONTNEED, REMOVE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, COLD,
+PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED."""
 _NEWLINE = 10
 _HUGE_SIZE = 1 << 40
 """A udmabuf whose table of pages Linux does not even try to allocate."""
@@ -474,7 +473,7 @@ class Generator:
             yield ("unmap", self.pick(maps))
 
     def _madvise(self) -> Iterator[Op]:
-        """Advice about one of the mappings, mostly about all of it, and often one that does something."""
+        """Advice about one of the mappings or a part of it, often one that does something."""
         maps = self.world.by_kind.get("map")
         if not maps:
             return
@@ -484,11 +483,13 @@ class Generator:
         if self.one_in(12):
             advice = self.pick((-1, 26, 99, 102, 103, 104, 1 << 30))
         at, part = 0, length
-        # Advice that a part keeps splits the mapping, and a dma-buf's count in fdinfo counts parts: not modelled.
-        if advice not in _KEPT_ADVICE and self.one_in(3):
+        if self.one_in(2):
             at = self.pick((0, PAGE, 2 * PAGE, PAGE, 1, length - 1, length, PAGE - 1))
             part = self.pick((0, 1, PAGE, PAGE + 1, length, 2 * length))
         yield ("madvise", var, advice, at, part)
+        while self.one_in(3):
+            at, part = self.pick((0, 0, PAGE, 2 * PAGE)), self.pick((PAGE, PAGE, length))
+            yield ("madvise", var, self.pick(_ADVICE), at, part)
         if self.one_in(3):
             yield from self._write()
 

@@ -7,6 +7,7 @@
 ``memfd.py``        memfds and seals (``mm/memfd.c``, ``mm/shmem.c``)
 ``mmap.py``         mmap up to the driver (``mm/mmap.c``)
 ``mapped.py``       madvise and msync of a mapping (``mm/madvise.c``)
+``vmas.py``         the parts that advice splits it into (``mm/vma.c``)
 ``proc_fd.py``      open files opened again (``fs/proc/fd.c``)
 =================== ===============================================
 """

@@ -11,6 +11,7 @@ from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
 from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.files.vmas import Vmas
 
 _WRITE_SEALS: Final = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 # asm-generic/mman-common.h; Python's mmap module has some of them, by release and by the host.
@@ -30,14 +31,34 @@ _TRACKS_DESCRIPTOR: Final = sys.version_info < (3, 13)
 
 
 class Area:
-    """A mapping as its kernel keeps it (``struct vm_area_struct``)."""
+    """A mapping as its kernel keeps it: one ``struct vm_area_struct``, and more once advice has split it.
 
-    def __init__(self, file: File, prot: int, flags: int, offset: int) -> None:
+    Each of them holds the file, from the moment that there is one.
+    """
+
+    def __init__(self, file: File, length: int, prot: int, flags: int, offset: int) -> None:
         self._file = file
         self._prot = prot
         self._offset = offset
         self._shared = is_shared(flags)
         self._may_write = file.writable and not (isinstance(file, Memfd) and file.seals & _WRITE_SEALS)
+        self._vmas = Vmas(self._in_pages(length), joins=not file.mapped_pages())
+        self._hold(1)
+
+    def _in_pages(self, length: int) -> int:
+        page = self._file.kernel.page_size
+        return -(-length // page) * page
+
+    def _hold(self, more: int) -> None:
+        for _ in range(abs(more)):
+            if more > 0:
+                self._file.get()
+            else:
+                self._file.put()
+
+    def unmapped(self) -> None:
+        """The mapping is gone, and holds the file no more."""
+        self._hold(self._vmas.unmapped())
 
     def advise(self, advice: int, begin: int, length: int) -> int | None:
         """``madvise(2)``; the advice that the host's pages are to be given for it, None for none. OSError."""
@@ -49,8 +70,9 @@ class Area:
             raise os_error(errno.EINVAL)
         if not length:
             return None
+        end = begin + self._in_pages(length)
         if advice == _REMOVE:
-            self._remove(begin, begin + -(-length // kernel.page_size) * kernel.page_size)
+            self._remove(begin, end)
             return None
         if self._is_refused(advice):
             raise os_error(errno.EINVAL)
@@ -64,6 +86,8 @@ class Area:
             raise UnmodelledCallError("madvise(MADV_GUARD_INSTALL): whoever touches such a page dies")
         if advice == _GUARD_REMOVE:
             return None
+        with kernel.lock:
+            self._hold(self._vmas.advise(advice, begin, end))
         return _DONTNEED if advice == _DONTNEED_LOCKED else advice
 
     def _is_refused(self, advice: int) -> bool:
@@ -101,6 +125,11 @@ class Area:
         if length > sys.maxsize - self._offset:
             raise ValueError("new size out of range")
         self._file.truncate(self._offset + length)
+
+    def resized(self, length: int) -> None:
+        """The mapping has *length* bytes now."""
+        with self._file.kernel.lock:
+            self._hold(self._vmas.resize(self._in_pages(length)))
 
     @property
     def can_resize(self) -> bool:
