@@ -71,7 +71,8 @@ class ProgramRunner:
         command += [f"--fault={plan if isinstance(plan, str) else repr(plan)}" for plan in faults]
         command += ["--", *(str(os.fspath(word)) for word in (program, *arguments))]
         environment: Mapping[str, str] | None = how.pop("env", None)
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=environment, timeout=timeout + 60, **how
-        )
+        done = self._run(command, env=environment, timeout=timeout + 60, **how)
         return RunResult(done.returncode, done.stdout, done.stderr, trace)
+
+    def _run(self, command: Sequence[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, check=False, capture_output=True, text=True, **how)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support", "tests.conformance.kernels", "tests.gallery")
 
-from tests.support import page_size  # noqa: E402 - after the line that makes its assertions show their values
+from tests.support import page_size, warm  # noqa: E402 - after the line that makes its assertions show their values
 
 USUAL_HANDLERS = {
     signal.SIGINT: signal.default_int_handler,
@@ -69,3 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in set(long)]
+
+
+def pytest_unconfigure() -> None:
+    warm.close()

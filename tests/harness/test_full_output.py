@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from dmasync.harness.exit_status import CommandError
 from dmasync.harness.gate.outputs.destinations import Outputs
 from dmasync.harness.history.nightly import nightly
 from dmasync.harness.runs.storage import Storage
+from tests.support import warm
 from tests.support.run_files import HEAP, PAIR, exact
 
 TRACE = '{"format":"dmasync-trace","version":1,"started_ns":1,"facts":{"kernel":"6.12"}}\n'
@@ -33,15 +32,7 @@ def dmasync(folder: Path, *words: str, unbuffered: bool = False, output: str = "
     if unbuffered:
         environment["PYTHONUNBUFFERED"] = "1"
     with open(output, "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "dmasync", *words],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            cwd=folder,
-            env=environment,
-        )
+        done = warm.python("-m", "dmasync", *words, stdout=full, cwd=folder, env=environment)
     return done.returncode, done.stderr
 
 

@@ -1,13 +1,17 @@
-"""C programs, compiled when a test wants them."""
+"""C programs, compiled when a test wants them, and run without loading Python for each."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from dmasync.fakes.run_fixture import ProgramRunner
+from tests.support import warm
 
 PROGRAMS = Path(__file__).with_name("programs")
 
@@ -36,3 +40,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return done[key]
 
     return compile_program
+
+
+class WarmRunner(ProgramRunner):
+    """The fixture that users have, but for the start of Python."""
+
+    def _run(self, command: Sequence[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        return warm.python(*command[1:], **how)
+
+
+@pytest.fixture
+def dmasync_run(tmp_path: Path) -> ProgramRunner:
+    return WarmRunner(tmp_path)

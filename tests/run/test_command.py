@@ -12,12 +12,13 @@ import sys
 import pytest
 
 from dmasync.cli import main
+from tests.support import warm
 
 RUN = [sys.executable, "-m", "dmasync", "run"]
 
 
 def run(*words, **how):
-    return subprocess.run([*RUN, *map(str, words)], capture_output=True, text=True, timeout=60, check=False, **how)
+    return warm.python("-m", "dmasync", "run", *words, **how)
 
 
 @pytest.mark.parametrize("status", [0, 1, 77])
@@ -180,9 +181,7 @@ def test_pictures_and_the_timeline(compiled, tmp_path):
 @pytest.mark.parametrize("kind", ["heap", "shared_pages", "pieces", "duplicates", "sync_files"])
 def test_a_trace_replays_without_a_difference(compiled, dmasync_run, kind):
     done = dmasync_run(compiled("calls"), kind, check=False)
-    replayed = subprocess.run(
-        [sys.executable, "-m", "dmasync", "replay", "--json", done.trace], capture_output=True, text=True, check=False
-    )
+    replayed = warm.python("-m", "dmasync", "replay", "--json", done.trace)
     facts = json.loads(replayed.stdout)
     assert facts["differences"] == []
     assert facts["calls"] > 5

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import warm
 
 PROGRAMS = Path(__file__).with_name("programs")
 BUGS = {
@@ -111,12 +112,11 @@ def test_a_moved_syncer_in_several_threads_is_clean(compiled, dmasync_run):
 @pytest.mark.parametrize(("leaks", "findings"), [([], 0), (["--leaks"], 1)])
 def test_a_replay_finds_what_the_run_found_that_was_recorded(tmp_path, leaks, findings):
     trace = tmp_path / "trace"
-    dmasync = [sys.executable, "-m", "dmasync"]
     leaves_it_open = ["sh", "-c", "exec 3<>/dev/udmabuf"]
     for command in (
-        [*dmasync, "run", "--check", *leaks, "--trace", str(trace), "--", *leaves_it_open],
-        [*dmasync, "replay", str(trace)],
+        ["run", "--check", *leaks, "--trace", trace, "--", *leaves_it_open],
+        ["replay", trace],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = warm.python("-m", "dmasync", *command)
         assert f"findings: {findings}\n" in done.stdout + done.stderr
         assert done.returncode == findings

@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from dmasync.fakes import Journal
+from tests.support import warm
 
 NODE = "/dev/dma_heap/no-such-heap"
 RAW = f"import os\ntry: os.open({NODE!r}, os.O_RDWR)\nexcept OSError as problem: print(problem.errno)\n"
 
 
 def record(trace, *command, **how):
-    words = [sys.executable, "-m", "dmasync", "record", "-o", trace, "--", *command]
-    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=60, check=False, **how)
+    return warm.python("-m", "dmasync", "record", "-o", trace, "--", *command, **how)
 
 
 def asked(trace):

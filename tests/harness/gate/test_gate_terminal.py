@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from dmasync.harness.judge.moved_together import causes, headline
 from dmasync.harness.judge.settings import GateSettings
 from dmasync.harness.runs.facts import NotMeasured, RunFacts
 from dmasync.harness.runs.reading import load_run
+from tests.support import warm
 from tests.support.run_files import benchmark, document, facts, write
 
 STEPS = {"start": 1941, "end": 1850, "first-start": 136_816_123}
@@ -55,26 +56,21 @@ def on_terminal(columns: int, *arguments: str, **variables: str) -> tuple[int, l
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dmasync", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        env={**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8", **variables},
-    )
-    os.close(writer)
-    shown = b""
-    while True:
-        try:
-            block = os.read(reader, 1 << 16)
-        except OSError:  # EIO: nobody writes any more
-            break
-        if not block:
-            break
-        shown += block
+    environment = {**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8", **variables}
+    with ThreadPoolExecutor(1) as pool:
+        shown = pool.submit(_read, reader)
+        with open(writer, "w") as terminal:
+            done = warm.python("-m", "dmasync", *arguments, input="", stdout=terminal, env=environment)
     os.close(reader)
-    process.communicate()
-    return process.returncode, shown.decode().replace("\r", "").splitlines()
+    return done.returncode, shown.result().decode().replace("\r", "").splitlines()
+
+
+def _read(terminal: int) -> bytes:
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: nobody writes any more
+        while block := os.read(terminal, 1 << 16):
+            shown += block
+    return shown
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -127,7 +123,7 @@ def test_no_color_leaves_no_escape_sequence(runs: tuple[Path, Path]) -> None:
 
 
 def test_a_pipe_gets_every_row_on_a_line_of_its_own(runs: tuple[Path, Path]) -> None:
-    done = subprocess.run([sys.executable, "-m", "dmasync", "gate", *map(str, runs)], capture_output=True, text=True)
+    done = warm.python("-m", "dmasync", "gate", *runs)
     lines = [line for line in done.stdout.splitlines() if line.startswith("t.py::test_")]
     assert len(lines) == 19
     assert [line.split()[-1] for line in lines] == ["regressed"] * 12 + ["improved"] * 6 + ["same"]

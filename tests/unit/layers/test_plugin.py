@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.support import warm
+
 pytest_plugins = ["pytester"]
 
 PRELUDE = """
@@ -31,9 +33,16 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
         # Other plugins take most of a second to load.
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         pytester.makepyfile(PRELUDE + source)
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", "-p", "dmasync", *options)
+        return run_pytest(pytester, "--strict-markers", "-p", "dmasync", *options)
 
     return run_
+
+
+def run_pytest(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """As ``pytester.runpytest_subprocess``, without loading pytest."""
+    words = ["-m", "pytest", f"--basetemp={pytester.path}/runpytest", "-p", "no:cacheprovider", *options]
+    done = warm.python(*words, cwd=pytester.path)
+    return pytest.RunResult(done.returncode, done.stdout.splitlines(), done.stderr.splitlines(), 0)
 
 
 def test_a_balanced_test_passes(run):
@@ -232,7 +241,7 @@ def test_it():
     assert ours == ["dmasync.fakes", "dmasync.fakes.pytest_plugin"]
 """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync").assert_outcomes(passed=1)
+    run_pytest(pytester, "-p", "dmasync").assert_outcomes(passed=1)
 
 
 def test_a_marker_sets_options_of_the_backend_and_the_nearest_wins(run):
@@ -352,7 +361,7 @@ def test_a_mistake_in_a_marker_is_one_line_with_the_nearest_right_form(run):
 def test_a_marker_that_does_not_exist_stops_the_run_even_where_markers_are_not_strict(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile("import pytest\n@pytest.mark.dmasync_fault('storm(EINTR, 3)')\ndef test_it(): pass\n")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "dmasync")
+    result = run_pytest(pytester, "-p", "dmasync")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *there is no marker dmasync_fault: did you mean dmasync_faults?"])
 

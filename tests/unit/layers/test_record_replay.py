@@ -14,13 +14,13 @@ import pytest
 from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, DmaSyncerGroup, Step, SyncType, uapi
 from dmasync.fakes import FakeBackend, FakeDevice, Journal, Recorder, faults
 from dmasync.fakes.replay import Replay
+from tests.support import warm
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 
 def dmasync(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dmasync", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=120)
+    return warm.python("-m", "dmasync", *arguments, cwd=cwd, env=environment, timeout=120)
 
 
 def in_process(trace: Path, program: Path) -> subprocess.CompletedProcess[str]:
