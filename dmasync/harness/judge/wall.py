@@ -10,16 +10,16 @@ minute, so that a thousand of them say no more about the next run than one. Two 
   it; drift *between* the runs shows in no number of that row. How far the other rows of these runs moved
   stands for it, and where there are not enough of them, ``drift_percent`` does.
 
-Intervals are the hull of a bootstrap's (scipy) and Student's t: with few blocks the first is too narrow.
+Intervals are the hull of a bootstrap's and Student's t: with few blocks the first is too narrow.
 Levels follow Holm over all rows of the comparison, so that ``false_alarms`` holds for all of them together.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -33,13 +33,23 @@ _NEIGHBOURS = 3
 _MOST_ROWS = 0.9
 """The part of the rows whose swing within a run stays below the drift that is assumed between runs."""
 _MAD_TO_SIGMA = 1.4826
+_DRAWS = 4999
+"""Of a bootstrap."""
 
 
-def _statistics() -> Any:
-    """Scipy's statistics, which take two seconds to load: only a comparison that has wall rows waits for them."""
-    from scipy import stats  # type: ignore[import-untyped]
+def _above(distance: float, freedom: float) -> float:
+    """The probability of more than *distance* in Student's distribution."""
+    # Here, as it takes time to load and the exact clock needs none; scipy.stats, with the same numbers, takes a second.
+    from scipy import special  # type: ignore[import-untyped]
 
-    return stats
+    return float(special.stdtr(freedom, -distance))
+
+
+def _reach(chance: float, freedom: float) -> float:
+    """The distance that Student's distribution exceeds with probability *chance*."""
+    from scipy import special
+
+    return -float(special.stdtrit(freedom, chance))
 
 
 @dataclass(frozen=True)
@@ -70,14 +80,14 @@ class Estimate:
         """The probability of a ratio this far from 1 where nothing changed; the larger of both methods'."""
         if self.error == 0.0:
             return 0.0 if self.log_ratio else 1.0
-        student = 2 * float(_statistics().t.sf(abs(self.log_ratio) / self.error, self.freedom))
+        student = 2 * _above(abs(self.log_ratio) / self.error, self.freedom)
         below = float(numpy.mean(self.draws <= 0)) if self.draws.size else 0.0
         above = float(numpy.mean(self.draws >= 0)) if self.draws.size else 0.0
         return min(1.0, max(student, 2 * min(below, above)))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Bounds of the log ratio that miss it with probability *level*."""
-        reach = float(_statistics().t.isf(level / 2, self.freedom)) * self.error
+        reach = _reach(level / 2, self.freedom) * self.error
         low, high = self.log_ratio - reach, self.log_ratio + reach
         if self.draws.size:
             quantiles = numpy.quantile(self.draws, (level / 2, 1 - level / 2))
@@ -144,15 +154,15 @@ def _draws_of_means(sample: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
     """Bootstrap draws of the mean of *sample*, about zero; none where it has no spread."""
     if sample.size < 2 or not numpy.ptp(sample):
         return numpy.zeros(1)
-    result = _statistics().bootstrap(
-        (sample - sample.mean(),),
-        numpy.mean,
-        n_resamples=4999,
-        method="percentile",
-        vectorized=True,
-        rng=numpy.random.default_rng(1),  # the same files give the same verdict
-    )
-    return numpy.asarray(result.bootstrap_distribution, dtype=numpy.float64)
+    centred = sample - sample.mean()
+    chosen = _choices(sample.size)
+    return numpy.asarray(centred[chosen].mean(axis=1), dtype=numpy.float64)
+
+
+@functools.lru_cache(maxsize=4)
+def _choices(size: int) -> NDArray[numpy.int64]:
+    """Which of *size* numbers each draw takes, with replacement: always the same, so that files have one verdict."""
+    return numpy.random.default_rng(1).integers(0, size, (_DRAWS, size))
 
 
 def _assumed_drift(swings: Sequence[float], settings: GateSettings) -> float:
@@ -176,8 +186,8 @@ def _drift(others: Sequence[float], level: float, assumed: float) -> tuple[float
     # "same" asks the middle of them, while an alarm asks them all. The assumed drift bounds both.
     typical = _MAD_TO_SIGMA * float(numpy.median(apart))
     overall = float(numpy.sqrt(numpy.sum(apart**2) / freedom))
-    changed = shift + min(assumed, float(_statistics().t.isf(level / 2, freedom)) * overall)
-    unchanged = shift + min(assumed, float(_statistics().t.isf(0.05, freedom)) * typical)
+    changed = shift + min(assumed, _reach(level / 2, freedom) * overall)
+    unchanged = shift + min(assumed, _reach(0.05, freedom) * typical)
     return changed, unchanged
 
 

@@ -130,6 +130,7 @@ def _head(body: bytes) -> bytes:
     return json.dumps({**head, "sha256": hashlib.sha256(body).hexdigest()}).encode()
 
 
+@functools.cache
 def _reader() -> str:
     """The digest of the code that says what a file is: another version of it has to look for itself."""
     digest = hashlib.sha256()
