@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,9 +23,9 @@ from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
 from dmasync.harness.report.page import page
 from dmasync.harness.runs import measuring_machine
-from dmasync.harness.runs.kept import Kind, Standing
+from dmasync.harness.runs.kept import KeptRun, Kind, Standing
 from dmasync.harness.runs.reading import Run, load_run, parse_run
-from dmasync.harness.runs.storage import Storage
+from dmasync.harness.runs.storage import Storage, anchor_of, baseline_of
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
 from dmasync.harness.scratch import scratch_folder
 
@@ -74,7 +75,8 @@ def nightly(
         if not run.rows:
             raise CommandError("nothing was measured", ExitStatus.CANNOT_JUDGE)
         kind = Kind.of(run)
-        baseline = storage.baseline(kind)
+        earlier = storage.of_kind(kind)
+        baseline = baseline_of(earlier)
         if baseline is None or baseline.run is None:
             kept = storage.keep(run, Standing.FIRST)
             _say(f"first run of its kind, kept as the baseline: {kept}")
@@ -82,10 +84,10 @@ def nightly(
             outputs.write(_first_night(run), [run], [run], settings)
         else:
             judgement = judge([baseline.run], [run], settings)
-            anchor = storage.anchor(kind)
+            anchor = anchor_of(earlier)
             if anchor is not None and anchor.run is not None and anchor.path != baseline.path:
                 judgement = with_creep(judgement, anchor.run, run, settings)
-            judgement = _with_history(judgement, storage, kind, run, settings)
+            judgement = _with_history(judgement, storage, earlier, run, settings)
             status = judgement.status
             try:
                 outputs.put(judgement, [baseline.run], [run], settings)
@@ -104,11 +106,12 @@ def nightly(
     return status
 
 
-def _with_history(judgement: Judgement, storage: Storage, kind: Kind, run: Run, settings: GateSettings) -> Judgement:
+def _with_history(
+    judgement: Judgement, storage: Storage, kept: Sequence[KeptRun], run: Run, settings: GateSettings
+) -> Judgement:
     """*judgement* of *run* with what only the nights since the anchor show, and with what was accepted."""
-    kept = storage.of_kind(kind)
     today = datetime.now(timezone.utc).date()
-    known = Known(load(storage.folder).values(), kind.host, kept, storage.folder)
+    known = Known(load(storage.folder).values(), Kind.of(run).host, kept, storage.folder)
     anchors = [at for at, one in enumerate(kept) if one.standing.is_anchor]
     if any(not row.is_exact_clock for row in run.rows.values()):
         since_anchor = kept[anchors[-1] if anchors else 0 :][-MOST_NIGHTS:]

@@ -50,11 +50,7 @@ class Storage:
 
     def baseline(self, kind: Kind) -> KeptRun | None:
         """The newest run of *kind* that was good."""
-        return _newest(kept for kept in self.of_kind(kind) if kept.standing.is_baseline)
-
-    def anchor(self, kind: Kind) -> KeptRun | None:
-        """The newest run of *kind* that stays the measure while it creeps: the first, or one that was made it."""
-        return _newest(kept for kept in self.of_kind(kind) if kept.standing.is_anchor)
+        return baseline_of(self.of_kind(kind))
 
     def keep(self, run: Run, standing: Standing) -> Path:
         """Copy the file of *run* into the storage, whole or not at all. CommandError (2) if that fails."""
@@ -145,6 +141,16 @@ def _numbered(folder: Path, number: int, name: str) -> Iterator[Path]:
         if not any(folder.glob(f"{number:04}_*")):  # another process may have taken the number meanwhile
             yield folder / f"{number:04}_{name}.json"
         number += 1
+
+
+def baseline_of(kept: Iterable[KeptRun]) -> KeptRun | None:
+    """The newest of runs of one kind that was good."""
+    return _newest(one for one in kept if one.standing.is_baseline)
+
+
+def anchor_of(kept: Iterable[KeptRun]) -> KeptRun | None:
+    """The newest of runs of one kind that stays the measure while it creeps: the first, or one that was made it."""
+    return _newest(one for one in kept if one.standing.is_anchor)
 
 
 def _newest(runs: Iterable[KeptRun]) -> KeptRun | None:
