@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import dmasync
 
@@ -16,6 +15,7 @@ LIBRARY = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("cli
 ALL = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """The modules that *path* imports, anywhere in it."""
     found: set[str] = set()
@@ -38,14 +38,17 @@ TIMED = PACKAGE / "harness" / "bench" / "timed"
 """Operations that are timed, some of them on the fake: a process of their own imports them, and nothing else does."""
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in ALL if TIMED not in path.parents], ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_production_code_of_the_library_never_imports_the_fakes(path):
+def test_production_code_of_the_library_never_imports_the_fakes():
+    names = {path: imported_by_production(path) for path in ALL if TIMED not in path.parents}
+    fakes = {path: {name for name in names[path] if f"{name}.".startswith("dmasync.fakes.")} for path in names}
+    assert {str(path): found for path, found in fakes.items() if found} == {}
+
+
+def imported_by_production(path: Path) -> set[str]:
     if PACKAGE / "harness" in path.parents:
         # The harness runs fakes for its users (dmasync replay), but only when asked to: not while it is imported.
         top_level = ast.Module([n for n in ast.parse(path.read_text()).body if not isinstance(n, ast.If)], [])
-        names = {
+        return {
             name
             for node in top_level.body
             for name in (
@@ -56,20 +59,18 @@ def test_production_code_of_the_library_never_imports_the_fakes(path):
                 else []
             )
         }
-    else:
-        names = imported(path)
-    assert not {name for name in names if name == "dmasync.fakes" or name.startswith("dmasync.fakes.")}
+    return imported(path)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
-def test_the_library_imports_itself_and_the_standard_library_only(path):
-    roots = {name.partition(".")[0] for name in imported(path)}
-    assert roots <= sys.stdlib_module_names | {"dmasync"}
+def test_the_library_imports_itself_and_the_standard_library_only():
+    for path in LIBRARY:
+        roots = {name.partition(".")[0] for name in imported(path)}
+        assert roots <= sys.stdlib_module_names | {"dmasync"}, path
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.name)
-def test_the_library_imports_nothing_of_the_harness(path):
-    assert not {name for name in imported(path) if name.startswith(("dmasync.harness", "dmasync.cli"))}
+def test_the_library_imports_nothing_of_the_harness():
+    for path in LIBRARY:
+        assert not {name for name in imported(path) if name.startswith(("dmasync.harness", "dmasync.cli"))}, path
 
 
 def imported_at_run_time(path: Path) -> set[str]:

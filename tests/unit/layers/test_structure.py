@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """The full names that *path* imports, anywhere in it: modules, and what is taken out of them."""
     found: set[str] = set()
@@ -61,11 +63,13 @@ def test_every_part_has_its_place():
     assert {module.partition(".")[0] for module in MODULES if module} == {*ORDER, *OTHERS}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if module_of(path)], ids=lambda path: module_of(path))
-def test_nothing_imports_what_stands_above_it(path):
-    mine = rank(module_of(path))
-    above = {module for module in own(path) if rank(module) > mine}
-    assert above == set()
+def test_nothing_imports_what_stands_above_it():
+    above = {
+        module: {imported for imported in own(path) if rank(imported) > rank(module)}
+        for module, path in MODULES.items()
+        if module
+    }
+    assert {module: imported for module, imported in above.items() if imported} == {}
 
 
 def test_there_is_no_circle():
@@ -85,11 +89,11 @@ def test_the_journal_itself_knows_none_of_its_formats():
     assert knowing - {"recording"} == {"journal.journal"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_of(path) or "the package")
-def test_the_fakes_need_the_library_and_the_standard_library_only(path):
-    roots = {name.partition(".")[0] for name in imported(path)}
-    assert roots <= {*sys.stdlib_module_names, "dmasync", *OUTSIDE.get(path.name, ())}
-    assert not any(name.startswith("dmasync.harness") for name in imported(path))
+def test_the_fakes_need_the_library_and_the_standard_library_only():
+    for path in FILES:
+        roots = {name.partition(".")[0] for name in imported(path)}
+        assert roots <= {*sys.stdlib_module_names, "dmasync", *OUTSIDE.get(path.name, ())}, path
+        assert not any(name.startswith("dmasync.harness") for name in imported(path)), path
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
@@ -103,6 +107,6 @@ def test_a_folder_is_small_and_its_docstring_names_what_it_holds(folder):
     assert missing == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: module_of(path) or "the package")
-def test_a_file_is_short(path):
-    assert len(path.read_text().splitlines()) <= 400
+def test_a_file_is_short():
+    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: count for module, count in lines.items() if count > 400} == {}
