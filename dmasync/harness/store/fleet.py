@@ -105,11 +105,8 @@ def fleet(reader: StoreReader, days: float, percent: float, exact_percent: float
     recent = f"moment > {moment} - INTERVAL {WEEKS * 7} DAY"
     cells: dict[tuple[str, str], Cell] = {}
     looked = moves(reader, days, percent, exact_percent, until)
-    for told in looked.cells.as_objects():
-        cell = cells.setdefault((told["board"], told["kernel"]), Cell(told["board"], told["kernel"]))
-        cell.nights.append((told["age"], told["cost"]))
-        cell.rows = told["rows"]
-        cell.last = datetime.fromisoformat(told["moment"]).replace(tzinfo=None)
+    for place, line in looked.lines.items():
+        cells[place] = Cell(*place, list(line.nights), line.rows, line.last)
     answered = [told for told in looked.told.as_objects() if (told["board"], told["kernel"]) in cells]
     moved = [told for told in answered if told["row"] != TOGETHER]
     for told in answered:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.runs.reading import printable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KIND = 'arch, target, clock, "python", compiled, unit'
 """What must be equal, besides board and kernel, for values of a row to be one series."""
 _ATTEMPTS = 5
+Taken = TypeVar("Taken")
 
 SERIES = f"""
 SELECT board, kernel, row, {KIND}, moment, value, q1, q3 FROM {{table}}
@@ -74,20 +75,32 @@ class StoreReader:
 
         With *last_month* only that month's summaries are there.
         """
+
+        def take(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+            asked = connection.execute(query.format(table=table, where=where, **parts))
+            return tuple(str(one[0]) for one in asked.description or ()), asked.fetchall()
+
+        taken, damaged = self.take(take, last_month=last_month)
+        return Answer(*(taken or ((), [])), damaged)
+
+    def take(
+        self, take: Callable[[duckdb.DuckDBPyConnection, str], Taken], *, last_month: bool = False
+    ) -> tuple[Taken | None, tuple[tuple[Path, str], ...]]:
+        """What *take* gets from the summaries, a table of SQL; None where there are none. And the damaged files.
+
+        It is called again where a file went away or turned out to be damaged meanwhile.
+        """
         import duckdb
 
         damaged: dict[Path, str] = {}
         for _ in range(_ATTEMPTS):
             there = found(self.folder / "summaries", self.connection).without(damaged)
             if not there.files:
-                return Answer((), [], there.damaged)
+                return None, there.damaged
             last = max(path.parent.name for path in there.files)
             files = [path for path in there.files if not last_month or path.parent.name == last]
-            table = reading(files, distinct=there.overlapping)
             try:
-                asked = self.connection.execute(query.format(table=table, where=where, **parts))
-                columns = tuple(str(one[0]) for one in asked.description or ())
-                return Answer(columns, asked.fetchall(), there.damaged)
+                return take(self.connection, reading(files, distinct=there.overlapping)), there.damaged
             except duckdb.Error as error:
                 # One of the files: it was merged away since, or is damaged inside.
                 worse = _damaged_inside(there, self.connection)
