@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from dmasync.cli import main
+from dmasync.harness.run.seccomp import guard_process
 from tests.support import warm
 
 RUN = [sys.executable, "-m", "dmasync", "run"]
@@ -74,8 +75,8 @@ def test_what_it_leaves_behind_is_waited_for():
         (["--trace", "x", "--svg", "./x", "--", "true"], "--svg './x' is what --trace writes already"),
     ],
 )
-def test_unusable_arguments_are_one_line_and_status_2(words, line, capsys):
-    # In this process: nothing is started.
+def test_unusable_arguments_are_one_line_and_status_2(words, line, capsys, monkeypatch):
+    monkeypatch.setattr(guard_process, "start", None)  # nothing is started
     try:
         status = main(["run", *words])
     except SystemExit as left:

@@ -40,25 +40,28 @@ def take_stacks(run: Supervisor) -> None:
 
 
 class Checking:
-    """Set up before the program is started; *allow* and *leaks* as a Sanitizer has them."""
+    """Set up before the program is started; *allow* and *leaks* as a Sanitizer has them.
 
-    def __init__(self, system: System, run: Supervisor) -> None:
-        self._run = run
+    ValueError for an *allow* that is no kind of finding.
+    """
+
+    def __init__(self, system: System, run: Supervisor, *, allow: list[str], leaks: bool) -> None:
+        from dmasync.fakes import Sanitizer
+
+        self._sanitizer = Sanitizer(system.backend, allow=allow, leaks=leaks)
         run.files.hears_of_ends = True
         self._pages = PageTables(run.processes, self._empty)
         if system.is_fake:
             system.backend.pages = self._pages
 
-    def findings(self, allow: list[str], *, leaks: bool) -> list[Finding]:
-        """What is wrong; ValueError for a kind that does not exist."""
-        from dmasync.fakes import Sanitizer
-
+    def findings(self) -> list[Finding]:
+        """What is wrong."""
         if self._pages.given_up:
             sys.stderr.write(
                 f"dmasync run: {self._pages.given_up} times pages could not be watched, as another process has them"
                 " mapped: reads of them may be findings that are none\n"
             )
-        return Sanitizer(self._run.system.backend, allow=allow, leaks=leaks).findings()
+        return self._sanitizer.findings()
 
     def _empty(self, process: int, address: int, length: int) -> bool:
         from dmasync.fakes.foreign import caller

@@ -133,7 +133,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     if stacks:
         checking.take_stacks(supervisor)
     supervisor.answers_at_once = system.is_fake and not (options.fault or options.faults)  # a plan may delay calls
-    check = checking.Checking(system, supervisor) if options.check else None
+    check = _checking(options, system, supervisor) if options.check else None
     system.journal.facts |= {
         "kernel": system.kernel.profile.name if system.is_fake else platform.release(),  # type: ignore[attr-defined]
         "machine": platform.machine(),
@@ -172,11 +172,15 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     supervisor.finish()
     outcome.unmodelled = supervisor.problems
     if check is not None:
-        try:
-            outcome.findings = check.findings(options.allow, leaks=options.leaks)
-        except ValueError as problem:
-            raise CommandError(str(problem)) from None
+        outcome.findings = check.findings()
     return outcome
+
+
+def _checking(options: argparse.Namespace, system: System, supervisor: Supervisor) -> checking.Checking:
+    try:
+        return checking.Checking(system, supervisor, allow=options.allow, leaks=options.leaks)
+    except ValueError as problem:
+        raise CommandError(f"--{problem}") from None
 
 
 def _refuse(options: argparse.Namespace) -> None:

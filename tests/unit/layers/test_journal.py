@@ -15,6 +15,7 @@ import pytest
 from dmasync import DmaSyncer, Step, SyncType, uapi
 from dmasync.fakes import FakeBackend, FakeKernel, FaultInjector, Journal, Recorder, faults
 from dmasync.fakes.journal import INTERRUPTED
+from tests.support.child import holds_in_a_child
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 READ, WRITE = SyncType.READ, SyncType.WRITE
@@ -356,9 +357,10 @@ def test_buffers_of_a_backend_that_cannot_name_them_are_named_by_their_descripto
 def test_a_fork_is_marked_in_the_childs_journal(backend):
     fd = heap_buffer(backend)
     backend.ioctl(fd, SYNC, edge(Step.START))
-    pid = os.fork()
-    if not pid:  # pragma: no cover - another process
+
+    def is_marked() -> bool:
         marked = [event.kind for event in backend.journal.events] == ["forked"]
-        os._exit(0 if marked and "the process forked" in backend.journal.timeline() else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return marked and "the process forked" in backend.journal.timeline()
+
+    assert holds_in_a_child(is_marked)
     assert backend.journal.events == []

@@ -21,6 +21,7 @@ from dmasync import (
 from dmasync.fakes import FakeBackend, FakeDevice, FakeKernel, FaultInjector, Journal, Recorder, Sanitizer, faults
 from dmasync.fakes.journal import Event
 from dmasync.fakes.sanitizer import KINDS
+from tests.support.child import holds_in_a_child
 from tests.unit.layers.test_injector import SYNC, edge, heap_buffer
 
 READ, WRITE, RW = SyncType.READ, SyncType.WRITE, SyncType.READ_WRITE
@@ -251,11 +252,12 @@ def test_a_child_that_ends_its_parents_window_is_found(tmp_path):
     backend = FakeBackend(stacks=True)
     fd = heap_buffer(backend)
     backend.ioctl(fd, SYNC, edge(Step.START))
-    pid = os.fork()
-    if not pid:  # pragma: no cover - another process
+
+    def ends_it() -> bool:
         backend.ioctl(fd, SYNC, edge(Step.END))
-        os._exit(0 if kinds(backend) == ["foreign-window"] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return kinds(backend) == ["foreign-window"]
+
+    assert holds_in_a_child(ends_it)
     backend.ioctl(fd, SYNC, edge(Step.END))
     backend.close(fd)
     assert kinds(backend) == []

@@ -9,6 +9,7 @@ import pytest
 
 from dmasync.fakes.memory import host, touched
 from dmasync.fakes.memory.touched import Touched, _PageMap
+from tests.support.child import holds_in_a_child
 
 PAGE = mmap.PAGESIZE
 
@@ -56,9 +57,10 @@ def test_a_kernel_that_does_not_say_leaves_all_untouched(mapping, tmp_path, monk
 def test_a_child_looks_at_its_own_pages(mapping):
     seen = Touched(mapping)
     assert seen.pages() == []
-    pid = os.fork()
-    if not pid:  # pragma: no cover - in another process, whose figures are its parent's
+
+    def sees_a_touch() -> bool:  # its figures are its parent's
         mapping[3 * PAGE] = 1
-        os._exit(0 if any(begin <= 3 * PAGE < end for begin, end in seen.pages()) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return any(begin <= 3 * PAGE < end for begin, end in seen.pages())
+
+    assert holds_in_a_child(sees_a_touch)
     assert seen.pages() == []
