@@ -32,6 +32,8 @@ DMA_BUF: Final = "dmabuf"
 SYNC_FILE: Final = "sync_file"
 _KEPT: Final = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME
 """Flags of an open file that the file that stands for it has itself."""
+_MODE: Final = 0o600
+"""Of a dma-buf's inode, until somebody changes it."""
 _OTHER_PROCESSES: Final = -1
 """No mapping of this process has that address."""
 
@@ -187,9 +189,12 @@ def _pages(buffer: DmaBuf) -> HostFile:
         and (not isinstance(buffer, UdmabufBuffer) or os.fstat(store).st_size == buffer.size)
     ):
         shared = isinstance(buffer, UdmabufBuffer)
+        if not shared:
+            os.fchmod(store, _MODE)
         return HostFile(_opened(store, buffer.flags), DMA_BUF, os.dup(store), is_shared=shared)
     witness = os.memfd_create("dmasync:udmabuf", os.MFD_CLOEXEC)
     os.ftruncate(witness, buffer.size)
+    os.fchmod(witness, _MODE)
     return HostFile(_opened(witness, buffer.flags), DMA_BUF, witness, is_plain=False)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _FLOCK: Final = struct.Struct("=hhxxxxqqixxxx")  # struct flock of a 64-bit machine
 _OFD_GETLK: Final = 36
 _OFD_SETLK: Final = 37
+FIRST_MARK: Final = 1 << 40
+"""The first byte that our locks are on: no file of ours is as long."""
 
 Key = tuple[int, int]
 """(device, inode)."""
@@ -82,7 +84,7 @@ class OpenFiles:
         self._ending: set[int] = set()
         self.hears_of_ends = False
         """Whether :meth:`closed_unseen` is called before a process ends."""
-        self._marks = itertools.count(1 << 40)
+        self._marks = itertools.count(FIRST_MARK)
 
     # -- files
 
@@ -277,6 +279,14 @@ class OpenFiles:
         with self.lock:
             return sorted(n for its, n in self._numbers if its == process and first <= n <= last)
 
+    def drop_closed(self, file: OpenFile) -> None:
+        """Let go of the low numbers of *file* that were closed where nobody saw it."""
+        with self.lock:
+            places = [place for place, known in self._numbers.items() if known.file is file and place[1] < self.base]
+            for place in places:
+                if processes.file_of(*place) != file.key:
+                    self._let_go(place)
+
     def closed_unseen(self, thread: int, process: int) -> list[Descriptor]:
         """What *process*, which is about to end, has closed where nobody saw it, as low numbers are, and what it got
         from others and goes with it.
@@ -322,5 +332,7 @@ def _mark(lines: list[str]) -> int | None:
     for line in lines:
         if line.startswith("lock:") and "OFDLCK" in line:
             with contextlib.suppress(ValueError):
-                return int(line.split()[-2])
+                first = int(line.split()[-2])
+                if first >= FIRST_MARK:  # else it is the program's own
+                    return first
     return None

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.calls.locks import LOCKS, keep_mark
 from dmasync.harness.run.calls.paths import changed_flags
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import processes
@@ -122,6 +123,8 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
         return changed_flags(flags, processes.flags_of(call.thread, _number(call.arguments[0])))
     if command == fcntl.F_GET_SEALS:
         return int(run.system.backend.get_seals(known.fd))
+    if command in LOCKS:
+        return keep_mark(run, call, known)
     if command in (fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # what stands for a sync file is a pipe
     if command == fcntl.F_SETLEASE or argument & os.O_DIRECT:

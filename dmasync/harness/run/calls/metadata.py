@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _AT_FDCWD: Final = -100
 _PAGE: Final = 4096
+_SECOND: Final = 10**9
 _BLOCK: Final = 512
 _AT_EMPTY_PATH: Final = 0x1000
 _MISC_MAJOR: Final = 10
@@ -54,6 +55,10 @@ class _State:
     links: int = 1
     attributes: int = 0
     """Of struct statx: those that its file system knows."""
+    uid: int = 0
+    gid: int = 0
+    times: tuple[int, int, int] = (0, 0, 0)
+    """Of the last access, of the last change of the bytes and of the inode, in nanoseconds."""
 
     @property
     def blocks(self) -> int:
@@ -63,24 +68,29 @@ class _State:
         """As struct stat of this machine."""
         if platform.machine() == "aarch64":
             head = struct.pack(
-                "=QQIIIIQQqiiq", self.device, self.inode, self.mode, self.links, 0, 0, self.node, 0, self.size, _PAGE,
-                0, self.blocks,
+                "=QQIIIIQQqiiq", self.device, self.inode, self.mode, self.links, self.uid, self.gid, self.node, 0,
+                self.size, _PAGE, 0, self.blocks,
             )  # fmt: skip
-            return head.ljust(128, b"\0")
+            return (head + self._times("=qq")).ljust(128, b"\0")
         head = struct.pack(
-            "=QQQIIIIQqqq", self.device, self.inode, self.links, self.mode, 0, 0, 0, self.node, self.size, _PAGE,
-            self.blocks,
+            "=QQQIIIIQqqq", self.device, self.inode, self.links, self.mode, self.uid, self.gid, 0, self.node,
+            self.size, _PAGE, self.blocks,
         )  # fmt: skip
-        return head.ljust(144, b"\0")
+        return (head + self._times("=qq")).ljust(144, b"\0")
+
+    def _times(self, layout: str) -> bytes:
+        return b"".join(struct.pack(layout, *divmod(time, _SECOND)) for time in self.times)
 
     def as_statx(self) -> bytes:
         """As struct statx."""
         head = struct.pack(
-            "=IIQIIIHHQQQQ", _MASKED, _PAGE, 0, self.links, 0, 0, self.mode, 0, self.inode, self.size, self.blocks,
-            self.attributes,
+            "=IIQIIIHHQQQQ", _MASKED, _PAGE, 0, self.links, self.uid, self.gid, self.mode, 0, self.inode, self.size,
+            self.blocks, self.attributes,
         )  # fmt: skip
+        access, change_of_bytes, change = (self._times("=qI4x")[at : at + 16] for at in (0, 16, 32))
+        times = access + bytes(16) + change + change_of_bytes
         numbers = struct.pack("=IIIIQ", os.major(self.node), os.minor(self.node), 0, self.device, _MOUNT)
-        return (head + bytes(64) + numbers).ljust(256, b"\0")
+        return (head + times + numbers).ljust(256, b"\0")
 
 
 def _of_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool = True) -> _State | None:
@@ -128,10 +138,21 @@ def _of_known(run: Supervisor, known: Descriptor) -> _State | None:
     if known.file.path is not None:
         return _node(run, known.file.path) if known.file.path in run.places.nodes else None
     if known.file.kind == "sync_file":
-        return _State(0o600, 20, device=15, attributes=_OF_ANONYMOUS_FILES)
+        return _with_owner(_State(0o600, 20, device=15, attributes=_OF_ANONYMOUS_FILES), known)
     system: FakeSystem = run.system  # type: ignore[assignment]
     buffer = system.kernel.buffer_of(known.fd)
-    return _State(0o600, buffer.ino, buffer.size, device=14, attributes=_OF_ANONYMOUS_FILES)
+    return _with_owner(_State(0o600, buffer.ino, buffer.size, device=14, attributes=_OF_ANONYMOUS_FILES), known)
+
+
+def _with_owner(state: _State, known: Descriptor) -> _State:
+    """What fchmod(), fchown() and futimens() change: they change it of the host's file."""
+    if known.file.witness is not None:
+        host = os.fstat(known.file.witness)
+        state.uid, state.gid = host.st_uid, host.st_gid
+        state.times = host.st_atime_ns, host.st_mtime_ns, host.st_ctime_ns
+        if not known.file.is_shared:  # else it is the program's memfd, with a mode of its own
+            state.mode = stat.S_IMODE(host.st_mode)
+    return state
 
 
 def _stat(run: Supervisor, call: Notification) -> Answer:

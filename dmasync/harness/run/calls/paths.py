@@ -124,9 +124,13 @@ def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) 
         return Said.CARRY_ON
     if "/fdinfo/" in path:
         return _open_fdinfo(run, call, path, flags, known)
+    if flags & os.O_PATH:
+        return Said.CARRY_ON  # only a place: the host's is as good
+    if flags & os.O_NOFOLLOW and run.system.is_fake:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if known.file.path is not None:
         return open_node(run, call, known.file.path, flags)
-    if not run.system.is_fake or flags & os.O_PATH:
+    if not run.system.is_fake:
         return Said.CARRY_ON
     if flags & os.O_DIRECTORY:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -139,6 +143,7 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
         return Said.CARRY_ON
     process, number = path.split("/")[2], int(path.rpartition("/")[2])
     process = str(call.process) if process in ("self", "thread-self") else process
+    run.files.drop_closed(known.file)
     info = dict(kernel.fdinfo(known.fd))
     if "count" in info:
         # Without that by which the supervisor holds it, with the programs' mappings, each of which holds it as well.

@@ -25,6 +25,11 @@ _DMA_BUF_MAGIC: Final = 0x444D4142
 _ANON_INODE_MAGIC: Final = 0x09041934
 _TMPFS_MAGIC: Final = 0x01021994
 _SYNC_RANGE_FLAGS: Final = 7
+_KEEP_SIZE: Final = 1
+_FALLOCATE_MODES: Final = frozenset({0, 8, 0x10, 0x20, 0x40} | {_KEEP_SIZE | mode for mode in (0, 2, 0x10, 0x40)})
+"""Those that Linux has (FALLOC_FL_… of linux/falloc.h): a hole keeps the size, what collapses or inserts does not."""
+_SPLICE_FLAGS: Final = 0xF
+_FADVISE_LAST: Final = 5  # POSIX_FADV_NOREUSE
 _STATFS: Final = struct.Struct("=qqQQQQQiiqqq4q")
 _LONGEST_NAME: Final = 255
 _ST_VALID: Final = 0x20
@@ -94,6 +99,8 @@ def _sync_range(file: _File, call: Notification) -> OSError:
 def _fallocate(file: _File, call: Notification) -> OSError:
     if _signed(call.arguments[2]) < 0 or _signed(call.arguments[3]) <= 0:
         return _error(errno.EINVAL)
+    if call.arguments[1] & 0xFFFF_FFFF not in _FALLOCATE_MODES:
+        return _error(errno.EOPNOTSUPP)
     return _error(errno.ENODEV if file.writes else errno.EBADF)
 
 
@@ -119,6 +126,8 @@ def _sendfile(run: Supervisor, call: Notification) -> Answer:
         raise _error(errno.EBADF)
     if source is None and to is None:
         return Said.CARRY_ON
+    if not call.arguments[3] and (source is None or source.file.kind == "dmabuf"):
+        return 0
     raise _error(errno.EINVAL)
 
 
@@ -128,6 +137,24 @@ def _splice(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     refused = (source is not None and not _File(run, source).reads) or (to is not None and not _File(run, to).writes)
     raise _error(errno.EBADF if refused else errno.EINVAL)
+
+
+def _tee(file: _File, call: Notification) -> OSError:
+    return _error(errno.EINVAL if file.reads or call.arguments[3] & ~_SPLICE_FLAGS & 0xFFFF_FFFF else errno.EBADF)
+
+
+def _vmsplice(file: _File, call: Notification) -> OSError:
+    return _error(errno.EINVAL if call.arguments[3] & ~_SPLICE_FLAGS & 0xFFFF_FFFF else errno.EBADF)
+
+
+def _fadvise(run: Supervisor, call: Notification) -> Answer:
+    """What stands for a sync file is a pipe, which takes no advice."""
+    known = run.find(call, call.arguments[0])
+    if known is None or known.file.kind != "sync_file":
+        return Said.CARRY_ON
+    if _signed(call.arguments[2]) < 0 or call.arguments[3] & 0xFFFF_FFFF > _FADVISE_LAST:
+        raise _error(errno.EINVAL)
+    return 0
 
 
 def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
@@ -150,6 +177,9 @@ def _fstatfs(run: Supervisor, call: Notification) -> Answer:
 HANDLERS: Final[dict[str, Handler]] = {
     **{name: _handler(_read) for name in ("read", "readv", "readahead")},
     **{name: _handler(_write) for name in ("write", "writev")},
+    "tee": _handler(_tee),
+    "vmsplice": _handler(_vmsplice),
+    "fadvise64": _fadvise,
     **{name: _handler(_at_position(_read)) for name in ("pread64", "preadv")},
     **{name: _handler(_at_position(_write)) for name in ("pwrite64", "pwritev")},
     "preadv2": _handler(_at_any_position(_read)),

@@ -18,6 +18,8 @@ _NEGATIVE: Final = 0x80000000
 _DUPLICATE: Final = (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
 _OF_A_FILE: Final = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_SETLEASE, fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ)
 """Commands of fcntl to which the host's file would say something else."""
+_LOCKS: Final = (5, 6, 7, 36, 37, 38)
+"""F_GETLK, F_SETLK, F_SETLKW and the same of open files, as 64-bit programs number them (asm-generic/fcntl.h)."""
 _BY_PATH: Final = (
     "open", "creat", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink",
     "readlinkat",
@@ -26,6 +28,7 @@ _OF_THE_ROOT: Final = ("chroot", "pivot_root", "unshare", "setns")
 _BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
 _OF_BYTES: Final = (
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "readahead",
+    "tee", "vmsplice", "fadvise64",
 )  # fmt: skip
 """Calls that the host's file would answer, and a dma-buf refuses."""
 _OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
@@ -140,4 +143,6 @@ def _fcntl(program: bpf.Program, *, fake: bool) -> None:
     program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
     for command in (*_DUPLICATE, *((fcntl.F_GET_SEALS, *_OF_A_FILE) if fake else ())):
         program.if_equal(command, "any descriptor" if fake else "descriptor")
+    for command in _LOCKS if fake else ():
+        program.if_equal(command, "descriptor")  # those of other files are many
     program.give(numbers.RET_ALLOW)
