@@ -95,8 +95,12 @@ class Replay:
         except OSError as error:
             code = error.errno or 0
         if code != entry.errno:
-            what = f"#{entry.sequence} {entry.step.name} with flags {entry.flags:#x} on fd {entry.fd}"
+            fd = self.journal.numbers.of(entry.fd, entry.time_ns)
+            what = f"#{entry.sequence} {entry.step.name} with flags {entry.flags:#x} on fd {fd}"
             self._differs(entry.sequence, what, _answer(entry.errno), _answer(code))
+
+    def _text(self, call: Call) -> str:
+        return call_text(call, self.journal.numbers)
 
     def _differs(self, position: int, what: str, recorded: str, fake: str) -> None:
         self.differences.append(Difference(position, what, recorded, fake))
@@ -125,17 +129,22 @@ class Replay:
             else:
                 result = getattr(self.backend, call.method)(*self._arguments(call))
         except UnmodelledCallError as gap:
-            self._differs(call.position, call_text(call), _answer(call.errno), f"nothing: {gap}")
+            self._differs(call.position, self._text(call), _answer(call.errno), f"nothing: {gap}")
             return
         except OSError as error:
             code = error.errno or 0
         except (ValueError, OverflowError, TypeError) as error:
-            self._differs(call.position, call_text(call), _answer(call.errno), f"{type(error).__name__}: {error}")
+            self._differs(
+                call.position,
+                self._text(call),
+                _answer(call.errno),
+                f"{type(error).__name__}: {error}",
+            )
             return
         if call.method == "poll" and not code and call.succeeded and not call.result:
             return  # it waited for a device that is not here
         if code != call.errno:
-            self._differs(call.position, call_text(call), _answer(call.errno), _answer(code))
+            self._differs(call.position, self._text(call), _answer(call.errno), _answer(code))
         elif not code:
             self._compare(call, result, argument)
 
@@ -183,7 +192,7 @@ class Replay:
         elif call.method == "mmap":
             result.close()
         elif call.method != "poll" and isinstance(call.result, int) and result != call.result:
-            self._differs(call.position, call_text(call), str(call.result), str(result))
+            self._differs(call.position, self._text(call), str(call.result), str(result))
 
 
 def _descriptors(call: Call) -> list[int]:

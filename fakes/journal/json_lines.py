@@ -11,6 +11,9 @@ Each other line is an object with one key that says what it is:
     any other call: the fields of dmasync.fakes.journal.Call, bytes as {"hex": …}
 ``{"event": {…}}``
     the fields of dmasync.fakes.journal.Event
+``{"number": [time_ns, fd, number]}``
+    from then on the program called the backend's descriptor fd number; only where a program's numbers are not the
+    backend's, for what people read
 ``{"end": {"open_mappings": [index, …]}}``
     the last line of a trace that was written to its end: which calls, counted from 0, made mappings that were still
     there
@@ -60,7 +63,7 @@ class Writer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._stacks = 1
-        self._attempts = self._calls = self._events = 0
+        self._attempts = self._calls = self._events = self._numbers = 0
 
     def header(self) -> str:
         """The first line."""
@@ -73,6 +76,9 @@ class Writer:
         log = self._log
         attempts = log.attempts
         until = len(attempts)
+        noted, self._numbers = self._numbers, len(log.numbers.notes)
+        for note in log.numbers.notes[noted : self._numbers]:
+            yield _line({"number": note})
         others: list[Call | Event] = [*log.calls[self._calls :], *log.events[self._events :]]
         others.sort(key=lambda entry: (entry.position, entry.time_ns))
         self._calls, self._events = len(log.calls), len(log.events)
@@ -203,6 +209,7 @@ class _Reader:
             "call": self._call,
             "event": self._event,
             "stack": self._stack,
+            "number": self._number,
             "end": self._end,
         }
 
@@ -313,6 +320,14 @@ class _Reader:
                 _integer(fields["end_ns"], "end_ns"),
             )
         )
+
+    def _number(self, content: Any) -> None:
+        if not isinstance(content, list) or len(content) != 3:
+            raise ValueError("number has three values")
+        time_ns, fd, number = content
+        last = (1 << 31) - 1
+        moment = _integer(time_ns, "time_ns")
+        self._log.numbers.note(_integer(fd, "fd", 0, last), _integer(number, "number", 0, last), moment)
 
     def _end(self, content: Any) -> None:
         listed = _fields(content, ["open_mappings"])["open_mappings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Final
@@ -14,6 +15,42 @@ from dmasync.fakes.journal.stacks import Frame, Stacks
 from dmasync.fakes.journal.windows import Pairs, paired
 
 _ROWS_AT_ONCE: Final = 1 << 14
+
+
+class Numbers:
+    """What programs call the backend's descriptors, where those are not their own; for what people read alone.
+
+    Nothing is noted where the program calls the backend itself: its numbers are the backend's.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[int, int, int]] = []
+        """(time_ns, the backend's descriptor, the program's number), in order."""
+        self._of: dict[int, list[tuple[int, int]]] = {}
+
+    def note(self, fd: int, number: int, time_ns: int | None = None) -> None:
+        """From *time_ns* on, or from now, *fd* is what a program calls *number*."""
+        moment = time.monotonic_ns() if time_ns is None else time_ns
+        self.notes.append((moment, fd, number))
+        self._of.setdefault(fd, []).append((moment, number))
+
+    def of(self, fd: int, time_ns: int) -> int:
+        """What a program that used *fd* at *time_ns* calls it."""
+        notes = self._of.get(fd)
+        if notes is None:
+            return fd
+        return notes[max(0, bisect_right(notes, time_ns, key=_moment) - 1)][1]
+
+    def of_new(self, fd: int, end_ns: int) -> int:
+        """What a program calls *fd*, which a call that ended at *end_ns* made: it is handed on only then."""
+        notes = self._of.get(fd)
+        if notes is None:
+            return fd
+        return notes[min(len(notes) - 1, bisect_left(notes, end_ns, key=_moment))][1]
+
+
+def _moment(note: tuple[int, int]) -> int:
+    return note[0]
 
 
 class Log:
@@ -32,6 +69,7 @@ class Log:
         """Add it to a ``time_ns`` for the wall clock."""
         self.facts: dict[str, Any] = {}
         """What is known about where this was recorded: kernel, pid, program, …"""
+        self.numbers = Numbers()
         self._stacks = Stacks()
 
     @property

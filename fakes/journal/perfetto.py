@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dmasync.fakes.journal.log import Log
-from dmasync.fakes.journal.words import access_name, call_text, errno_name, moments, of_buffers
+from dmasync.fakes.journal.words import (
+    access_name,
+    buffer_names,
+    buffer_text,
+    call_text,
+    errno_name,
+    moments,
+    of_buffers,
+)
 
 
 def trace(log: Log) -> dict[str, Any]:
@@ -37,7 +45,11 @@ def trace(log: Log) -> dict[str, Any]:
                 "ph": "X",
                 "ts": at(start.end_ns),
                 "dur": max(0.0, at(last) - at(start.end_ns)),
-                "args": {"start": start.sequence, "end": ended.sequence if ended else None, "fd": start.fd},
+                "args": {
+                    "start": start.sequence,
+                    "end": ended.sequence if ended else None,
+                    "fd": log.numbers.of(start.fd, start.time_ns),
+                },
                 **track(start.buffer, start.thread, f"CPU, thread {start.thread}"),
             }
         )
@@ -79,7 +91,7 @@ def trace(log: Log) -> dict[str, Any]:
         where = track(call.buffer, call.thread, f"CPU, thread {call.thread}")
         events.append(
             {
-                "name": call_text(call),
+                "name": call_text(call, log.numbers),
                 "cat": "call",
                 "ph": "X",
                 "ts": at(call.time_ns),
@@ -90,7 +102,8 @@ def trace(log: Log) -> dict[str, Any]:
     events.sort(key=lambda event: float(event["ts"]))
     for (process, thread), name in sorted(names.items()):
         events.append({"name": "thread_name", "ph": "M", "pid": process, "tid": thread, "args": {"name": name}})
+    named = buffer_names(log)
     for process in sorted({process for process, _ in names}):
-        label = f"buffer {process}" if process else "no buffer"
+        label = f"buffer {buffer_text(process, named)}" if process else "no buffer"
         events.append({"name": "process_name", "ph": "M", "pid": process, "tid": 0, "args": {"name": label}})
     return {"traceEvents": events, "displayTimeUnit": "ns"}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
-from dmasync import uapi
 from dmasync.fakes.journal.entries import Transition
 from dmasync.fakes.journal.log import Log
-from dmasync.fakes.journal.words import access_name, errno_name, folded, moments, of_buffers
+from dmasync.fakes.journal.words import access_name, buffer_names, errno_name, folded, moments, of_buffers
 
 _COLOURS = {"READ": "#3b76af", "WRITE": "#c8603a", "READ_WRITE": "#7a5195", "none": "#888888"}
 _NEVER_ENDED = ' stroke="#d00000" stroke-width="2" stroke-dasharray="4"'
 _TICKS = 6
-_SET_NAME = (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B)
 _MARKS_DRAWN = 2000  # a chart of a million marks opens nowhere: runs of refusals are one mark
 
 
@@ -96,16 +94,6 @@ def svg(log: Log, width: int = 1000) -> str:
         parts.append(f'<text x="{at:.2f}" y="{height - 8}" text-anchor="middle">{in_time(moment)}</text>')
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
-
-
-def buffer_names(log: Log) -> dict[int, str]:
-    """What DMA_BUF_SET_NAME called each buffer last, where it was called."""
-    names: dict[int, str] = {}
-    for call in log.calls:
-        if call.method == "ioctl" and call.succeeded and call.buffer is not None and call.arguments[1] in _SET_NAME:
-            text = bytes(call.arguments[2]).partition(b"\0")[0].decode("utf-8", "replace")
-            names[call.buffer] = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return names
 
 
 def ticks(span: int) -> list[int]:

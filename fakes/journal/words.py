@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno as _errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from dmasync import SyncType
+from dmasync import SyncType, uapi
 from dmasync.fakes.ioctls import IOCTLS
 from dmasync.fakes.journal.entries import INTERRUPTED, Call, Entry, Event, Transition
 from dmasync.fakes.journal.flags import arguments_text, result_text
-from dmasync.fakes.journal.log import Log
+from dmasync.fakes.journal.log import Log, Numbers
 
+_SET_NAME: Final = (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B)
 _IOCTL_NAMES: Final = {number: name for name, number in reversed(IOCTLS.items())}
 
 
@@ -32,18 +33,39 @@ def request_name(request: int) -> str:
     return _IOCTL_NAMES.get(request, f"{request:#x}")
 
 
-def call_text(call: Call) -> str:
-    """The call as a person would write it, flags by their names."""
+def call_text(call: Call, numbers: Numbers) -> str:
+    """The call as a person would write it: flags by their names, descriptors by the program's *numbers*."""
+    arguments = call.arguments
+    if isinstance(arguments[0], int):  # all but open and memfd_create begin with a descriptor
+        arguments = (numbers.of(arguments[0], call.time_ns), *arguments[1:])
     if call.method == "ioctl":
-        parts = [str(call.arguments[0]), request_name(call.arguments[1])]
+        parts = [str(arguments[0]), request_name(arguments[1])]
     else:
-        parts = arguments_text(call.method, call.arguments)
+        parts = arguments_text(call.method, arguments)
+    made = call.new_fd
     answer = "" if call.result is None else f" = {result_text(call.method, call.result)}"
     if not call.succeeded:
         answer = f" = {errno_name(call.errno)}"
-    elif call.method == "ioctl" and call.new_fd is not None:
-        answer = f" = fd {call.new_fd}"
+    elif made is not None:
+        answer = f" = {'fd ' if call.method == 'ioctl' else ''}{numbers.of_new(made, call.end_ns)}"
     return f"{call.method}({', '.join(parts)}){answer}"
+
+
+def buffer_names(log: Log) -> dict[int, str]:
+    """What DMA_BUF_SET_NAME called each buffer last, where it was called."""
+    names: dict[int, str] = {}
+    for call in log.calls:
+        if call.method != "ioctl" or not call.succeeded or call.buffer is None or call.arguments[1] not in _SET_NAME:
+            continue
+        if isinstance(call.arguments[2], bytes):  # else an address, and the text was there
+            text = call.arguments[2].partition(b"\0")[0].decode("utf-8", "replace")
+            names[call.buffer] = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return names
+
+
+def buffer_text(buffer: int | None, names: Mapping[int, str]) -> str:
+    """``1``, or ``1 'frame'`` for one that has a name."""
+    return f"{buffer} {names[buffer]!r}" if buffer is not None and names.get(buffer) else str(buffer)
 
 
 class Line(NamedTuple):

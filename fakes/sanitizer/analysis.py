@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dmasync import Step, SyncType
 from dmasync.fakes.journal import Call, Event, Journal, Transition
 from dmasync.fakes.journal.windows import ended_by
-from dmasync.fakes.journal.words import access_name
+from dmasync.fakes.journal.words import access_name, buffer_names, buffer_text
 from dmasync.fakes.sanitizer import leaks
 from dmasync.fakes.sanitizer.finding import OTHER_ACCESS, READ_ONLY, Finding, Kind, Trace
 
@@ -42,6 +42,8 @@ class Analysis:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._numbers = journal.numbers
+        self._names = buffer_names(journal)
         self._buffers: dict[int | None, _Buffer] = {}
         self._descriptors = _Descriptors()
         self._found: list[Finding] = []
@@ -86,7 +88,12 @@ class Analysis:
         return words
 
     def _step(self, entry: Transition) -> Trace:
-        return self._trace(_words(entry), entry)
+        what = f"#{entry.sequence} {entry.step.name} for {access_name(entry.access)}"
+        fd = self._numbers.of(entry.fd, entry.time_ns)
+        where = (
+            f"on fd {fd}" if entry.buffer is None else f"of buffer {buffer_text(entry.buffer, self._names)}, fd {fd}"
+        )
+        return self._trace(f"{what} {where}", entry)
 
     # -- START and END --------------------------------------------------------------------------------------------
 
@@ -174,14 +181,15 @@ class Analysis:
 
     def _closed_descriptor(self, entry: Transition) -> None:
         closed = self._descriptors.closed.get(entry.fd)
-        where = () if closed is None else (self._trace(f"close of fd {entry.fd}", closed),)
+        fd = self._numbers.of(entry.fd, entry.time_ns)
+        where = () if closed is None else (self._trace(f"close of fd {fd}", closed),)
         never = "" if closed else ", which this process has not opened"
         self._found.append(
             Finding(
                 "sync-on-closed-fd",
                 None if closed is None else closed.buffer,
                 entry.step,
-                f"{entry.step.name} on fd {entry.fd}, which is not open{never}",
+                f"{entry.step.name} on fd {fd}, which is not open{never}",
                 (self._step(entry), *where),
             )
         )
@@ -194,14 +202,15 @@ class Analysis:
             fd = call.arguments[0]
             if call.errno == errno.EBADF:
                 before = descriptors.closed.get(fd)
-                where = () if before is None else (self._trace(f"the close before of fd {fd}", before),)
+                number = self._numbers.of(fd, call.time_ns)
+                where = () if before is None else (self._trace(f"the close before of fd {number}", before),)
                 self._found.append(
                     Finding(
                         "double-close",
                         None if before is None else before.buffer,
                         None,
-                        f"fd {fd} was closed although it was not open",
-                        (self._trace(f"close of fd {fd}", call), *where),
+                        f"fd {number} was closed although it was not open",
+                        (self._trace(f"close of fd {number}", call), *where),
                     )
                 )
             else:
@@ -354,9 +363,3 @@ class Analysis:
 
 def _if_only_read(kind: str, start: Transition) -> Kind | None:
     return None if start.access & _WRITE else READ_ONLY.get(kind)
-
-
-def _words(entry: Transition) -> str:
-    return (
-        f"#{entry.sequence} {entry.step.name} for {access_name(entry.access)} of buffer {entry.buffer}, fd {entry.fd}"
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from dmasync.fakes.arguments import listed
 from dmasync.fakes.journal import Call, Journal
+from dmasync.fakes.journal.words import buffer_names
 from dmasync.fakes.sanitizer.analysis import Analysis
 from dmasync.fakes.sanitizer.finding import KINDS, Finding
 
@@ -48,7 +49,12 @@ class Sanitizer:
         if self._leaks:
             found += analysis.leaked_descriptors()
             found += analysis.leaked_mappings(self._open_mappings())
-        return [finding for finding in _folded(found) if finding.kind not in self._allow]
+        names = buffer_names(self.journal)
+        return [
+            dataclasses.replace(finding, name=names.get(finding.buffer, "")) if finding.buffer in names else finding
+            for finding in _folded(found)
+            if finding.kind not in self._allow
+        ]
 
     def _open_mappings(self) -> list[Call]:
         find = getattr(self._source, "open_mappings", None)

@@ -175,6 +175,8 @@ class Finding:
     """How often it happened at this place."""
     told: Kind | None = None
     """The sentences for this case, where those of its kind in KINDS say less."""
+    name: str = ""
+    """The buffer's, where somebody gave it one."""
 
     @property
     def consequence(self) -> str:
@@ -187,7 +189,8 @@ class Finding:
         return (self.told or KINDS[self.kind]).fix
 
     def __str__(self) -> str:
-        buffer = "" if self.buffer is None else f" [buffer {self.buffer}]"
+        name = f" {self.name!r}" if self.name else ""
+        buffer = "" if self.buffer is None else f" [buffer {self.buffer}{name}]"
         again = f" ({self.times} times)" if self.times > 1 else ""
         lines = [f"{self.kind}{buffer}: {self.message}{again}"]
         if self.ranges:

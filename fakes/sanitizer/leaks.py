@@ -15,16 +15,19 @@ Tracer = Callable[[str, Call], Trace]
 
 def of_descriptors(journal: Journal, opened: Mapping[int, Call], trace: Tracer) -> list[Finding]:
     """A finding for each descriptor in *opened*, with the call that made it."""
-    return [
-        Finding(
-            "leaked-fd",
-            _buffer_behind(journal, fd),
-            None,
-            f"fd {fd} from {_source(call)} was never closed",
-            (trace(f"{_source(call)} gave fd {fd}", call),),
+    found = []
+    for fd, call in opened.items():
+        number = journal.numbers.of_new(fd, call.end_ns)
+        found.append(
+            Finding(
+                "leaked-fd",
+                _buffer_behind(journal, fd),
+                None,
+                f"fd {number} from {_source(call)} was never closed",
+                (trace(f"{_source(call)} gave fd {number}", call),),
+            )
         )
-        for fd, call in opened.items()
-    ]
+    return found
 
 
 def of_mappings(journal: Journal, opened: Iterable[int], calls: Iterable[Call], trace: Tracer) -> list[Finding]:

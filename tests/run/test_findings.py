@@ -120,3 +120,36 @@ def test_a_replay_finds_what_the_run_found_that_was_recorded(tmp_path, leaks, fi
         done = warm.python("-m", "dmasync", *command)
         assert f"findings: {findings}\n" in done.stdout + done.stderr
         assert done.returncode == findings
+
+
+NUMBERS = """
+import fcntl, os, struct, sys
+heap = os.open("/dev/dma_heap/system", os.O_RDWR)
+asked = bytearray(struct.pack("QIIQ", 4096, 0, os.O_RDWR | os.O_CLOEXEC, 0))
+fcntl.ioctl(heap, 0xC0184800, asked)
+os.close(heap)
+fd = struct.unpack("QIIQ", asked)[1]
+low = os.dup2(fd, 77)
+fcntl.ioctl(fd, 0x40046201, b"left eye\\0")
+fcntl.ioctl(low, 0x40086200, struct.pack("Q", 3))
+os.close(fd)
+try:
+    fcntl.ioctl(fd, 0x40086200, struct.pack("Q", 4 | 3))
+except OSError:
+    print(fd, low)
+"""
+
+
+def test_people_read_the_numbers_that_the_program_has_and_the_buffers_name(dmasync_run):
+    done = dmasync_run(sys.executable, "-c", NUMBERS, options=["--leaks", "--timeline=99"])
+    high, low = map(int, done.output.split())
+    assert (low, done.status) == (77, 1)
+    assert "10737418" not in done.errors  # the fake's own
+    assert f"START READ_WRITE buffer 1 'left eye' fd {low}" in done.errors
+    assert f"ioctl({high}, DMA_BUF_SET_NAME" in done.errors
+    assert f"DMA_HEAP_IOCTL_ALLOC) = fd {high}" in done.errors
+    assert f"sync-on-closed-fd [buffer 1 'left eye']: END on fd {high}, which is not open" in done.errors
+    assert f"close of fd {high}, by python" in done.errors
+    assert f"for READ_WRITE of buffer 1 'left eye', fd {low}, by" in done.errors
+    assert f"fd {low} from dup was never closed" in done.errors
+    assert done.journal.timeline() in done.errors  # the trace says the same

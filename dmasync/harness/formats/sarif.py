@@ -38,13 +38,14 @@ def sarif(findings: Sequence[Finding]) -> str:
 
 
 def _result(finding: Finding, rule: int) -> dict[str, Any]:
+    named = {"name": finding.name} if finding.name else {}
     times = f" ({finding.times} times)" if finding.times > 1 else ""
     result: dict[str, Any] = {
         "ruleId": finding.kind,
         "ruleIndex": rule,
         "level": "error",
         "message": {"text": f"{finding.message}{times} {finding.consequence} {finding.fix}"},
-        "properties": {"buffer": str(finding.buffer), "bytes": [list(span) for span in finding.ranges]},
+        "properties": {"buffer": str(finding.buffer), **named, "bytes": [list(span) for span in finding.ranges]},
     }
     stacks = [trace for trace in finding.traces if _own(trace.stack)]
     if stacks:

@@ -28,6 +28,9 @@ _OFD_SETLK: Final = 37
 FIRST_MARK: Final = 1 << 40
 """The first byte that our locks are on: no file of ours is as long."""
 
+NOT_OPEN: Final = 0x7FFF_FFF0
+"""Stands for a descriptor that the program has not open: the backend has none of that number either."""
+
 Key = tuple[int, int]
 """(device, inode)."""
 
@@ -187,6 +190,7 @@ class OpenFiles:
             mine = None if kind is None and path is None else self.take(process, number)
             if mine is not None:
                 self._borrowed.fds = [*getattr(self._borrowed, "fds", ()), mine]
+                self.note(mine, number)
                 return Descriptor(mine, OpenFile(kind or DEVICE, path, None, None, is_borrowed=True))
         return None
 
@@ -230,9 +234,14 @@ class OpenFiles:
         """*number* is *descriptor* from now on."""
         with self.lock:
             self._let_go((process, number))
+            self.note(descriptor.fd, number)
             self._numbers[process, number] = descriptor
             self._closed.pop((process, number), None)
         return descriptor
+
+    def note(self, fd: int, number: int) -> None:
+        """For people: where the backend's *fd* is told of, the program knows it as *number*."""
+        self.system.journal.numbers.note(fd, number)
 
     def _let_go(self, place: tuple[int, int]) -> None:
         known = self._numbers.pop(place, None)
@@ -272,7 +281,16 @@ class OpenFiles:
 
     def closed(self, process: int, number: int) -> int | None:
         """The backend's descriptor, closed by now, that *number* was last."""
-        return self._closed.get((process, number))
+        fd = self._closed.get((process, number))
+        if fd is None or self.system.is_fake:
+            return fd
+        try:
+            os.fstat(fd)
+        except OSError:
+            return fd
+        # A real kernel has given it out again, to us: what the program does now must not be done to that.
+        self.note(NOT_OPEN, number)
+        return NOT_OPEN
 
     def numbers_of(self, process: int, first: int, last: int) -> list[int]:
         """Those from *first* to *last* that *process* has of ours."""

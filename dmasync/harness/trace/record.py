@@ -98,7 +98,7 @@ def _through_the_door(files: Outputs, trace: str, program: list[str], command: l
     if not entries:
         sys.stderr.write(_NOTHING)
     elif not answered:
-        refused = f"{call_text(journal.calls[0])} was the first of {_counted(len(entries), 'call')}"
+        refused = f"{call_text(journal.calls[0], journal.numbers)} was the first of {_counted(len(entries), 'call')}"
         sys.stderr.write(f"dmasync record: wrote {trace}, but every call was refused: {refused}\n")
     else:
         told = f"{_counted(len(entries), 'call')} of {_counted(len({entry.thread for entry in entries}), 'thread')}"

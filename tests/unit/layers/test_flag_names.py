@@ -10,11 +10,12 @@ import pytest
 
 from dmasync import uapi
 from dmasync.fakes.journal.entries import Call
+from dmasync.fakes.journal.log import Numbers
 from dmasync.fakes.journal.words import call_text
 
 
 def written(method, *arguments, result=None):
-    return call_text(Call(method, arguments, 0, 0, 0, result=result, errno=0))
+    return call_text(Call(method, arguments, 0, 0, 0, result=result, errno=0), Numbers())
 
 
 @pytest.mark.parametrize(

@@ -518,7 +518,7 @@ def test_it(fake_dmabuf):
         "ignore",
     )
     text = result.stdout.str()
-    assert "leaked-fd [buffer 1]: fd 1073741825 from DMA_HEAP_IOCTL_ALLOC was never closed" in text
+    assert "leaked-fd [buffer 1 'frame']: fd 1073741825 from DMA_HEAP_IOCTL_ALLOC was never closed" in text
     frames = [line for line in text.splitlines() if line.startswith("    ") and " in " in line]
     assert frames
     for machinery in ("contextlib.py", "pluggy", "_pytest", "dmasync/buffer.py", "dmasync/allocator.py"):

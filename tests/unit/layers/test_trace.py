@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType
+from dmasync import DmaBufAllocator, DmaBufAllocatorFlag, SyncType, uapi
 from dmasync.fakes import FakeBackend, FakeDevice, Journal, faults
 from dmasync.fakes.journal import svg
 
@@ -201,7 +201,7 @@ def test_the_perfetto_trace_has_a_lane_a_buffer_with_windows_attempts_and_dma(jo
     assert len(refused) == 3
     assert {event["ph"] for event in refused} == {"i"}
     names = {event["args"]["name"] for event in events if event["ph"] == "M"}
-    assert {"buffer 1", "device"} <= names
+    assert {"buffer 1 'frame'", "device"} <= names
     times = [event["ts"] for event in events if event["ph"] != "M"]
     assert times == sorted(times)
     assert min(times) == 0
@@ -257,3 +257,39 @@ def test_the_chart_has_ticks_the_buffers_names_and_a_legend_of_all_its_marks():
 )
 def test_ticks_are_round_and_few(span, shown):
     assert [svg.in_time(moment) for moment in svg.ticks(span)] == shown
+
+
+def test_what_people_read_has_the_programs_numbers_and_the_buffers_name(journal):
+    fd = journal.attempts[0].fd
+    journal.numbers.note(fd, 7, 0)
+    copy = Journal.load(io.StringIO(text_of(journal)))
+    assert copy.attempts[0].fd == fd  # a replay needs it
+    for told in (journal, copy):
+        assert str(fd) not in told.timeline()
+        assert "START READ       buffer 1 'frame' fd 7" in told.timeline()
+        (window,) = [event for event in told.to_trace()["traceEvents"] if event.get("cat") == "window"]
+        assert window["args"]["fd"] == 7
+
+
+def test_a_number_that_the_backend_gives_out_again_is_what_it_was_then():
+    numbers = Journal().numbers
+    assert numbers.of(12, 5) == numbers.of_new(12, 5) == 12  # nobody noted anything
+    for moment, number in ((10, 768), (30, 769), (50, 5)):
+        numbers.note(12, number, moment)
+    assert [numbers.of(12, moment) for moment in (1, 10, 29, 30, 49, 90)] == [768, 768, 768, 769, 769, 5]
+    assert [numbers.of_new(12, moment) for moment in (1, 10, 29, 31, 90)] == [768, 768, 769, 5, 5]
+
+
+def test_a_name_that_was_an_address_is_no_name(journal):
+    for call in journal.calls:
+        if call.method == "ioctl" and call.arguments[1] in (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B):
+            call.arguments = (*call.arguments[:2], 0x7F0012345678)
+    assert "buffer 1 fd" in journal.timeline()
+
+
+@pytest.mark.parametrize("content", [[1, 2], [1, -2, 3], [1, 2, "3"], 5])
+def test_a_number_that_is_none_is_refused(journal, content):
+    lines = text_of(journal).splitlines(keepends=True)
+    lines.insert(1, json.dumps({"number": content}) + "\n")
+    with pytest.raises(ValueError, match=r"^line 2: "):
+        Journal.load(lines)

@@ -13,14 +13,12 @@ from typing import Any, Final, NamedTuple
 from dmasync import uapi
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.device_paths import HEAPS
-from dmasync.harness.run.open_files import Descriptor
+from dmasync.harness.run.open_files import NOT_OPEN, Descriptor
 from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.seccomp.filter import IOCTL_TYPES
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
-_NOT_OPEN: Final = 0x7FFF_FFF0
-"""Stands for a descriptor that the program has not open: the backend has none of that number either."""
 _MOST_FENCES: Final = 4096
 _LARGEST_LIST: Final = 4 << 20
 _BAD_ADDRESS: Final = 8
@@ -66,6 +64,7 @@ def _sync_of_another(run: Supervisor, call: Notification, fd: int, pointer: int)
         is_plain = stat.S_ISREG(os.stat(f"/proc/{call.thread}/fd/{fd}").st_mode)
         mine = run.processes.take(call.process, fd) if is_plain else None
         if mine is not None:
+            run.files.note(mine, fd)
             try:
                 data = bytearray(memory.peek(call.thread, pointer, uapi.dma_buf_sync.size))
                 run.system.backend.ioctl(mine, uapi.DMA_BUF_IOCTL_SYNC, data)
@@ -190,7 +189,7 @@ def _translated(run: Supervisor, call: Notification, given: bytes, layout: uapi.
     data = bytearray(given)
     offset = layout.offsets[field]
     other = run.find(call, int.from_bytes(given[offset : offset + 4], sys.byteorder))
-    _put(data, offset, _NOT_OPEN if other is None else other.fd)
+    _put(data, offset, NOT_OPEN if other is None else other.fd)
     return data
 
 
@@ -251,7 +250,7 @@ def _make_udmabuf(
         fd = int(backend.ioctl(known.fd, request, data))
     finally:
         for mine in adopted.values():
-            if mine != _NOT_OPEN:
+            if mine != NOT_OPEN:
                 backend.close(mine)
     run.hand_over(call, fd, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC), answer=True)
     return Said.SENT
@@ -261,16 +260,21 @@ def _adopted(run: Supervisor, call: Notification, number: int) -> int:
     """A descriptor of the backend for the file that the program calls *number*, a memfd if all is well."""
     known = run.find(call, number)
     if known is not None:
-        return int(run.system.backend.dup(known.fd))
+        copy = int(run.system.backend.dup(known.fd))
+        run.files.note(copy, number)
+        return copy
     try:
         mine = run.processes.take(call.process, number)
         if mine is None:
             # Where a container forbids that: the same memfd, opened again, is as good.
             mine = os.open(f"/proc/{call.thread}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as problem:
-        return _NOT_OPEN if problem.errno in (errno.EBADF, errno.ENOENT) else _no_memfd(run)
+        return NOT_OPEN if problem.errno in (errno.EBADF, errno.ENOENT) else _no_memfd(run)
+    run.files.note(mine, number)  # a real kernel's memfd stays what it is
     try:
-        return run.system.adopt(mine)
+        adopted = run.system.adopt(mine)
+        run.files.note(adopted, number)
+        return adopted
     except OSError:
         return _no_memfd(run)
 
