@@ -262,6 +262,10 @@ class FakeKernel:
 
     # For the files
 
+    def mappings_of(self, file: File) -> list[FakeMapping]:
+        """Those of *file* that have not been closed."""
+        return [mapping for mapping in self.mappings() if mapping.area is not None and mapping.area.is_of(file)]
+
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""
         return next(self._inodes)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from dmasync.fakes.kernel.profile import Profile
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.memory.coherent import BufferMemory
-from dmasync.fakes.memory.pages import Run
+from dmasync.fakes.memory.pages import FakeMapping, Run
 
 
 class DescriptorTable(Protocol):
@@ -46,6 +46,9 @@ class Kernel(Protocol):
     def lock(self) -> AbstractContextManager[Any]: ...
     @property
     def descriptors(self) -> DescriptorTable: ...
+
+    def mappings_of(self, file: Any) -> list[FakeMapping]:
+        """Those of *file* that have not been closed."""
 
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dmasync.access import SyncType
-from dmasync.fakes.memory.pages import FakeMapping, Run, RunMapping, joined
+from dmasync.fakes.memory.pages import FakeMapping, Replacement, Run, RunMapping, Store, joined, replaced
 
 
 class BufferMemory:
@@ -54,6 +54,17 @@ class BufferMemory:
     def map_cpu(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
         """A program's mapping of *length* bytes at *offset*; *flags* say shared or private."""
         return FakeMapping.of(self.runs, length, prot, flags, offset)
+
+    def holds(self, store: Store, begin: int, end: int) -> bool:
+        """Whether pages of *store* from *begin* to *end* are among the CPU's."""
+        return any(run.store is store and run.offset < end and begin < run.offset + run.length for run in self.runs)
+
+    def replace(self, store: Store, begin: int, kept: Run) -> list[Replacement]:
+        """Have *kept* for the pages of *store* from *begin* on; what stands where, for the programs' mappings."""
+        self.runs, news = replaced(self.runs, store, begin, kept)
+        if self._kernel_mapping is not None:
+            self._kernel_mapping.show(news, 0, mmap.PROT_READ | mmap.PROT_WRITE)
+        return news
 
     def cpu_view(self) -> memoryview[Any]:
         """All bytes of the CPU's side, writable: what every shared mapping of the buffer shows."""

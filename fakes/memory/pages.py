@@ -59,6 +59,44 @@ def joined(runs: Sequence[Run]) -> tuple[Run, ...]:
 _M = TypeVar("_M", bound="RunMapping")
 
 
+def copied(store: Store, offset: int, length: int) -> Run:
+    """Other pages with the same bytes; whole pages."""
+    run = Run(Store("kept"), 0, length)
+    run.store.resize(length)
+    old, new = (
+        RunMapping.of((part,), length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
+        for part in (Run(store, offset, length), run)
+    )
+    with old, new:
+        new[:] = old
+    return run
+
+
+def replaced(runs: Sequence[Run], store: Store, offset: int, kept: Run) -> tuple[tuple[Run, ...], list[Replacement]]:
+    """*runs* with *kept* in the place of as many bytes of *store* from *offset* on; and what of it stands where."""
+    result: list[Run] = []
+    news: list[Replacement] = []
+    place = 0
+    for run in runs:
+        low, high = max(run.offset, offset), min(run.offset + run.length, offset + kept.length)
+        if run.store is not store or low >= high:
+            result.append(run)
+        else:
+            new = Run(kept.store, kept.offset + low - offset, high - low)
+            parts = (Run(store, run.offset, low - run.offset), new, Run(store, high, run.offset + run.length - high))
+            result += [part for part in parts if part.length]
+            news.append(Replacement(place + low - run.offset, new))
+        place += run.length
+    return joined(result), news
+
+
+class Replacement(NamedTuple):
+    """*run* is what a buffer has from *place* on, in bytes."""
+
+    place: int
+    run: Run
+
+
 class RunMapping(mmap.mmap):
     """A real mapping of runs laid end to end; it needs nothing of them once it is made."""
 
@@ -79,10 +117,25 @@ class RunMapping(mmap.mmap):
             begin += run_length
         return self
 
+    def show(self, news: Sequence[Replacement], offset: int, prot: int) -> None:
+        """Map these runs in place; the mapping begins *offset* bytes into the buffer, and is shared."""
+        address, page = host.address_of(self), mmap.PAGESIZE
+        length = -(-len(self) // page) * page
+        for place, run in news:
+            low, high = max(place, offset), min(place + run.length, offset + length)
+            if low < high:
+                begin = run.offset + low - place
+                host.map_over(address + low - offset, high - low, prot, mmap.MAP_SHARED, run.store.fd, begin)
+
 
 class Area(Protocol):
     """The kernel's idea of a mapping: see :class:`dmasync.fakes.kernel.files.mapped.Area`."""
 
+    @property
+    def offset(self) -> int: ...
+    @property
+    def prot(self) -> int: ...
+    def is_of(self, file: object) -> bool: ...
     @property
     def can_resize(self) -> bool: ...
     def advise(self, advice: int, begin: int, length: int) -> int | None: ...

@@ -17,7 +17,7 @@ from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
 from dmasync.fakes.memory.coherent import BufferMemory
-from dmasync.fakes.memory.pages import Run
+from dmasync.fakes.memory.pages import Run, Store
 
 _ITEM = struct.Struct("=IIQQ")
 _POINTER = 8
@@ -44,6 +44,17 @@ class UdmabufBuffer(DmaBuf):
         for memfd in self._memfds:
             memfd.pinned_by.discard(self)
         super().release()
+
+    def holds(self, store: Store, begin: int, end: int) -> bool:
+        """Whether it has pages of *store* from *begin* to *end*."""
+        return self.memory.holds(store, begin, end)
+
+    def keep(self, store: Store, begin: int, kept: Run) -> None:
+        """Have *kept* for the pages of *store* from *begin* on, which are leaving their file."""
+        news = self.memory.replace(store, begin, kept)
+        for mapping in self.kernel.mappings_of(self):
+            if mapping.area is not None:
+                mapping.show(news, mapping.area.offset, mapping.area.prot)
 
     def begin_cpu_access(self, access: SyncType) -> None:
         self._has_page_table = True

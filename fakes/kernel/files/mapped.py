@@ -38,12 +38,16 @@ class Area:
 
     def __init__(self, file: File, length: int, prot: int, flags: int, offset: int) -> None:
         self._file = file
-        self._prot = prot
-        self._offset = offset
+        self.prot = prot
+        self.offset = offset
         self._shared = is_shared(flags)
         self._may_write = file.writable and not (isinstance(file, Memfd) and file.seals & _WRITE_SEALS)
         self._vmas = Vmas(self._in_pages(length), joins=not file.mapped_pages())
         self._hold(1)
+
+    def is_of(self, file: object) -> bool:
+        """Whether it is *file* that is mapped."""
+        return self._file is file
 
     def _in_pages(self, length: int) -> int:
         page = self._file.kernel.page_size
@@ -92,9 +96,9 @@ class Area:
 
     def _is_refused(self, advice: int) -> bool:
         """Whether such a mapping knows no such advice: EINVAL."""
-        if advice == _POPULATE_READ and not self._prot & mmap.PROT_READ:
+        if advice == _POPULATE_READ and not self.prot & mmap.PROT_READ:
             return True
-        if advice == _POPULATE_WRITE and not self._prot & mmap.PROT_WRITE:
+        if advice == _POPULATE_WRITE and not self.prot & mmap.PROT_WRITE:
             return True
         pages = self._file.mapped_pages()
         if advice == _DOFORK:
@@ -107,7 +111,7 @@ class Area:
             raise os_error(errno.EACCES)
         if not isinstance(self._file, Memfd):
             raise os_error(errno.ENODEV)
-        self._file.inode.punch(self._offset + begin, self._offset + end)
+        self._file.inode.punch(self.offset + begin, self.offset + end)
 
     def check_flush(self, begin: int, length: int) -> None:
         """``msync(2)`` of *length* bytes from *begin* on; OSError."""
@@ -122,9 +126,9 @@ class Area:
 
     def resize(self, length: int) -> None:
         """Let the file be as long as a mapping of *length* bytes needs, as ``mmap.resize()`` does first. OSError."""
-        if length > sys.maxsize - self._offset:
+        if length > sys.maxsize - self.offset:
             raise ValueError("new size out of range")
-        self._file.truncate(self._offset + length)
+        self._file.truncate(self.offset + length)
 
     def resized(self, length: int) -> None:
         """The mapping has *length* bytes now."""

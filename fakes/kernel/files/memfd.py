@@ -14,7 +14,7 @@ from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, File
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.memory import host
-from dmasync.fakes.memory.pages import FakeMapping, Run, Store
+from dmasync.fakes.memory.pages import FakeMapping, Run, Store, copied
 
 _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
@@ -180,9 +180,28 @@ class MemfdInode:
         """Take the pages of a range away: zeros from now on, and a hole. EPERM under a seal on writing."""
         if self.seals & _WRITE_SEALS:
             raise os_error(errno.EPERM)
-        if self.pinned_by:
-            raise UnmodelledCallError("a hole in a memfd of which a udmabuf holds pages: the fake has them in common")
-        host.punch_hole(self.store.fd, begin, end - begin)
+        with self.kernel.lock:
+            self._fill_pinned()
+            self._leave_to_buffers(begin, end)
+            host.punch_hole(self.store.fd, begin, end - begin)
+
+    def _leave_to_buffers(self, begin: int, end: int) -> None:
+        """What udmabufs hold of these pages stays theirs: from now on the file has others there."""
+        holders = [buffer for buffer in self.pinned_by if buffer.holds(self.store, begin, end)]
+        if not holders:
+            return
+        if not self.kernel.profile.udmabuf_pins_folios and any(map(self.kernel.mappings_of, holders)):
+            raise UnmodelledCallError(
+                "a hole in a memfd while a udmabuf maps its pages: Linux before 6.11 miscounts them"
+            )
+        kept = copied(self.store, begin, end - begin)
+        for buffer in holders:
+            buffer.keep(self.store, begin, kept)
+            if not buffer.holds(self.store, 0, _MAX_SIZE):
+                self.pinned_by.discard(buffer)
+        # Pages that somebody pins there later are counted anew; these go back with the file, as all of its pages do.
+        parts = [part for low, high in self._taken for part in ((low, min(high, begin)), (max(low, end), high))]
+        self._taken = [(low, high) for low, high in parts if low < high]
 
 
 class HugeMemfdInode(MemfdInode):
