@@ -72,6 +72,7 @@ class FakeBackend(Recorder):
         if self._watch or not coherent:
             kernel_options["memory"] = self._make_memory
         self.kernel = self._kernel_class(providers=providers, coherent=coherent, profile=profile, **kernel_options)
+        self.kernel.on_spoiled = self._spoiled
         self.injector = FaultInjector(self.kernel, plans)
         super().__init__(self.injector, stacks=self._watch if stacks is None else stacks)
 
@@ -93,6 +94,9 @@ class FakeBackend(Recorder):
         journal = self.journal
         stack = self._take_stack() if self._stacks else 0
         journal.events.append(Event(kind, buffer, tuple(ranges), now, self._thread(), len(journal), stack, note, now))
+
+    def _spoiled(self, buffer: int) -> None:
+        self.observe("memory-spoiled", buffer, (), "")
 
     def _make_memory(self, runs: Sequence[Run]) -> BufferMemory:
         observer = self.observe if self._watch else None

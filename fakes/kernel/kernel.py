@@ -82,6 +82,8 @@ class FakeKernel:
         self.lock = threading.RLock()
         self.descriptors = Descriptors(self.lock, descriptor_limit)
         self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
+        self.on_spoiled: Callable[[int], object] = lambda inode: None
+        """Hears of dma-bufs whose pages Linux has just begun to give to others, although they are mapped."""
         self._files = self.descriptors.files
         self._memory_mb, self._memory_left = memory_mb, memory_mb << 20
         self._region_size = None if cma_mb is None else cma_mb << 20
@@ -265,6 +267,19 @@ class FakeKernel:
     def mappings_of(self, file: File) -> list[FakeMapping]:
         """Those of *file* that have not been closed."""
         return [mapping for mapping in self.mappings() if mapping.area is not None and mapping.area.is_of(file)]
+
+    def memfd_gone(self, holders: Sequence[DmaBuf]) -> None:
+        """Nobody has the memfd any more of which *holders* have pages: :attr:`on_spoiled` where Linux miscounts them.
+
+        Before 6.11 it does so for each that a mapping of the dma-buf has touched by then.
+        """
+        if self.profile.udmabuf_pins_folios:
+            return
+        from dmasync.fakes.memory.touched import Touched
+
+        for buffer in holders:
+            if any(Touched(mapping).pages() for mapping in self.mappings_of(buffer)):
+                self.on_spoiled(buffer.ino)
 
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""

@@ -50,6 +50,9 @@ class Kernel(Protocol):
     def mappings_of(self, file: Any) -> list[FakeMapping]:
         """Those of *file* that have not been closed."""
 
+    def memfd_gone(self, holders: Sequence[Any]) -> None:
+        """Nobody has the memfd any more of which the dma-bufs *holders* have pages."""
+
     def next_inode(self) -> int:
         """A number that no dma-buf of this kernel has had."""
 

@@ -246,6 +246,7 @@ class Analysis:
             "start-discarded": self._discarded,
             "forked": self._forked,
             "window-dropped": self._dropped,
+            "memory-spoiled": self._spoiled,
         }.get(event.kind)
         if handler is not None:
             handler(event)
@@ -352,6 +353,18 @@ class Analysis:
                 "a syncer was dropped while its window was open, and END ran only then",
                 (*(() if start is None else (self._step(start),)), self._trace("dropped", event)),
                 told=None if start is None else _if_only_read("window-dropped", start),
+            )
+        )
+
+    def _spoiled(self, event: Event) -> None:
+        mapped = self._of(event.buffer).mapped
+        self._found.append(
+            Finding(
+                "memfd-closed-while-mapped",
+                event.buffer,
+                None,
+                "the last descriptor of a udmabuf's memfd was closed while pages of the udmabuf were mapped",
+                (*(() if mapped is None else (self._trace("mmap", mapped),)), self._trace("the close", event)),
             )
         )
 

@@ -83,6 +83,11 @@ KINDS: Final[dict[str, Kind]] = {
         "The mapping keeps the buffer's memory, and whoever still reads it does so outside any window.",
         "Close the mapping when its last user is done.",
     ),
+    "memfd-closed-while-mapped": Kind(
+        'On any machine: Linux before 6.11 loses count of such pages ("BUG: Bad page cache") and gives them to others'
+        " while the mapping still shows them, so wrong bytes are read, and strangers' memory is overwritten.",
+        "Close the memfd before the udmabuf is mapped, as DmaBufAllocator does, or after it has been unmapped.",
+    ),
     "racing-windows": Kind(
         "A START for READ throws the CPU's cached lines away, and with them what the other window has written but"
         " not ended.",

@@ -66,6 +66,8 @@ class MemfdInode:
             self.executable = False
             self.seals = uapi.F_SEAL_EXEC
         self.pinned_by: weakref.WeakSet[Any] = weakref.WeakSet()  # udmabufs that hold pages of it
+        self.files = 0
+        """Open files of it, each of which goes with its last descriptor and its last mapping."""
         self._writable_mappings = 0
         self._pinned: list[tuple[int, int]] = []
         self._taken: list[
@@ -246,6 +248,14 @@ class Memfd(File):
     def __init__(self, kernel: Kernel, inode: MemfdInode, flags: int = os.O_RDWR | O_LARGEFILE) -> None:
         super().__init__(kernel, flags)
         self.inode = inode
+        inode.files += 1
+
+    def release(self) -> None:
+        with self.kernel.lock:
+            self.inode.files -= 1
+            last = not self.inode.files
+        if last and self.inode.pinned_by:
+            self.kernel.memfd_gone(tuple(self.inode.pinned_by))
 
     @property
     def size(self) -> int:  # type: ignore[override]  # every open file has its inode's
