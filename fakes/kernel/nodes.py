@@ -23,7 +23,7 @@ from dmasync.fakes.kernel.dma_buf.dma_heap import HeapDevice
 from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufDevice
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, Directory, File, NullDevice, PathFile
-from dmasync.fakes.kernel.files.proc_fd import NOT_KEPT, O_PATH, O_TMPFILE, open_again, place_in
+from dmasync.fakes.kernel.files.proc_fd import NOT_KEPT, O_PATH, O_TMPFILE, folder_at, open_again, place_in
 from dmasync.fakes.kernel.parts import Kernel
 
 UDMABUF = "/dev/udmabuf"
@@ -133,6 +133,9 @@ class Nodes:
             if not isinstance(folder, Directory):
                 raise os_error(errno.ENOTDIR)
             return self.open(kernel, folder.path + rest, flags)
+        folder_of_numbers = folder_at(kernel, path, flags & _VALID_FLAGS)
+        if folder_of_numbers is not None:
+            return folder_of_numbers
         opener = self._find(path, flags)
         if flags & O_PATH:
             return PathFile(kernel, flags, opener(kernel, 0))

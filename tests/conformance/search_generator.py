@@ -69,6 +69,7 @@ _OPEN_FLAGS = (
     os.O_CREAT, os.O_EXCL, os.O_NOCTTY, os.O_TRUNC, os.O_APPEND, os.O_NONBLOCK, os.O_DSYNC, 0o20000, os.O_DIRECT,
     0o100000, os.O_DIRECTORY, os.O_NOFOLLOW, os.O_NOATIME, os.O_CLOEXEC, 0o4010000, O_PATH, 1 << 26, 1 << 30,
 )  # fmt: skip
+_FOLDERS_OF_NUMBERS = ("/proc/self/fd", "/proc/self/fd/", "/dev/fd")
 _PATHS = (
     UDMABUF + "x", UDMABUF + "/", UDMABUF + "/x", "/dev/dma_heap/nosuch", "/dev/nosuch/system", "/dev/dma_heap",
     "/dev/dma_heap",
@@ -240,9 +241,9 @@ class Generator:
         yield ("close", out)
 
     def _place(self) -> Iterator[Op]:
-        """``/dev/null``, or the folder of the heaps, and something that neither is there for."""
+        """``/dev/null``, or a folder, and something that neither is there for."""
         out = self.out()
-        path = self.pick(("/dev/null", "/dev/null", "/dev/dma_heap", "/dev/dma_heap/"))
+        path = self.pick(("/dev/null", "/dev/null", "/dev/dma_heap", "/dev/dma_heap/", *_FOLDERS_OF_NUMBERS))
         flags = self.pick((os.O_RDONLY, os.O_RDWR, os.O_WRONLY, 3)) if path == "/dev/null" else os.O_RDONLY
         yield ("open", out, path, flags | self.pick((0, 0, os.O_CLOEXEC, os.O_DIRECTORY, os.O_TRUNC, os.O_APPEND)))
         if out not in self.world.held:

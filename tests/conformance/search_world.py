@@ -489,6 +489,8 @@ class World:
 
 def _kind_at(path: str) -> str:
     name = path.rstrip("/")
+    if name in ("/proc/self/fd", "/dev/fd"):
+        return "proc directory"
     if name in ("/dev/null", "/dev/dma_heap"):
         return "null device" if name == "/dev/null" else "directory"
     return "udmabuf device" if "udmabuf" in path else "heap device"

@@ -62,7 +62,7 @@ def do_vfs_ioctl(kernel: Kernel, fd: int, file: File, request: int, arg: Argumen
 
 def _fs_identity(file: File, request: int, arg: Argument) -> int:
     # Memfds and device nodes live in a tmpfs, which has a UUID, drawn at random; no file system here has more.
-    if request != FS_IOC_GETFSUUID or file.kind in ("dmabuf", "sync_file", "huge memfd"):
+    if request != FS_IOC_GETFSUUID or file.kind in ("dmabuf", "sync_file", "huge memfd", "proc directory"):
         raise os_error(errno.ENOTTY)
     raise UnmodelledCallError("FS_IOC_GETFSUUID: the file system's UUID is another one on every boot")
 
@@ -70,7 +70,7 @@ def _fs_identity(file: File, request: int, arg: Argument) -> int:
 def _attributes(kernel: Kernel, fd: int, file: File, arg: Argument, size: int) -> int | None:
     # The argument is read first; then a file system without attributes leaves the request to the driver.
     copy_from(arg, size)
-    if file.regular or isinstance(file, Directory):
+    if file.regular or (isinstance(file, Directory) and file.kind == Directory.kind):  # /proc has none
         raise UnmodelledCallError(f"setting the attributes of a {file.kind}: Linux knows it, the fake does not")
     return None
 
