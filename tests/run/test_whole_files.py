@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 PRELUDE = """
 import ctypes, errno, fcntl, os, select, stat, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -88,6 +90,23 @@ def test_mode_owner_and_times_of_a_buffer_are_its_own(dmasync_run):
     lines = dmasync_run(sys.executable, "-c", PRELUDE + OWNERS).output.splitlines()
     changed = "True True 0o640 5 1000000007"
     assert lines == [f"0o600 {changed.replace('0o640', '0o600')}", f"0o600 {changed}", f"0o600 {changed}"]
+
+
+UNCHANGED = """
+fd = sync_file()
+for change in (lambda: os.fchmod(fd, 0o640), lambda: os.fchown(fd, -1, -1), lambda: os.utime(fd)):
+    try:
+        print(change())
+    except OSError as failure:
+        print(errno.errorcode[failure.errno])
+os.fchmod(heap_buffer(), 0o640)
+"""
+
+
+@pytest.mark.parametrize(("profile", "answer"), [("6.12", "None"), ("6.18", "ENOTSUP"), ("7.3", "ENOTSUP")])
+def test_newer_kernels_keep_the_mode_of_a_sync_file(dmasync_run, profile, answer):
+    done = dmasync_run(sys.executable, "-c", PRELUDE + UNCHANGED, options=[f"--profile={profile}"])
+    assert done.output.split() == [answer] * 3
 
 
 OPENED = """

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _AT_FDCWD: Final = -100
 _PAGE: Final = 4096
 _SECOND: Final = 10**9
+_ANONYMOUS_UNCHANGED: Final = "6.18"
+"""Seen in 6.18.44 and 7.3.4, not in 6.12.117; what lies between was not asked."""
 _BLOCK: Final = 512
 _AT_EMPTY_PATH: Final = 0x1000
 _MISC_MAJOR: Final = 10
@@ -231,7 +233,27 @@ def _may(
     return 0
 
 
+def _change(run: Supervisor, call: Notification) -> Answer:
+    """fchmod(), fchown() and futimens(): the host does it to its file, but newer kernels refuse it of a sync file."""
+    from dmasync.fakes.kernel.releases import Since
+
+    known = run.find(call, call.arguments[0])
+    if known is None or known.file.kind != "sync_file" or not run.system.is_fake:
+        return Said.CARRY_ON
+    system: FakeSystem = run.system  # type: ignore[assignment]
+    if system.kernel.profile.release not in Since.of(_ANONYMOUS_UNCHANGED):
+        return Said.CARRY_ON
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def _utimensat(run: Supervisor, call: Notification) -> Answer:
+    return Said.CARRY_ON if call.arguments[1] else _change(run, call)  # a path: below a folder
+
+
 HANDLERS: Final = {
+    "fchmod": _change,
+    "fchown": _change,
+    "utimensat": _utimensat,
     "stat": _stat,
     "lstat": _lstat,
     "fstat": _fstat,

@@ -135,8 +135,46 @@ def _splice(run: Supervisor, call: Notification) -> Answer:
     source, to = run.find(call, call.arguments[0]), run.find(call, call.arguments[2])
     if (source is None and to is None) or not call.arguments[4]:
         return Said.CARRY_ON
+    if call.arguments[5] & ~_SPLICE_FLAGS & 0xFFFF_FFFF:
+        raise _error(errno.EINVAL)
+    if source is None and call.arguments[1] and _is_pipe(call, call.arguments[0]):
+        raise _error(errno.ESPIPE)
     refused = (source is not None and not _File(run, source).reads) or (to is not None and not _File(run, to).writes)
     raise _error(errno.EBADF if refused else errno.EINVAL)
+
+
+def _is_pipe(call: Notification, number: int) -> bool:
+    try:
+        return os.readlink(f"/proc/{call.thread}/fd/{number & 0xFFFF_FFFF}").startswith("pipe:")
+    except OSError:
+        return False
+
+
+def _xattr(run: Supervisor, call: Notification, of_users: int) -> Answer:
+    """An extended attribute: none of a dma-buf's or a sync file's; *of_users* is what is said to one in ``user.``."""
+    known = run.find(call, call.arguments[0])
+    if known is None:
+        return Said.CARRY_ON
+    name = memory.peek(call.thread, call.arguments[1], _LONGEST_NAME + 1).partition(b"\0")[0]
+    if not 0 < len(name) <= _LONGEST_NAME:
+        return Said.CARRY_ON  # not there, or no name: the kernel says so whatever the file is
+    if name.startswith(b"user.") and name != b"user.":
+        raise _error(of_users)
+    if known.file.path is not None:
+        return Said.CARRY_ON
+    raise _error(errno.EOPNOTSUPP)
+
+
+def _get_xattr(run: Supervisor, call: Notification) -> Answer:
+    return _xattr(run, call, errno.ENODATA)
+
+
+def _change_xattr(run: Supervisor, call: Notification) -> Answer:
+    return _xattr(run, call, errno.EPERM)
+
+
+def _list_xattr(run: Supervisor, call: Notification) -> Answer:
+    return Said.CARRY_ON if run.find(call, call.arguments[0]) is None else 0
 
 
 def _tee(file: _File, call: Notification) -> OSError:
@@ -180,6 +218,10 @@ HANDLERS: Final[dict[str, Handler]] = {
     "tee": _handler(_tee),
     "vmsplice": _handler(_vmsplice),
     "fadvise64": _fadvise,
+    "fgetxattr": _get_xattr,
+    "fsetxattr": _change_xattr,
+    "fremovexattr": _change_xattr,
+    "flistxattr": _list_xattr,
     **{name: _handler(_at_position(_read)) for name in ("pread64", "preadv")},
     **{name: _handler(_at_position(_write)) for name in ("pwrite64", "pwritev")},
     "preadv2": _handler(_at_any_position(_read)),

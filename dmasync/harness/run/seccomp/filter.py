@@ -28,7 +28,8 @@ _OF_THE_ROOT: Final = ("chroot", "pivot_root", "unshare", "setns")
 _BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
 _OF_BYTES: Final = (
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "readahead",
-    "tee", "vmsplice", "fadvise64",
+    "tee", "vmsplice", "fadvise64", "fsetxattr", "fgetxattr", "flistxattr", "fremovexattr",
+    "fchmod", "fchown", "utimensat",
 )  # fmt: skip
 """Calls that the host's file would answer, and a dma-buf refuses."""
 _OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
