@@ -71,6 +71,9 @@ class System(Protocol):
     def list_limit(self) -> int:
         """How many items UDMABUF_CREATE_LIST takes."""
 
+    def keys_of(self, file: Any) -> set[tuple[int, int]]:
+        """Device and inode of each host file that the dma-buf *file* has pages of, where those can be told."""
+
     def adopt(self, fd: int) -> int:
         """See :func:`dmasync.fakes.foreign.memfds.adopt`."""
 
@@ -170,6 +173,12 @@ class FakeSystem:
         """The pages of the buffer *fd*, one range of a host file after the other."""
         return self.kernel.buffer_of(fd).memory.runs
 
+    def keys_of(self, file: File) -> set[tuple[int, int]]:
+        """Device and inode of each host file that the dma-buf *file* has pages of."""
+        assert isinstance(file, DmaBuf)  # noqa: S101 - whoever asks has looked
+        states = [os.fstat(run.store.fd) for run in file.memory.runs]
+        return {(state.st_dev, state.st_ino) for state in states}
+
     def is_pinned(self, key: tuple[int, int]) -> bool:
         """Whether a udmabuf holds pages of the host's memfd with that device and inode."""
         inode = self.kernel.adopted.get(key)
@@ -230,6 +239,9 @@ class RealSystem:
 
     def host_file(self, fd: int) -> HostFile:
         return HostFile(os.dup(fd), kind_of(os.readlink(f"/proc/self/fd/{fd}")) or DEVICE)
+
+    def keys_of(self, file: Any) -> set[tuple[int, int]]:
+        return set()
 
     def file(self, fd: int) -> Any:
         """The kernel keeps its files itself."""

@@ -114,6 +114,11 @@ def machine(request):
         ("copy_file_range", (3, 0, 4)),
         ("io_submit", (1,)),
         ("io_uring_setup", (8,)),
+        ("madvise", (0, 4096, 4)),
+        ("madvise", (0, 4096, 22)),
+        ("msync", (0, 4096, 4)),
+        ("mremap", (0, 4096, 8192)),
+        ("mincore", (0, 4096)),
     ],
 )
 def test_what_may_be_the_backends_stops(machine, call, arguments):
@@ -141,6 +146,9 @@ def test_what_may_be_the_backends_stops(machine, call, arguments):
         ("fcntl", (BASE, fcntl.F_GETFD)),
         ("lseek", (3, 5, os.SEEK_SET)),
         ("lseek", (-1, 0, os.SEEK_END)),
+        ("madvise", (0, 4096, 14)),
+        ("madvise", (0, 4096, 8)),
+        ("msync", (0, 4096, 1)),
         ("ppoll", ()),
         ("exit_group", ()),
     ],
@@ -161,6 +169,8 @@ def test_on_a_real_kernel_its_own_files_answer_for_their_bytes(machine):
     assert not stops(machine, "epoll_ctl", 3, 1, 4, fake=False)
     assert not stops(machine, "fcntl", BASE, fcntl.F_GETFL, fake=False)
     assert not stops(machine, "newfstatat", 3, 1, 2, EMPTY_PATH, fake=False)
+    assert not stops(machine, "madvise", 0, 4096, 4, fake=False)
+    assert not stops(machine, "mremap", 0, 4096, 8192, fake=False)
     for call in ("dup", "fstat", "lseek"):
         assert not stops(machine, call, 3, 0, os.SEEK_END, fake=False)
         assert stops(machine, call, BASE, 0, os.SEEK_END, fake=False)

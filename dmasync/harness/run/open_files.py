@@ -87,6 +87,8 @@ class OpenFiles:
         self._ending: set[int] = set()
         self.hears_of_ends = False
         """Whether :meth:`closed_unseen` is called before a process ends."""
+        self.mapped_by_programs: set[Key] = set()
+        """Files of the programs' own that they have mapped shared."""
         self._marks = itertools.count(FIRST_MARK)
 
     # -- files
@@ -114,6 +116,19 @@ class OpenFiles:
     def all(self) -> list[OpenFile]:
         with self.lock:
             return [file for files in self._files.values() for file in files]
+
+    def buffers(self) -> dict[Key, Any]:
+        """A dma-buf of the fake for each inode that stands for one: the file that the programs have mapped, or the
+        memfd that its pages are of.
+        """
+        found: dict[Key, Any] = {}
+        for key, files in list(self._files.items()):
+            for file in files:
+                if file.kind == "dmabuf":
+                    found[key] = file.held
+                    if not file.is_plain:
+                        found |= dict.fromkeys(self.system.keys_of(file.held), file.held)
+        return found
 
     def is_gone(self, file: OpenFile) -> bool:
         """Whether no process has it any more."""

@@ -69,7 +69,11 @@ class Caller:
         self._run.pass_on()  # what it calls may be for us to answer
         if self.inside is None:
             self.inside = Inside(self.thread, lambda: self._run.listener.answer(self.call, 0)).__enter__()
-        return self.inside.call(name, *arguments)
+        self._run.made_by_us.add(self.thread)
+        try:
+            return self.inside.call(name, *arguments)
+        finally:
+            self._run.made_by_us.discard(self.thread)
 
     def let_go(self, result: int) -> None:
         """Its call returns *result*, a negative errno for an error; only after :meth:`make`."""
@@ -106,6 +110,8 @@ class Supervisor:
         self.parameters: Parameters | None = None
         self.twins: Twins | None = None
         """Stand for dma-bufs in epoll files."""
+        self.made_by_us: set[int] = set()
+        """Threads that make a call of ours at the moment, which is none of the program's."""
         self._notes: set[str] = set()
         self.problems: list[str] = []
         """What the program asked for and did not get: calls that are not modelled."""

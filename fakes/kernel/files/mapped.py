@@ -115,7 +115,9 @@ class Area:
 
     def check_flush(self, begin: int, length: int) -> None:
         """``msync(2)`` of *length* bytes from *begin* on; OSError."""
-        if begin % self._file.kernel.page_size or (length and self._shared and not self._file.can_sync):
+        # What was not opened for writing is no VM_SHARED, whatever MAP_SHARED said: nothing is there to be written.
+        is_shared = self._shared and self._file.writable
+        if begin % self._file.kernel.page_size or (length and is_shared and not self._file.can_sync):
             raise os_error(errno.EINVAL)
 
     def file_size(self) -> int:

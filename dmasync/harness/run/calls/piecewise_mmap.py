@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
@@ -22,6 +24,15 @@ _MAP_ANONYMOUS: Final = 0x20
 _MAP_LOCKED: Final = 0x2000
 
 
+@contextlib.contextmanager
+def _ours(run: Supervisor, thread: int) -> Iterator[None]:
+    run.made_by_us.add(thread)
+    try:
+        yield
+    finally:
+        run.made_by_us.discard(thread)
+
+
 def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer:
     """Reserve the addresses, lay each piece over its part, and let the program's call return where they begin."""
     system: FakeSystem = run.system  # type: ignore[assignment]
@@ -33,7 +44,8 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
         if store.fd not in numbers:
             numbers[store.fd] = run.listener.give(call, store.fd, None, close_on_exec=True, answer=False)
     run.pass_on()  # the calls that it makes are for us to answer
-    with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread:
+    # The mark goes before the thread does: its next call may be another of these.
+    with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread, _ours(run, call.thread):
         how = _MAP_PRIVATE | _MAP_ANONYMOUS | flags & _WHERE
         base = result = thread.call("mmap", address, length, 0, how, -1, 0)
         done = begin = 0

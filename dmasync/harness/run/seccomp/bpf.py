@@ -71,7 +71,7 @@ class Program:
             self.if_equal(values[-1], places[values[-1]], otherwise)
             return
         middle = values[len(values) // 2]
-        upper = f"from {middle}"
+        upper = f"from {middle}, of instruction {len(self._code)}"
         self.if_at_least(middle, upper)
         self.choose({value: places[value] for value in values if value < middle}, otherwise)
         self.place(upper)

@@ -35,6 +35,11 @@ _OF_BYTES: Final = (
 _OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
 """Calls that are rare enough to stop for the low numbers, too, that descriptors have after dup2() or from a socket."""
 _OF_SEVERAL: Final = ("epoll_ctl", "sendfile", "splice", "copy_file_range", "io_submit")
+_ADVICE: Final = (4, 9, 11, 17, 20, 21, 22, 23, 24, 25, 102, 103)
+"""MADV_DONTNEED, REMOVE, DOFORK, DODUMP, COLD, PAGEOUT, POPULATE_READ and WRITE, DONTNEED_LOCKED, COLLAPSE,
+GUARD_INSTALL and REMOVE: a mapping of a dma-buf refuses them, one of a memfd does not.
+"""
+_MS_SYNC: Final = 4
 _SEEK_SET: Final = 0
 _WAITING: Final = ("poll", "ppoll", "select", "pselect6")
 
@@ -57,6 +62,7 @@ def build(
     if fake:
         places |= dict.fromkeys(_OF_BYTES, "descriptor") | dict.fromkeys(_OF_ANY, "any descriptor")
         places |= dict.fromkeys(_OF_SEVERAL, "stop") | {"lseek": "lseek"}
+        places |= {"madvise": "madvise", "msync": "msync", "mremap": "stop", "mincore": "stop"}
         places |= dict.fromkeys(("truncate", "newfstatat", "statx"), "stop")
     places |= dict.fromkeys(_WAITING, "stop") if waiting else {}
     places |= {"exit_group": "stop"} if ends else {}
@@ -70,6 +76,12 @@ def build(
     _ioctl(program, base)
     _mmap(program, base)
     _fcntl(program, fake=fake)
+    program.place("madvise")
+    program.load(bpf.argument_at(2))
+    program.choose(dict.fromkeys(_ADVICE, "stop"), "allow")
+    program.place("msync")
+    program.load(bpf.argument_at(2))
+    program.if_any_bit(_MS_SYNC, "stop", "allow")
     program.place("newfstatat")
     program.load(bpf.argument_at(3))
     program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")

@@ -1,0 +1,104 @@
+/* What is asked of a dma-buf's mapping after mmap: advice, msync, mremap, mincore. The kernel's answers, on the fake and on a
+ * real one alike. */
+#include "dmabuf.h"
+
+#define PAGE 4096
+#define SIZE (4 * PAGE)
+
+enum { ANSWERED = 0, HEAP_ALONE = -1 };
+static const struct { int advice, heap; } advices[] = {
+	{ MADV_NORMAL, 0 }, { MADV_RANDOM, 0 }, { MADV_WILLNEED, 0 }, { MADV_DONTNEED, EINVAL }, { MADV_FREE, EINVAL },
+	{ MADV_REMOVE, ENODEV }, { MADV_DONTFORK, 0 }, { MADV_DOFORK, HEAP_ALONE }, { MADV_MERGEABLE, 0 },
+	{ MADV_UNMERGEABLE, 0 }, { MADV_HUGEPAGE, 0 }, { MADV_NOHUGEPAGE, 0 }, { MADV_DONTDUMP, 0 }, { MADV_DODUMP, EINVAL },
+	{ MADV_WIPEONFORK, EINVAL }, { MADV_KEEPONFORK, 0 }, { MADV_COLD, EINVAL }, { MADV_PAGEOUT, EINVAL },
+	{ 22 /* MADV_POPULATE_READ */, EINVAL }, { 23 /* MADV_POPULATE_WRITE */, EINVAL },
+	{ 24 /* MADV_DONTNEED_LOCKED */, EINVAL }, { 25 /* MADV_COLLAPSE */, EINVAL },
+	{ 102 /* MADV_GUARD_INSTALL */, EINVAL }, { 103 /* MADV_GUARD_REMOVE */, EINVAL }, { 99, EINVAL },
+};
+
+static void advise(int fd, int is_heap)
+{
+	for (size_t place = 0; place < sizeof(advices) / sizeof(*advices); place++) {
+		unsigned char *bytes = map(fd, SIZE);
+		int advice = advices[place].advice, code = advices[place].heap;
+		CHECK(bytes);
+		memset(bytes, 7, SIZE);
+		if (code == HEAP_ALONE)
+			code = is_heap ? EINVAL : 0;
+		for (int page = 0; page < 4; page += 3) {
+			errno = 0;
+			int said = madvise(bytes + page * PAGE, PAGE, advice) ? errno : 0;
+			if (said != code) {
+				printf("madvise %d of a %s: %d, not %d\n", advice, is_heap ? "heap's" : "udmabuf", said, code);
+				exit(9);
+			}
+		}
+		CHECK(!madvise(bytes, 0, MADV_DONTNEED));
+		REFUSED(EINVAL, madvise(bytes + 1, PAGE, MADV_DONTNEED));
+		CHECK(bytes[0] == 7 && bytes[SIZE - 1] == 7);
+		munmap(bytes, SIZE);
+	}
+}
+
+static void change(int fd)
+{
+	unsigned char *bytes = map(fd, SIZE), seen[4] = { 9, 9, 9, 9 };
+	memset(bytes, 7, SIZE);
+	REFUSED(EINVAL, msync(bytes, SIZE, MS_SYNC));
+	REFUSED(EINVAL, msync(bytes, SIZE, MS_SYNC | MS_ASYNC));
+	CHECK(!msync(bytes, SIZE, MS_ASYNC) && !msync(bytes, 0, MS_SYNC));
+	CHECK(!mincore(bytes, SIZE, seen) && !seen[0] && !seen[3]);
+	CHECK(!mlock(bytes, SIZE) && !munlock(bytes, SIZE));
+	REFUSED(EFAULT, mremap(bytes, SIZE, 2 * SIZE, MREMAP_MAYMOVE));
+	REFUSED(EFAULT, mremap(bytes, 0, SIZE, MREMAP_MAYMOVE));
+	REFUSED(EINVAL, mremap(bytes, SIZE, SIZE, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */));
+	REFUSED(EINVAL, mremap(bytes, SIZE, 2 * SIZE, 64));
+	CHECK(!mprotect(bytes, SIZE, PROT_READ) && !mprotect(bytes, SIZE, PROT_READ | PROT_EXEC));
+	CHECK(!mprotect(bytes, SIZE, PROT_READ | PROT_WRITE));
+	CHECK(mremap(bytes, SIZE, PAGE, 0) == bytes && bytes[0] == 7);
+	CHECK(munmap(bytes, PAGE) == 0);
+}
+
+/* What is no dma-buf's is answered as ever. */
+static void others(void)
+{
+	int memfd = memfd_create("other", 0), node = open("/dev/dma_heap/system", O_RDWR | O_CLOEXEC);
+	CHECK(!ftruncate(memfd, SIZE));
+	unsigned char *bytes = map(memfd, SIZE), seen[4], *memory;
+	bytes[0] = 1;
+	CHECK(!msync(bytes, SIZE, MS_SYNC) && !mincore(bytes, SIZE, seen) && seen[0] == 1);
+	CHECK(!madvise(bytes, SIZE, MADV_DONTNEED) && bytes[0] == 1 && !madvise(bytes, SIZE, MADV_REMOVE) && !bytes[0]);
+	CHECK(mremap(bytes, SIZE, 2 * SIZE, MREMAP_MAYMOVE) != MAP_FAILED);
+	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory[0] = 1;
+	CHECK(!madvise(memory, SIZE, MADV_DONTNEED) && !memory[0]);
+	CHECK((memory = mremap(memory, SIZE, 64 * SIZE, MREMAP_MAYMOVE)) != MAP_FAILED);
+	REFUSED(ENOMEM, madvise((void *)PAGE, PAGE, MADV_DONTNEED));
+	/* Opened for reading alone: nothing of it is there to be written back. */
+	struct dma_heap_allocation_data data = { .len = SIZE, .fd_flags = O_RDONLY | O_CLOEXEC };
+	CHECK(!ioctl(node, DMA_HEAP_IOCTL_ALLOC, &data));
+	bytes = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, data.fd, 0);
+	CHECK(bytes != MAP_FAILED && !msync(bytes, SIZE, MS_SYNC));
+	REFUSED(EACCES, madvise(bytes, SIZE, MADV_REMOVE));
+	REFUSED(EACCES, mprotect(bytes, SIZE, PROT_READ | PROT_WRITE));
+}
+
+int main(int count, char **arguments)
+{
+	int heap = heap_buffer(SIZE), memfd = sealed_memfd(2 * SIZE), other = sealed_memfd(SIZE);
+	int part = udmabuf(memfd, PAGE, SIZE), whole = udmabuf(other, 0, SIZE);
+	CHECK(heap >= 0 && part >= 0 && whole >= 0);
+	if (count > 1 && !strcmp(arguments[1], "both")) {
+		unsigned char *mine = map(other, SIZE);
+		return madvise(mine, SIZE, MADV_DONTNEED);
+	}
+	if (count > 1 && !strcmp(arguments[1], "behind")) {
+		unsigned char *room = mmap(NULL, 2 * SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		CHECK(mmap(room + SIZE, SIZE, PROT_READ, MAP_SHARED | MAP_FIXED, heap, 0) == room + SIZE);
+		return madvise(room, 2 * SIZE, MADV_DONTNEED) ? errno : 0;
+	}
+	advise(heap, 1), advise(part, 0), advise(whole, 0);
+	change(heap), change(part), change(whole);
+	others();
+	return 0;
+}
