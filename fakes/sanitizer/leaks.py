@@ -21,7 +21,7 @@ def of_descriptors(journal: Journal, opened: Mapping[int, Call], trace: Tracer) 
         found.append(
             Finding(
                 "leaked-fd",
-                _buffer_behind(journal, fd),
+                call.buffer if call.method == "dup" else _buffer_behind(journal, fd),
                 None,
                 f"fd {number} from {_source(call)} was never closed",
                 (trace(f"{_source(call)} gave fd {number}", call),),

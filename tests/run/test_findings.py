@@ -93,6 +93,53 @@ def test_a_finding_in_a_python_program_names_its_lines(dmasync_run, tmp_path):
     assert (str(program), 6, "<module>") in finding.traces[1].stack
 
 
+LEAKS = """
+import fcntl, os, pickle, struct
+heap = os.open("/dev/dma_heap/system", os.O_RDWR)
+asked = bytearray(struct.pack("QIIQ", 4096, 0, os.O_RDWR | os.O_CLOEXEC, 0))
+fcntl.ioctl(heap, 0xC0184800, asked)
+os.close(heap)
+fd = struct.unpack("QIIQ", asked)[1]
+def by_dup(fd):
+    return os.dup(fd)
+def by_fcntl(fd):
+    return fcntl.fcntl(fd, fcntl.F_DUPFD, 0)
+def by_dup2(fd):
+    return os.dup2(fd, fd2=77, inheritable=False)
+def close(fd):
+    os.close(fd)
+by_dup(fd), by_fcntl(fd), by_dup2(fd)
+close(fd)
+try:
+    close(fd)
+except OSError as problem:
+    print(problem, os.dup.__name__, pickle.loads(pickle.dumps(os.close)) is os.close)
+copy = os.dup(77)
+os.close(copy)
+open(os.dup(77), "wb", buffering=0).close()  # here nobody tells of the close, and os.close() had that number before
+"""
+
+
+def test_what_a_python_program_leaks_and_closes_twice_names_its_lines(dmasync_run, tmp_path):
+    program = tmp_path / "leaks.py"
+    program.write_text(LEAKS)
+    done = dmasync_run(sys.executable, program, options=["--leaks"])
+    assert done.output == "[Errno 9] Bad file descriptor dup True\n"
+    assert "leaked-fd [buffer 1]: fd 77 from dup was never closed" in done.errors
+    for function in ("by_dup", "by_fcntl", "by_dup2"):
+        assert re.search(
+            rf"dup gave fd \d+, .*\n    {program}:\d+ in {function}\n    {program}:16 in <module>", done.errors
+        )
+    (twice,) = [finding for finding in done.findings if finding.kind == "double-close"]
+    assert [trace.stack[:2] for trace in twice.traces] == [
+        ((str(program), 15, "close"), (str(program), 19, "<module>")),
+        ((str(program), 15, "close"), (str(program), 17, "<module>")),
+    ]
+    closes = [call for call in done.journal.calls if call.method == "close"]
+    assert (str(program), 23, "<module>") in done.journal.stack(closes[-2].stack)
+    assert str(program) not in {frame[0] for frame in done.journal.stack(closes[-1].stack)}
+
+
 @pytest.mark.parametrize("tenths", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_storm_is_survived_by_who_tries_again(compiled, dmasync_run, tenths):
     faults = [f"storm(EINTR, {tenths * 10_000}, None)", f"storm(EAGAIN, {tenths * 1000}, None)"]

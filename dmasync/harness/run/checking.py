@@ -31,7 +31,7 @@ def take_stacks(run: Supervisor) -> None:
     def take(call: Notification) -> tuple[Frame, ...]:
         # At every call: a process may have become another program since its last.
         threads[str(call.thread)] = [call.process, name_of(call.process), name_of(call.thread)]
-        told = run.python_stacks.take(call.process, call.thread, run.name_of(call), call.arguments[1])
+        told = run.python_stacks.take(call.process, call.thread, run.name_of(call), call.arguments)
         return told or stacks.take(call.process, call.thread, call.ip)
 
     run.take_stack = take

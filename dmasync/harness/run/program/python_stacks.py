@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,8 @@ _HEAD: Final = struct.Struct("<II")
 _FIELDS: Final = 3
 _PATHS: Final = "PYTHONPATH"
 _TOLD: Final = {"open": "open", "openat": "open", "mmap": "mmap"}
+_BY_DESCRIPTOR: Final = ("fcntl", "dup", "dup2", "dup3", "close")
+"""Python's os.dup() is a call of fcntl: for these the descriptor says which was told."""
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -44,11 +46,16 @@ class PythonStacks:
         """It has ended, or is another program now."""
         self._places.pop(process, None)
 
-    def take(self, process: int, thread: int, name: str, request: int) -> tuple[Frame, ...]:
-        """The Python frames of *thread*, innermost first, at the call *name*, of an ioctl *request*; none where nobody
+    def take(self, process: int, thread: int, name: str, arguments: Sequence[int]) -> tuple[Frame, ...]:
+        """The Python frames of *thread*, innermost first, at the call *name* with its *arguments*; none where nobody
         told.
         """
-        mark = f"ioctl {request & 0xFFFF_FFFF}" if name == "ioctl" else _TOLD.get(name, "")
+        if name == "ioctl":
+            mark = f"ioctl {arguments[1] & 0xFFFF_FFFF}"
+        elif name in _BY_DESCRIPTOR:
+            mark = f"fcntl {arguments[0] & 0xFFFF_FFFF}"
+        else:
+            mark = _TOLD.get(name, "")
         place = self._places.get(process)
         if place is None:
             return ()
@@ -60,7 +67,7 @@ class PythonStacks:
         if whose != thread or not 0 < length <= _ROOM - _HEAD.size:
             return ()
         told, *fields = memory.peek(thread, place + _HEAD.size, length).decode(errors="replace").split("\0")
-        if told != mark:
+        if told != mark or not mark:
             return ()  # an older call: this one was made where Python hears of nothing
         frames = []
         for begin in range(0, len(fields) - _FIELDS + 1, _FIELDS):

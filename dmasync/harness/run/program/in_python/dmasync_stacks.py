@@ -3,8 +3,8 @@
 It needs the standard library alone, of Python 3.8 or newer, and opens no file. Where it does not work the program runs
 as ever.
 
-Before an ioctl, an mmap or an open the thread's stack goes to a place in this process's memory, which the supervisor
-reads while the call waits. It learns the address from an open() of a path that stands for it.
+Before an ioctl, an mmap, an open, a dup or a close the thread's stack goes to a place in this process's memory, which
+the supervisor reads while the call waits. It learns the address from an open() of a path that stands for it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def tell() -> None:
 
 def _tell() -> None:
     import array
+    import functools
     import os
     import threading
 
@@ -48,10 +49,15 @@ def _tell() -> None:
             mark = "mmap"
         elif event == "open":
             mark = "open"
+        elif event == "fcntl.fcntl":
+            mark = f"fcntl {arguments[0]}"
         else:
             return
+        put(mark, 1)
+
+    def put(mark: str, depth: int) -> None:
         try:
-            frame: Any = sys._getframe(1)
+            frame: Any = sys._getframe(depth + 1)
             parts = [mark]
             while frame is not None and len(parts) < 3 * _DEPTH:
                 code = frame.f_code
@@ -65,7 +71,24 @@ def _tell() -> None:
         except Exception:  # whatever it is, the program must not notice
             return
 
+    def telling(function: Any) -> Any:
+        """As *function*, whose calls Python tells nobody of; what was told holds for this one call."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            fd = arguments[0] if arguments else next(iter(named.values()), None)
+            put(f"fcntl {fd}", 1)
+            try:
+                return function(*arguments, **named)
+            finally:
+                put("", 1)
+
+        call.__module__ = "os"
+        return call
+
     announce()
+    for name in ("dup", "dup2", "close"):
+        setattr(os, name, telling(getattr(os, name)))
     os.register_at_fork(after_in_child=announce)
     sys.addaudithook(hear)
     sys.meta_path.insert(0, _Finder)
