@@ -6,7 +6,7 @@
 #define SIZE (4 * PAGE)
 
 enum { ANSWERED = 0, HEAP_ALONE = -1 };
-static const struct { int advice, heap; } advices[] = {
+static const struct { int advice, heap; } rows[] = {
 	{ MADV_NORMAL, 0 }, { MADV_RANDOM, 0 }, { MADV_WILLNEED, 0 }, { MADV_DONTNEED, EINVAL }, { MADV_FREE, EINVAL },
 	{ MADV_REMOVE, ENODEV }, { MADV_DONTFORK, 0 }, { MADV_DOFORK, HEAP_ALONE }, { MADV_MERGEABLE, 0 },
 	{ MADV_UNMERGEABLE, 0 }, { MADV_HUGEPAGE, 0 }, { MADV_NOHUGEPAGE, 0 }, { MADV_DONTDUMP, 0 }, { MADV_DODUMP, EINVAL },
@@ -18,9 +18,9 @@ static const struct { int advice, heap; } advices[] = {
 
 static void advise(int fd, int is_heap)
 {
-	for (size_t place = 0; place < sizeof(advices) / sizeof(*advices); place++) {
+	for (size_t place = 0; place < sizeof(rows) / sizeof(*rows); place++) {
 		unsigned char *bytes = map(fd, SIZE);
-		int advice = advices[place].advice, code = advices[place].heap;
+		int advice = rows[place].advice, code = rows[place].heap;
 		CHECK(bytes);
 		memset(bytes, 7, SIZE);
 		if (code == HEAP_ALONE)
