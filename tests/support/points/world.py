@@ -57,9 +57,17 @@ class World:
     def descriptors(self) -> int:
         return len(os.listdir("/proc/self/fd"))
 
+    _counted = (b"", 0)
+    """The size of this process's address space, and how many memfds were mapped in it when it had that."""
+
     def mappings(self) -> int:
-        with open("/proc/self/maps", "rb") as lines:
-            return sum(b"/memfd:" in line for line in lines)
+        # With numpy and the like loaded, the list of mappings takes milliseconds; one more or less shows in the size.
+        with open("/proc/self/statm", "rb", 0) as sizes:
+            size = sizes.read().split()[0]
+        if size != self._counted[0]:
+            with open("/proc/self/maps", "rb") as lines:
+                World._counted = (size, sum(b"/memfd:" in line for line in lines))
+        return self._counted[1]
 
     def forgive(self) -> None:
         """Refuse nothing any more."""
