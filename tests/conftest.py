@@ -51,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
 
 
+def pytest_collection() -> None:
+    """Nothing that is collected becomes garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Set aside, for good, what there is before the first test.
 
@@ -59,6 +64,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,7 +21,6 @@ from dmasync.harness.judge.compare import judge, side_of
 from dmasync.harness.judge.settings import GateSettings, load_settings
 from dmasync.harness.judge.verdict import Judgement, UnjudgedRow
 from dmasync.harness.progress import ConsoleProgress, SilentProgress
-from dmasync.harness.report.page import page
 from dmasync.harness.runs import measuring_machine
 from dmasync.harness.runs.kept import KeptRun, Kind, Standing
 from dmasync.harness.runs.reading import Run, load_run, parse_run
@@ -98,6 +97,8 @@ def nightly(
         if store is not None:
             in_store.add_run(store, output)
     if report is not None:
+        from dmasync.harness.report.page import page  # drawing is slow to load
+
         runs = [one.run for one in storage.of_kind(kind)[-_RUNS_IN_REPORT:] if one.run is not None]
         write_atomically(report, page(runs, judgement, settings))
         _say(f"report: {report}")

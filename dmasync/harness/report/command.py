@@ -10,7 +10,6 @@ from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.judge.compare import judge
 from dmasync.harness.judge.settings import load_settings
 from dmasync.harness.option_types import given_path, given_text
-from dmasync.harness.report.page import page
 from dmasync.harness.runs.given_files import files_of
 from dmasync.harness.runs.reading import load_run, printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
@@ -66,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     runs = [load_run(path) for path in files]
     if not any(run.rows or run.facts.not_measured for run in runs):
         raise CommandError("nothing was measured in these runs: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
+    from dmasync.harness.report.page import page  # drawing is slow to load: not for --help and completion
+
     judgement = judge(runs[:1], runs[-1:], settings) if len(runs) > 1 else None
     write_atomically(options.output, page(runs, judgement, settings))
     told = f"1 run, rows: {len(runs[0].rows)}" if judgement is None else judgement.summary

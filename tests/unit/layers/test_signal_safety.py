@@ -43,8 +43,8 @@ while os.read(0, 1):
 """
 
 
-@pytest.fixture
-def storm_of_ticks() -> Iterator[Callable[[int, Callable[[], None]], None]]:
+@pytest.fixture(params=[1, pytest.param(4, marks=pytest.mark.nightly)], ids=["short", "long"])
+def storm_of_ticks(request: pytest.FixtureRequest) -> Iterator[Callable[[int, Callable[[], None]], None]]:
     """Calls a function again and again until Ticks, raised wherever handlers run in it, have ended it so often."""
     if sys.gettrace() is not None or (sys.version_info >= (3, 12) and sys.monitoring.get_tool(1)):
         pytest.skip("a coverage tracer runs Python code with locks held: an exception from a handler would hang it")
@@ -65,7 +65,7 @@ def storm_of_ticks() -> Iterator[Callable[[int, Callable[[], None]], None]]:
         nonlocal inside
         step()  # once in peace: where every signal comes at once, there is still something to see
         inside = step.__code__
-        for _ in range(rounds):
+        for _ in range(rounds * request.param):
             os.write(requests, b"!")
             try:
                 while True:
@@ -97,7 +97,7 @@ def test_every_success_is_recorded_and_returned_under_a_storm_of_signals(backend
             returned += 1
             return
 
-    storm_of_ticks(600, step)
+    storm_of_ticks(150, step)
 
     recorded = len(recorder.journal.transitions())
     assert backend.succeeded == recorded == returned
@@ -107,7 +107,7 @@ def test_every_success_is_recorded_and_returned_under_a_storm_of_signals(backend
 def test_every_success_of_a_compiled_function_is_recorded_under_a_storm_of_signals(pipe, storm_of_ticks):
     beneath = RecordingBackend()
     recorder = Recorder(beneath)
-    storm_of_ticks(200, lambda: recorder.ioctl(pipe[0], SYNC, START))
+    storm_of_ticks(100, lambda: recorder.ioctl(pipe[0], SYNC, START))
     recorded = [(entry.fd, entry.step.name) for entry in recorder.journal.transitions()]
     assert recorded == beneath.succeeded()
     assert len(recorded) > 0
@@ -137,7 +137,7 @@ def test_signals_inside_the_layer_beneath_are_recorded_as_interrupted(backend, p
             seen += 1
             return
 
-    storm_of_ticks(400, step)
+    storm_of_ticks(100, step)
     codes = [attempt.errno for attempt in recorder.journal.attempts]
     assert codes.count(0) == slow.succeeded == seen
     assert codes.count(INTERRUPTED) > 0
@@ -160,7 +160,7 @@ def test_refusals_are_recorded_exactly_under_signals(backend, pipe, storm_of_tic
         with contextlib.suppress(OSError):
             recorder.ioctl(pipe[0], SYNC, START)
 
-    storm_of_ticks(400, step)
+    storm_of_ticks(100, step)
     codes = [attempt.errno for attempt in recorder.journal.attempts]
     # A refusal counted by the inner layer may have become an interruption before it left that layer, never a gap.
     assert 0 < codes.count(11) <= refused
@@ -227,7 +227,7 @@ def test_windows_balance_over_the_fake_kernel_under_a_storm_of_signals(storm_of_
         with syncer:
             pass
 
-    storm_of_ticks(400, step)
+    storm_of_ticks(100, step)
     backend.journal.assert_balanced()
     assert len(backend.journal.transitions()) > 0
     if not coherent:
