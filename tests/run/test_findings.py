@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from pathlib import Path
@@ -56,6 +57,14 @@ def test_a_finding_names_file_line_and_function(compiled, dmasync_run):
     lines = {source[line - 1].strip() for file, line, _ in finding.traces[0].stack if file.endswith("gallery.c")}
     assert "sync_dmabuf(fd, END | access);" in lines or "end(RW);" in lines
     assert "main" in {function for _, _, function in finding.traces[0].stack}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the function without tables is written in assembly")
+def test_who_called_a_function_without_unwind_tables_is_named(compiled, dmasync_run):
+    done = dmasync_run(compiled("no_tables"))
+    (finding,) = done.findings
+    functions = [frame[2] for frame in finding.traces[0].stack]
+    assert functions[:4] == ["bare_ioctl", "end_once", "ends_too_often", "main"], functions
 
 
 def test_a_low_number_that_is_closed_and_an_inherited_one_are_no_leaks(compiled, dmasync_run):

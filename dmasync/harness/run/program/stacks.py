@@ -34,6 +34,14 @@ _OP_BREGX: Final = 0x92
 _OP_CFA: Final = 0x9C
 _SIGNED: Final = 1 << 63
 _POINTER: Final = ctypes.c_void_p
+_CALL: Final = 0xE8
+_CALL_INDIRECT: Final = 0xFF
+_CALL_LENGTH: Final = 6
+"""The longest of those that matter on x86-64: call through a table beside the code."""
+_JUMP_THROUGH_TABLE: Final = b"\xff\x25"
+"""What an entry of the procedure linkage table does."""
+_BL, _BL_MASK = 0x94000000, 0xFC000000
+_BLR, _BLR_MASK = 0xD63F0000, 0xFFFFFC1F
 
 
 class _Operation(ctypes.Structure):
@@ -132,6 +140,13 @@ class Stacks:
             if step is None or (frames and step.cfa is None):
                 break  # no code that the tables know
             frames.append(step.frame)
+            if step.cfa is None and len(frames) == 1:
+                # Some C libraries have no tables, musl for one: whoever called into it has.
+                calling = self._first_call(process, thread, stack, pointer)
+                if calling is None:
+                    break
+                counter, pointer = calling
+                continue
             if step.cfa is None or step.return_at is None:
                 break
             register, offset = step.cfa
@@ -160,6 +175,33 @@ class Stacks:
                         low, high = begin, end
             self._ends[thread] = low, high
         return high
+
+    def _first_call(self, process: int, thread: int, stack: _Stack, pointer: int) -> tuple[int, int] | None:
+        """The first return address on the stack that lies behind a call, in code that has tables, of code without; and
+        the stack pointer once that call has returned.
+        """
+        for place in range(pointer, pointer + _NEAR, _WORD):
+            returned = stack.word(place)
+            if returned is None:
+                return None
+            step = self._step(process, returned - 1) if returned > 1 << 16 else None
+            if step is not None and step.cfa is not None and self._calls(process, thread, returned):
+                return returned, place + _WORD
+        return None
+
+    def _calls(self, process: int, thread: int, returned: int) -> bool:
+        """Whether the instruction before *returned* may have called a function without tables."""
+        code = memory.peek(thread, returned - _CALL_LENGTH, _CALL_LENGTH)
+        if len(code) < _CALL_LENGTH:
+            return False
+        if platform.machine() == "aarch64":
+            word = int.from_bytes(code[-4:], "little")
+            return word & _BL_MASK == _BL or word & _BLR_MASK == _BLR
+        if code[1] != _CALL:
+            return code[0] == _CALL_INDIRECT or code[-2] == _CALL_INDIRECT or code[-3] == _CALL_INDIRECT
+        target = returned + int.from_bytes(code[2:], "little", signed=True)
+        step = self._step(process, target)
+        return step is None or step.cfa is None or _JUMP_THROUGH_TABLE in memory.peek(thread, target, 2 * _WORD)
 
     def _first_record(self, process: int, stack: _Stack, pointer: int) -> int | None:
         for place in range(pointer, pointer + _STACK - _WORD, _WORD):
