@@ -119,6 +119,7 @@ def machine(request):
         ("msync", (0, 4096, 4)),
         ("mremap", (0, 4096, 8192)),
         ("mincore", (0, 4096)),
+        ("seccomp", (1, 8)),
     ],
 )
 def test_what_may_be_the_backends_stops(machine, call, arguments):
@@ -149,6 +150,7 @@ def test_what_may_be_the_backends_stops(machine, call, arguments):
         ("madvise", (0, 4096, 14)),
         ("madvise", (0, 4096, 8)),
         ("msync", (0, 4096, 1)),
+        ("seccomp", (1, 0)),
         ("ppoll", ()),
         ("exit_group", ()),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from dmasync.fakes import Journal, Sanitizer
 from dmasync.fakes.replay import Replay
+from tests.run.test_habits import HABITS
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 CALLS = [
@@ -64,7 +65,7 @@ def results(compiled, tmp_path_factory) -> Path:
 
     # One supervisor for many programs, where their findings need not be told apart: its start takes longest here.
     all_calls = {kind.split()[0]: (calls, *kind.split()) for kind in CALLS} | {way: (ways, way) for way in WAYS}
-    all_calls["mappings"] = (compiled("mappings"),)
+    all_calls |= {habit: (compiled("habits"), habit) for habit in HABITS} | {"mappings": (compiled("mappings"),)}
     lines.append(each("bare-", all_calls))
     run("calls", "sh", "-c", each("", all_calls))
     for bug in BUGS:
@@ -92,7 +93,7 @@ def statuses(results: Path) -> dict[str, int]:
     return {name: int(status) for name, status in map(str.split, (results / "status").read_text().splitlines())}
 
 
-@pytest.mark.parametrize("kind", [*(kind.split()[0] for kind in CALLS), *WAYS, "mappings"])
+@pytest.mark.parametrize("kind", [*(kind.split()[0] for kind in CALLS), *WAYS, *HABITS, "mappings"])
 def test_calls_are_answered_as_without_the_door(statuses, kind):
     assert statuses[f"bare-{kind}"] == 0
     assert statuses[kind] == 0

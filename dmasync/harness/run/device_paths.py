@@ -93,7 +93,17 @@ class Places:
                 return None
             path = _resolved(thread, path)
         # A path that ends so must be a folder.
-        return path + "/" * raw.endswith(b"/") if self.is_ours(path) else None
+        return path + "/" * raw.endswith(b"/") if self.is_ours(path) and self._is_there(thread, path) else None
+
+    def _is_there(self, thread: int, path: str) -> bool:
+        """Whether *thread* has this machine's /dev, or /sys: in a root of its own it may have another or none."""
+        if self.shares_root(thread):
+            return True
+        top = "/" + path.split("/")[1]
+        try:
+            return os.path.samefile(top, f"/proc/{thread}/root{top}")
+        except OSError:
+            return False
 
     def is_ours(self, path: str) -> bool:
         return (

@@ -325,7 +325,7 @@ class Supervisor:
             self.files.given(call.process, number)
 
     def _give(self, call: Notification, host: int, descriptor: Descriptor, number: int, *, close_on_exec: bool) -> int:
-        if number >= _limit(call.process):
+        if number >= limit_of(call.process):
             # The lowest free one then. Its next use may come before it is put down: it is met, as any that was sent.
             number = self.listener.give(call, host, None, close_on_exec=close_on_exec, answer=False)
             self.files.put(call.process, number, descriptor)
@@ -340,7 +340,7 @@ class Supervisor:
 
     def need_number(self, call: Notification) -> None:
         """EMFILE where the program can have no descriptor more: that is found before anything about a path."""
-        limit = _limit(call.process)
+        limit = limit_of(call.process)
         if self.files.reserve(call.process, keep=False) < limit:
             return
         with contextlib.suppress(OSError):
@@ -349,7 +349,8 @@ class Supervisor:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def _limit(process: int) -> int:
+def limit_of(process: int) -> int:
+    """The first number that no descriptor of *process* can have."""
     try:
         return resource.prlimit(process, resource.RLIMIT_NOFILE)[0]
     except OSError:  # another user's: a program that gave its own up

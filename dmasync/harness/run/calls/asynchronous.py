@@ -1,4 +1,6 @@
-"""Calls that the kernel makes for a program: io_uring, whose requests nobody can stop, and the older ``io_submit``."""
+"""Calls that others make for a program, or answer: io_uring, whose requests nobody can stop, the older ``io_submit``,
+and a listener of the program's own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.calls.refused import stream_error
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.seccomp.listener import Notification
+from dmasync.harness.run.seccomp.numbers import SET_MODE_FILTER
 from dmasync.harness.run.supervisor import Supervisor
 
 _POINTER: Final = struct.Struct("=Q")
@@ -58,4 +61,13 @@ def _io_submit(run: Supervisor, call: Notification) -> Answer:
     return Said.CARRY_ON
 
 
-HANDLERS: Final = {"io_uring_setup": _io_uring_setup, "io_submit": _io_submit}
+def _seccomp(run: Supervisor, call: Notification) -> Answer:
+    if call.arguments[0] & 0xFFFF_FFFF == SET_MODE_FILTER:
+        run.note(
+            "seccomp(): the program asked for SECCOMP_FILTER_FLAG_NEW_LISTENER; Linux allows one such listener alone,"
+            " and that is dmasync run's: the program got EBUSY"
+        )
+    return Said.CARRY_ON
+
+
+HANDLERS: Final = {"io_uring_setup": _io_uring_setup, "io_submit": _io_submit, "seccomp": _seccomp}

@@ -15,7 +15,7 @@ from dmasync.harness.run.calls.paths import changed_flags
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.seccomp.listener import Notification
-from dmasync.harness.run.supervisor import Supervisor
+from dmasync.harness.run.supervisor import Supervisor, limit_of
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
@@ -94,12 +94,16 @@ def _duplicate(run: Supervisor, call: Notification, *, close_on_exec: bool) -> A
 
 def _dup2(run: Supervisor, call: Notification) -> Answer:
     old, new = _number(call.arguments[0]), _number(call.arguments[1])
-    if old == new or not processes.is_open(call.process, old) or new < 0:
-        return Said.CARRY_ON
+    odd = run.name_of(call) == "dup3" and _number(call.arguments[2]) & ~os.O_CLOEXEC
+    if old == new or odd or not processes.is_open(call.process, old) or not 0 <= new < limit_of(call.process):
+        return Said.CARRY_ON  # it does nothing, or is an error
     known = run.find(call, old)
     _forget(run, call, [new])
     if known is not None and not known.file.is_borrowed:
-        fd = int(run.system.backend.dup(known.fd))
+        from dmasync.fakes.foreign.memfds import ours
+
+        with ours():  # it needs no free number
+            fd = int(run.system.backend.dup(known.fd))
         run.files.put(call.process, new, Descriptor(fd, known.file))
     return Said.CARRY_ON
 
@@ -112,7 +116,7 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
     if known is None:
         return Said.CARRY_ON
     if command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC):
-        if not 0 <= _number(argument) <= run.files.base:
+        if not 0 <= _number(argument) <= run.files.base or _number(argument) >= limit_of(call.process):
             return Said.CARRY_ON
         return _duplicate(run, call, close_on_exec=command == fcntl.F_DUPFD_CLOEXEC)
     if not run.system.is_fake:

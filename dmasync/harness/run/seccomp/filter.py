@@ -53,7 +53,7 @@ def build(
     """
     places = {
         "ioctl": "ioctl", "mmap": "mmap", "fcntl": "fcntl", "newfstatat": "newfstatat", "statx": "statx",
-        "close_range": "range", "epoll_ctl": "third", "io_uring_setup": "stop",
+        "close_range": "range", "epoll_ctl": "third", "io_uring_setup": "stop", "seccomp": "seccomp",
         **dict.fromkeys(_BY_DESCRIPTOR, "descriptor"),
         "ftruncate": "any descriptor", **dict.fromkeys((*_BY_PATH, *_OF_THE_ROOT), "stop"),
         # dup2(low, high) puts another file in the place of ours: both numbers count.
@@ -88,6 +88,9 @@ def build(
     program.place("statx")
     program.load(bpf.argument_at(2))
     program.if_any_bit(_AT_EMPTY_PATH, "descriptor", "stop")
+    program.place("seccomp")
+    program.load(bpf.argument_at(1))
+    program.if_any_bit(numbers.FLAG_NEW_LISTENER, "stop", "allow")
     program.place("range")
     program.load(bpf.argument_at(1))
     program.if_at_least(base, "stop", "allow")
