@@ -79,6 +79,8 @@ class OpenFiles:
         self.on_new: Callable[[OpenFile], None] = lambda file: None
         self.on_gone: list[Callable[[OpenFile], None]] = []
         self._files: dict[Key, list[OpenFile]] = {}
+        self._pieced: list[OpenFile] = []
+        """Buffers whose pages are not those of one host file from its beginning."""
         self._numbers: dict[tuple[int, int], Descriptor] = {}
         self._closed: dict[tuple[int, int], int] = {}
         self._free: dict[int, int] = {}
@@ -102,6 +104,8 @@ class OpenFiles:
             file.is_locked = _lock(fd, file.mark)
         with self.lock:
             self._files.setdefault(file.key, []).append(file)
+            if file.kind == "dmabuf" and not file.is_plain:
+                self._pieced.append(file)
         self.on_new(file)
 
     def of_key(self, key: Key) -> OpenFile | None:
@@ -117,18 +121,20 @@ class OpenFiles:
         with self.lock:
             return [file for files in self._files.values() for file in files]
 
-    def buffers(self) -> dict[Key, Any]:
-        """A dma-buf of the fake for each inode that stands for one: the file that the programs have mapped, or the
-        memfd that its pages are of.
+    @property
+    def is_empty(self) -> bool:
+        """Whether no program has a file of the backend's."""
+        return not self._files
+
+    def buffer_of(self, key: Key) -> Any:
+        """A dma-buf of the fake for the inode that stands for it: its file's, which the programs map, or that of a
+        memfd which it has pages of; None for all others.
         """
-        found: dict[Key, Any] = {}
-        for key, files in list(self._files.items()):
-            for file in files:
-                if file.kind == "dmabuf":
-                    found[key] = file.held
-                    if not file.is_plain:
-                        found |= dict.fromkeys(self.system.keys_of(file.held), file.held)
-        return found
+        with self.lock:
+            found = next((file for file in self._files.get(key, ()) if file.kind == "dmabuf"), None)
+            if found is None:
+                found = next((file for file in self._pieced if key in self.system.keys_of(file.held)), None)
+            return None if found is None else found.held
 
     def is_gone(self, file: OpenFile) -> bool:
         """Whether no process has it any more."""
@@ -147,6 +153,8 @@ class OpenFiles:
             if file not in same:
                 return
             same.remove(file)
+            if file in self._pieced:
+                self._pieced.remove(file)
             if not same:
                 del self._files[file.key]
             for place in [place for place, known in self._numbers.items() if known.file is file]:

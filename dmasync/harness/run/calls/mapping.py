@@ -75,11 +75,10 @@ def _buffer_at(run: Supervisor, call: Notification, address: int, length: int) -
     """
     if call.thread in run.made_by_us or not length or length > _LONGEST or address % _PAGE:
         return None
-    buffers = run.files.buffers()
-    if not buffers:
+    if run.files.is_empty:
         return None
     for place, area in enumerate(areas.areas(call.process, address, length)):
-        file = buffers.get(area.key) if area.is_shared else None
+        file = run.files.buffer_of(area.key) if area.is_shared else None
         if file is None:
             continue
         if area.key in run.files.mapped_by_programs:
