@@ -142,7 +142,8 @@ BENCHER = {
         },
     },
 }
-"""The part of Bencher's Metric Format that is written; not Bencher's own schema."""
+"""The part of Bencher's Metric Format that is written. Bencher's own schema (bencher.dev/bmf.json, in no package
+index) asks for less: objects of objects, in each of which ``value`` is a number."""
 
 
 def test_bencher_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:
@@ -169,7 +170,8 @@ ACTION = {
         "additionalProperties": False,
     },
 }
-"""The keys that github-action-benchmark's custom format has; not the action's own schema."""
+"""The keys that github-action-benchmark's custom format has. The action has no schema and no package: it reads these
+keys, and keeps a ``range`` as it is unless it begins with ±."""
 
 
 def test_the_benchmark_action_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:
