@@ -39,7 +39,8 @@ def key(path: Path) -> Path:
     return path
 
 
-def _read_to_the_end(stream: IO[str]) -> None:
+def read_to_the_end(stream: IO[str]) -> None:
+    """So that who writes it never waits for a reader."""
     with stream:
         deque(stream, maxlen=0)
 
@@ -99,21 +100,30 @@ class Board:
 class Lab:
     """A coordinator, an exporter, and a place for each board."""
 
-    def __init__(self, folder: Path, boards: Mapping[str, Board], own: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        boards: Mapping[str, Board],
+        own: Path,
+        ports: Mapping[str, int] | None = None,
+        seconds_to_connect: float = 5.0,
+    ) -> None:
+        """*ports* are those of further boards, by the names of their places."""
         folder.mkdir()
         self.boards = boards
+        ports = {**{name: board.port for name, board in boards.items()}, **(ports or {})}
         self.coordinator = f"127.0.0.1:{free_port()}"
         services = {
-            name: {"NetworkService": {"address": "127.0.0.1", "port": board.port, "username": getpass.getuser()}}
-            for name, board in boards.items()
+            name: {"NetworkService": {"address": "127.0.0.1", "port": port, "username": getpass.getuser()}}
+            for name, port in ports.items()
         }
         (folder / "exporter.yaml").write_text(yaml.safe_dump(services))
         targets = {
             name: {
                 "resources": {"RemotePlace": {"name": name}},
-                "drivers": {"SSHDriver": {"keyfile": str(own), "connection_timeout": 5.0}},
+                "drivers": {"SSHDriver": {"keyfile": str(own), "connection_timeout": seconds_to_connect}},
             }
-            for name in boards
+            for name in ports
         }
         (folder / "environment.yaml").write_text(yaml.safe_dump({"targets": targets}))
         self.variables = {"LG_COORDINATOR": self.coordinator, "LG_ENV": str(folder / "environment.yaml")}
@@ -121,11 +131,11 @@ class Lab:
         self._drains: list[threading.Thread] = []
         # As the coordinator keeps them: labgrid-client creates places one by one, a second each.
         match = {"exporter": "lab", "cls": "*", "name": None, "rename": None}
-        places = {name: {"matches": [{**match, "group": name}], **_NEW_PLACE} for name in boards}
+        places = {name: {"matches": [{**match, "group": name}], **_NEW_PLACE} for name in ports}
         (folder / "places.yaml").write_text(yaml.safe_dump(places))
         self._start(folder, "coordinator", ["-l", self.coordinator], "Coordinator ready")
         self._start(folder, "exporter", ["-c", self.coordinator, "-n", "lab", "exporter.yaml"], "queued update")
-        while len(self.client("resources").split()) < len(boards):
+        while len(self.client("resources").split()) < len(ports):
             pass  # each asks the coordinator, which may have to be told yet
 
     def _start(self, folder: Path, name: str, options: Sequence[str], ready: str) -> None:
@@ -137,15 +147,16 @@ class Lab:
         self._processes[name] = process
         assert process.stdout is not None
         assert any(ready.lower() in text.lower() for text in process.stdout), f"{name} ended"
-        # Read to its end, so that it never waits for a reader.
-        drain = threading.Thread(target=_read_to_the_end, args=(process.stdout,))
+        drain = threading.Thread(target=read_to_the_end, args=(process.stdout,))
         drain.start()
         self._drains.append(drain)
 
-    def client(self, *words: str, user: str | None = None) -> str:
-        """What labgrid-client prints, as this user or another one."""
+    def client(self, *words: str, user: str | None = None, drivers: bool = False) -> str:
+        """What labgrid-client prints, as this user or another one; with *drivers* it has the environment's key."""
         environment = {**os.environ, "LG_COORDINATOR": self.coordinator, **({"LG_USERNAME": user} if user else {})}
         environment.pop("LG_ENV", None)
+        if drivers:
+            environment |= self.variables
         done = subprocess.run([program(), *words], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

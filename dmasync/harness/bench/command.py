@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where to measure: hardware if a provider's node opens, else a virtual machine, else the fake (default)",
     )
     parser.add_argument(f"--{old_names.TARGET}", action=old_names.OldName, now=on)
-    parser.add_argument("--exact", action="store_true", help="count instructions, in a virtual machine")
+    parser.add_argument(
+        "--exact", action="store_true", help="count instructions: in a virtual machine, also as a board"
+    )
     parser.add_argument("--quick", action="store_true", help="the short suite")
     parser.add_argument(
         "--sizes",

@@ -102,8 +102,6 @@ def target_name(text: str) -> str:
 
 
 def _refuse_for_a_board(request: Request) -> None:
-    if request.exact:
-        raise CommandError("--exact counts instructions in an emulator: there is no exact clock on a board")
     if request.names_kernel:
         raise CommandError("--kernel, --append and --arch choose a virtual machine's kernel: a board has its own")
     if request.setup:

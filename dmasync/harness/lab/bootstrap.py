@@ -2,7 +2,9 @@
 
 It reads the archive from standard input, unpacks it into a folder of its own, takes the board's facts, lets the
 measuring process answer the plan, takes the facts again, and removes the folder; after ``seconds`` in any case, since
-a board learns from nobody that the host has given up. Each line of its answers begins with
+a board learns from nobody that the host has given up. Where instructions are to be counted, it refuses unless the
+kernel was started as one that counts them, and compiles what it unpacked first: a process that compiles has another
+memory, and other counts. Each line of its answers begins with
 :data:`MARK`: what a login script prints goes by.
 """
 
@@ -28,6 +30,16 @@ try:
     import board_facts
     with open(os.path.join(folder, "setup.json"), encoding="utf-8") as file:
         setup = json.load(file)
+    if setup["exact"]:
+        everywhere, by_machine = setup["exact"]
+        with open("/proc/cmdline", encoding="utf-8", errors="replace") as file:
+            given = file.read().split()
+        wanted = everywhere + by_machine.get(os.uname().machine, [])
+        lacking = [word for word in wanted if word not in given]
+        if lacking:
+            say("refused", "its kernel does not count instructions: it was started without " + " ".join(lacking))
+            sys.exit(3)
+        subprocess.call([sys.executable, "-s", "-m", "compileall", "-q", folder], stdout=2)
     signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(3))
     signal.alarm(setup["seconds"])
     say("before", json.dumps(board_facts.facts()))

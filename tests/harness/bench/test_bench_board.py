@@ -150,10 +150,20 @@ def test_a_measuring_process_that_dies_on_the_board_is_named(
     assert way.left_behind == []
 
 
+def test_a_board_that_does_not_count_instructions_is_not_asked_to(
+    tmp_path: Path, way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "tsc_early_khz=1000000" not in Path("/proc/cmdline").read_text()
+    assert bench(tmp_path, "--exact") == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot measure: its kernel does not count instructions: it was started without nokaslr norandmaps" in line
+    assert not (tmp_path / "run.json").exists()
+    assert way.left_behind == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--exact"], "there is no exact clock on a board"),
         (["--kernel", "debian:6.12"], "a board has its own"),
         (["--setup"], "a board needs python3 and nothing else"),
     ],
