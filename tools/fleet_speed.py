@@ -24,6 +24,7 @@ from pathlib import Path
 from history_speed import document  # beside this file
 
 from dmasync.harness.runs.reading import load_run
+from dmasync.harness.store.fleet_moves import WEEKS
 from dmasync.harness.store.parquet_files import MERGED, connected, quoted, write_query
 
 NEWEST = datetime(2026, 3, 1, 2)
@@ -58,7 +59,7 @@ def main() -> int:
         ("a row's series on a board and kernel", ["series", ROW, "--board", "board007", "--kernel", "6.13.1"], a_board),
         ("a row's series on a board", ["series", ROW, "--board", "board007"], a_board),
         ("a board's last values", ["board", "board007"], a_board),
-        ("what moved on the fleet this week", ["moved"], options.boards * options.kernels * 35),
+        ("what moved on the fleet this week", ["moved"], options.boards * options.kernels * min(options.nights, WEEKS * 7)),
     ):
         wall, cpu, rows = asked(options.store, arguments)
         told = f"{read * a_run:,.0f} s ({read:,} runs)"
