@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from dmasync.fakes import Journal
 from dmasync.harness.run import supervisor as module
 from dmasync.harness.run.answers import Said
 from dmasync.harness.run.device_paths import Places
+from dmasync.harness.run.open_files import NOT_OPEN, Descriptor, OpenFile, OpenFiles
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -108,3 +112,17 @@ def test_a_close_that_never_returns_does_not_keep_the_verdict(monkeypatch, capsy
         assert "dmasync run: the closing of a file has taken 0.1 s" in capsys.readouterr().err
     finally:
         returned.set()
+
+
+def test_a_descriptor_that_a_real_kernel_gave_out_again_is_left_alone():
+    """The program closes its number twice; by then the supervisor has another file open where it had the program's."""
+    journal = Journal()
+    files = OpenFiles(SimpleNamespace(is_fake=False, journal=journal, drop=os.close), 768)
+    fd = os.open(os.devnull, os.O_RDONLY)
+    files.put(1, 768, Descriptor(fd, OpenFile("dmabuf", None, None, None)))
+    files.close(1, 768)
+    assert files.closed(1, 768) == NOT_OPEN  # the number is open still, and somebody else's
+    assert journal.numbers.of(NOT_OPEN, time.monotonic_ns()) == 768
+    os.close(fd)
+    assert files.closed(1, 768) == fd
+    assert files.closed(1, 769) is None

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.device_paths import UDMABUF
+from dmasync.harness.run.device_paths import HEAPS, UDMABUF
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
+from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Handler, Supervisor
 
@@ -32,6 +33,9 @@ _SPLICE_FLAGS: Final = 0xF
 _FADVISE_LAST: Final = 5  # POSIX_FADV_NOREUSE
 _STATFS: Final = struct.Struct("=qqQQQQQiiqqq4q")
 _LONGEST_NAME: Final = 255
+_SPACES: Final = (b"security", b"trusted", b"user")
+_ACCESS_LISTS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
+_AT_FDCWD: Final = -100
 _ST_VALID: Final = 0x20
 """In f_flags: they are filled in."""
 _PAGE: Final = 4096
@@ -177,6 +181,35 @@ def _list_xattr(run: Supervisor, call: Notification) -> Answer:
     return Said.CARRY_ON if run.find(call, call.arguments[0]) is None else 0
 
 
+def _of_a_node(follow: bool, listed: bool) -> Handler:
+    """An extended attribute that is asked for by a path; ``ls -l`` does that."""
+
+    def handle(run: Supervisor, call: Notification) -> Answer:
+        path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0], follow=follow)
+        if path is None or not run.places.fake or path.startswith(("/proc/", "/sys/", "/dev/fd/", PREFIX)):
+            return Said.CARRY_ON
+        if path.rstrip("/") != HEAPS or not run.places.heaps:
+            run.places.need_node(path)
+        if listed:
+            return 0
+        name = memory.string(call.thread, call.arguments[1], _LONGEST_NAME + 1)
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise _error(errno.ERANGE)
+        raise _error(_without(name, is_folder=path.rstrip("/") == HEAPS))
+
+    return handle
+
+
+def _without(name: bytes, *, is_folder: bool) -> int:
+    """The errno of one of the device nodes' file system, which has no attribute *name*."""
+    space, _, rest = name.partition(b".")
+    if name in _ACCESS_LISTS:
+        return errno.ENODATA
+    if space not in _SPACES or b"." not in name:
+        return errno.EOPNOTSUPP
+    return errno.ENODATA if rest or (space == b"user" and not is_folder) else errno.EINVAL
+
+
 def _tee(file: _File, call: Notification) -> OSError:
     return _error(errno.EINVAL if file.reads or call.arguments[3] & ~_SPLICE_FLAGS & 0xFFFF_FFFF else errno.EBADF)
 
@@ -222,6 +255,10 @@ HANDLERS: Final[dict[str, Handler]] = {
     "fsetxattr": _change_xattr,
     "fremovexattr": _change_xattr,
     "flistxattr": _list_xattr,
+    "getxattr": _of_a_node(follow=True, listed=False),
+    "lgetxattr": _of_a_node(follow=False, listed=False),
+    "listxattr": _of_a_node(follow=True, listed=True),
+    "llistxattr": _of_a_node(follow=False, listed=True),
     **{name: _handler(_at_position(_read)) for name in ("pread64", "preadv")},
     **{name: _handler(_at_position(_write)) for name in ("pwrite64", "pwritev")},
     "preadv2": _handler(_at_any_position(_read)),

@@ -35,6 +35,7 @@ _OF_BYTES: Final = (
 _OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
 """Calls that are rare enough to stop for the low numbers, too, that descriptors have after dup2() or from a socket."""
 _OF_SEVERAL: Final = ("epoll_ctl", "sendfile", "splice", "copy_file_range", "io_submit")
+_ATTRIBUTES: Final = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
 _ADVICE: Final = (4, 9, 11, 17, 20, 21, 22, 23, 24, 25, 102, 103)
 """MADV_DONTNEED, REMOVE, DOFORK, DODUMP, COLD, PAGEOUT, POPULATE_READ and WRITE, DONTNEED_LOCKED, COLLAPSE,
 GUARD_INSTALL and REMOVE: a mapping of a dma-buf refuses them, one of a memfd does not.
@@ -63,7 +64,7 @@ def build(
         places |= dict.fromkeys(_OF_BYTES, "descriptor") | dict.fromkeys(_OF_ANY, "any descriptor")
         places |= dict.fromkeys(_OF_SEVERAL, "stop") | {"lseek": "lseek"}
         places |= {"madvise": "madvise", "msync": "msync", "mremap": "stop", "mincore": "stop"}
-        places |= dict.fromkeys(("truncate", "newfstatat", "statx"), "stop")
+        places |= dict.fromkeys(("truncate", *_ATTRIBUTES, "newfstatat", "statx"), "stop")
     places |= dict.fromkeys(_WAITING, "stop") if waiting else {}
     places |= {"exit_group": "stop"} if ends else {}
     program = bpf.Program()
