@@ -23,9 +23,13 @@ def test_a_program_that_wants_notifications_of_its_own_is_told_why_it_has_none(c
 
 
 def test_a_long_listing_of_the_nodes_has_no_errors(dmasync_run):
-    done = dmasync_run("ls", "-l", "/dev/udmabuf", "/dev/dma_heap", check=False)
+    done = dmasync_run("ls", "-la", "/dev/udmabuf", "/dev/dma_heap", check=False)
     assert (done.status, done.errors) == (0, "")
     assert done.output.count("crw-rw-rw-") > 1
+    program = (
+        "import os; print(os.stat('/dev/dma_heap/..') == os.stat('/dev'), os.path.exists('/dev/dma_heap/../none'))"
+    )
+    assert dmasync_run(sys.executable, "-c", program, check=False).output == "True False\n"
 
 
 ATTRIBUTES = """

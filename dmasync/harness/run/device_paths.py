@@ -155,6 +155,17 @@ class Places:
     def _is_folder(self, thread: int, path: str) -> bool:
         return (self.fake and path == HEAPS and bool(self.heaps)) or os.path.isdir(f"/proc/{thread}/root{path}")
 
+    def beyond(self, thread: int, folder: int, address: int) -> str | None:
+        """Where a path leads that goes through the heaps' folder and out of it again, as that of its ``..`` does."""
+        try:
+            raw = memory.string(thread, address, _PATH_MAX)
+        except OSError:
+            return None  # for the kernel to refuse
+        if not self.fake or b"dma_heap/.." not in raw:
+            return None
+        path = self._absolute(thread, folder, os.fsdecode(raw))
+        return None if path is None or self.is_ours(path) else path
+
     def of_root(self, thread: int, folder: int, address: int) -> str | None:
         """As :meth:`of_call`, for openat2() with RESOLVE_IN_ROOT: *folder* is the path's root, ``..`` stays in it."""
         raw = os.fsdecode(memory.string(thread, address, _PATH_MAX))

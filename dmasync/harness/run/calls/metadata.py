@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import platform
@@ -16,6 +17,7 @@ from dmasync.harness.run.device_paths import HEAPS
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.program.python_stacks import PREFIX
+from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
 _AT_FDCWD: Final = -100
+_STATX_SIZE: Final = 256
 _PAGE: Final = 4096
 _SECOND: Final = 10**9
 _ANONYMOUS_UNCHANGED: Final = "6.18"
@@ -158,11 +161,15 @@ def _with_owner(state: _State, known: Descriptor) -> _State:
 
 
 def _stat(run: Supervisor, call: Notification) -> Answer:
-    return _write(call, call.arguments[1], _behind_path(run, call, _AT_FDCWD, call.arguments[0], follow=True))
+    address, into = call.arguments[:2]
+    state = _behind_path(run, call, _AT_FDCWD, address, follow=True)
+    return _beyond(run, call, _AT_FDCWD, address, into) if state is None else _write(call, into, state)
 
 
 def _lstat(run: Supervisor, call: Notification) -> Answer:
-    return _write(call, call.arguments[1], _behind_path(run, call, _AT_FDCWD, call.arguments[0], follow=False))
+    address, into = call.arguments[:2]
+    state = _behind_path(run, call, _AT_FDCWD, address, follow=False)
+    return _beyond(run, call, _AT_FDCWD, address, into, _NOFOLLOW) if state is None else _write(call, into, state)
 
 
 def _fstat(run: Supervisor, call: Notification) -> Answer:
@@ -170,8 +177,9 @@ def _fstat(run: Supervisor, call: Notification) -> Answer:
 
 
 def _newfstatat(run: Supervisor, call: Notification) -> Answer:
-    into, flags = call.arguments[2:4]
-    return _write(call, into, _at(run, call, flags))
+    folder, address, into, flags = call.arguments[:4]
+    state = _at(run, call, flags)
+    return _beyond(run, call, folder, address, into, flags) if state is None else _write(call, into, state)
 
 
 def _at(run: Supervisor, call: Notification, flags: int) -> _State | None:
@@ -182,6 +190,25 @@ def _at(run: Supervisor, call: Notification, flags: int) -> _State | None:
     if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
         return _of_descriptor(run, call, folder)
     return _behind_path(run, call, folder, address, follow=not flags & _NOFOLLOW)
+
+
+def _beyond(
+    run: Supervisor, call: Notification, folder: int, address: int, into: int, flags: int = 0, mask: int | None = None
+) -> Answer:
+    """A path through the heaps' folder, which the host has not, to what it has: asked of the host by the way around."""
+    path = run.places.beyond(call.thread, folder, address)
+    if path is None:
+        return Said.CARRY_ON
+    where = ctypes.create_string_buffer(os.fsencode(f"/proc/{call.thread}/root{path}"))
+    state = ctypes.create_string_buffer(_STATX_SIZE)
+    place, found = ctypes.addressof(where), ctypes.addressof(state)
+    if mask is None:
+        numbers.call("newfstatat", _AT_FDCWD, place, found, flags & 0xFFFF_FFFF)
+    else:
+        numbers.call("statx", _AT_FDCWD, place, flags & 0xFFFF_FFFF, mask & 0xFFFF_FFFF, found)
+    size = _STATX_SIZE if mask is not None else len(_State(0, 0).as_stat())
+    memory.write(call.thread, into, state.raw[:size])
+    return 0
 
 
 def _write(call: Notification, into: int, state: _State | None) -> Answer:
@@ -196,7 +223,7 @@ def _statx(run: Supervisor, call: Notification) -> Answer:
     is_odd = mask & _STATX_RESERVED or flags & _SYNC_TYPE == _SYNC_TYPE
     state = None if is_odd else _at(run, call, flags)
     if state is None:
-        return Said.CARRY_ON
+        return _beyond(run, call, call.arguments[0], call.arguments[1], into, flags, mask)
     memory.write(call.thread, into, state.as_statx())
     return 0
 

@@ -186,7 +186,9 @@ def _of_a_node(follow: bool, listed: bool) -> Handler:
 
     def handle(run: Supervisor, call: Notification) -> Answer:
         path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0], follow=follow)
-        if path is None or not run.places.fake or path.startswith(("/proc/", "/sys/", "/dev/fd/", PREFIX)):
+        if path is None:
+            return _of_the_host(run, call, follow=follow, listed=listed)
+        if not run.places.fake or path.startswith(("/proc/", "/sys/", "/dev/fd/", PREFIX)):
             return Said.CARRY_ON
         if path.rstrip("/") != HEAPS or not run.places.heaps:
             run.places.need_node(path)
@@ -198,6 +200,25 @@ def _of_a_node(follow: bool, listed: bool) -> Handler:
         raise _error(_without(name, is_folder=path.rstrip("/") == HEAPS))
 
     return handle
+
+
+def _of_the_host(run: Supervisor, call: Notification, *, follow: bool, listed: bool) -> Answer:
+    """Of what the host has at the end of a path through the heaps' folder, which it has not."""
+    path = run.places.beyond(call.thread, _AT_FDCWD, call.arguments[0])
+    if path is None:
+        return Said.CARRY_ON
+    where = f"/proc/{call.thread}/root{path}"
+    if listed:
+        data = b"".join(os.fsencode(name) + b"\0" for name in os.listxattr(where, follow_symlinks=follow))
+    else:
+        name = memory.string(call.thread, call.arguments[1], _LONGEST_NAME + 1)
+        data = os.getxattr(where, name, follow_symlinks=follow)
+    into, room = call.arguments[1:3] if listed else call.arguments[2:4]
+    if room and len(data) > room:
+        raise _error(errno.ERANGE)
+    if room:
+        memory.write(call.thread, into, data)
+    return len(data)
 
 
 def _without(name: bytes, *, is_folder: bool) -> int:
