@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.calls.paths import numbered
+from dmasync.harness.run.calls.paths import FIRST_NODE, inode_of, numbered
 from dmasync.harness.run.device_paths import HEAPS
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
@@ -130,7 +130,7 @@ def _node(run: Supervisor, path: str) -> _State:
     is_heap = path.startswith(HEAPS + "/")
     mode = stat.S_IFCHR | (0o600 if path in run.places.denied else 0o666)
     number = os.makedev(_HEAP_MAJOR, place) if is_heap else os.makedev(_MISC_MAJOR, 100 + place)
-    return _State(mode, 1000 + place, node=number)
+    return _State(mode, FIRST_NODE + place, node=number)
 
 
 def _of_descriptor(run: Supervisor, call: Notification, number: int) -> _State | None:
@@ -143,7 +143,7 @@ def _of_known(run: Supervisor, known: Descriptor) -> _State | None:
     if known.file.path is not None:
         return _node(run, known.file.path) if known.file.path in run.places.nodes else None
     if known.file.kind == "sync_file":
-        return _with_owner(_State(0o600, 20, device=15, attributes=_OF_ANONYMOUS_FILES), known)
+        return _with_owner(_State(0o600, inode_of(run, known), device=15, attributes=_OF_ANONYMOUS_FILES), known)
     system: FakeSystem = run.system  # type: ignore[assignment]
     buffer = system.kernel.buffer_of(known.fd)
     return _with_owner(_State(0o600, buffer.ino, buffer.size, device=14, attributes=_OF_ANONYMOUS_FILES), known)

@@ -24,6 +24,9 @@ _OPEN_FLAGS: Final = 0o37777703
 """Those that openat2() takes; open() ignores the others."""
 _RESOLVE: Final = 0x3F
 _PAGE: Final = 4096
+FIRST_NODE: Final = 1000
+"""The inode of the first device node; of the next one it is one more."""
+_ANONYMOUS: Final = 20
 _DT_CHR: Final = 2
 _DT_DIR: Final = 4
 
@@ -148,12 +151,19 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     if "count" in info:
         # Without that by which the supervisor holds it, with the programs' mappings, each of which holds it as well.
         info["count"] = int(info["count"]) - 1 + _mappings(run, known)
+    info.setdefault("ino", inode_of(run, known))
     native = processes.flags_of(int(process), number)
     flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
     text = f"pos:\t{info.pop('pos')}\nflags:\t0{flags_of_file:o}\n"
     # The file system is one of the kernel's own; it and the inode come after the flags.
     text += "mnt_id:\t15\n" + "".join(f"{name}:\t{value}\n" for name, value in info.items())
     return _give_text(run, call, text, flags)
+
+
+def inode_of(run: Supervisor, known: Descriptor) -> int:
+    """Of a node, or of a sync file: all of those have one inode."""
+    path = known.file.path
+    return FIRST_NODE + run.places.nodes.index(path) if path in run.places.nodes else _ANONYMOUS
 
 
 def _mappings(run: Supervisor, known: Descriptor) -> int:
