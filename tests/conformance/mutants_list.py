@@ -197,4 +197,40 @@ MUTANTS = (
         "        fd = descriptors.reserve()\n        data = copy_from(arg, uapi.sync_merge_data.size)",
         "        data = copy_from(arg, uapi.sync_merge_data.size)\n        fd = descriptors.reserve()",
     ),
+    Mutant(
+        "lost part: advice about a part splits nothing",
+        "kernel/files/vmas.py",
+        "parts += [piece for piece in cut if piece.begin < piece.end]",
+        "parts.append(part)",
+    ),
+    Mutant(
+        "wrong part: what was mapped by numbers joins as other mappings do",
+        "kernel/files/vmas.py",
+        "_joined(parts) if self._joins else parts",
+        "_joined(parts)",
+    ),
+    Mutant(
+        "wrong part: a dump may have what was mapped by numbers",
+        "kernel/files/vmas.py",
+        "VmFlags.NONE if joins else VmFlags.DONTDUMP",
+        "VmFlags.NONE",
+    ),
+    Mutant(
+        "lost pages: a hole in a memfd is one in its udmabufs, too",
+        "kernel/files/memfd.py",
+        "            self._leave_to_buffers(begin, end)\n",
+        "",
+    ),
+    Mutant(
+        "missing check: pages that have left a memfd count against its write seal",
+        "kernel/files/memfd.py",
+        "                self.pinned_by.discard(buffer)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "wrong size: the folder of descriptors is sought as one of nodes",
+        "kernel/files/proc_fd.py",
+        "if not 0 <= position <= _LAST:",
+        "if not 0 <= position < 1 << 63:",
+    ),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+SUITE = Path(__file__).parents[1] / "conformance"
 PRELUDE = """
 import ctypes, errno, fcntl, os, select, stat, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -125,3 +127,11 @@ for fd in (heap_buffer(), sync_file(), os.open("/dev/udmabuf", os.O_RDWR), os.op
 def test_what_is_opened_by_its_number_may_be_a_place_only(dmasync_run):
     lines = dmasync_run(sys.executable, "-c", PRELUDE + OPENED).output.splitlines()
     assert lines == ["ELOOP opened opened 1 True", *["ELOOP opened opened  True"] * 3]
+
+
+def test_thousands_of_calls_about_files_are_answered_as_by_linux_6_12(dmasync_run):
+    recorded = SUITE / "recorded" / "linux-6.12.117-calls.json.xz"
+    done = dmasync_run(sys.executable, SUITE / "calls.py", "--against", recorded, check=False)
+    lines = done.output.splitlines()
+    assert lines[:-1] == []
+    assert lines[-1].startswith("4164 asked, ")
