@@ -122,7 +122,7 @@ MUTANTS = (
     Mutant(
         "missing check: a dma-buf's mapping is flushed",
         "kernel/files/mapped.py",
-        " or (length and self._shared and not self._file.can_sync)",
+        " or (length and is_shared and not self._file.can_sync)",
         "",
     ),
     Mutant(
