@@ -219,3 +219,12 @@ def test_with_no_descriptor_left_it_is_emfile(system: System) -> None:
     with system.no_descriptors_left(), refused(errno.EMFILE):
         system.backend.open(f"/proc/self/fd/{memfd}", os.O_RDONLY)
     assert system.mmap(memfd, flags=SHARED)[:1] == b"\0"
+
+
+def test_a_memfd_is_opened_with_o_direct_since_6_6(system: System) -> None:
+    place = NAMES[0].format(system.memfd())
+    if system.since("6.6"):
+        system.open(place, os.O_RDWR | os.O_DIRECT)
+    else:
+        with refused(errno.EINVAL):
+            system.open(place, os.O_RDWR | os.O_DIRECT)

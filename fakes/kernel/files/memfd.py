@@ -13,6 +13,7 @@ from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, File
 from dmasync.fakes.kernel.parts import Kernel
+from dmasync.fakes.kernel.releases import Since
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import FakeMapping, Run, Store, copied
 
@@ -23,6 +24,7 @@ _HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
 _CONTIGUOUS = {16384: (21,), 65536: (21,)}
 """Logarithms of arm64's other huge pages, blocks of pages in a row, for its larger pages (asm/pgtable-hwdef.h)."""
 _GIGABYTE = 30
+_DIRECT = Since.of("6.6")  # read; 6.1.192 refuses it
 _ALL_SEALS = (
     uapi.F_SEAL_SEAL
     | uapi.F_SEAL_EXEC
@@ -241,7 +243,6 @@ class Memfd(File):
     regular = True
     can_map = True
     can_open_again = True
-    direct = True
     can_sync = True
     inode: MemfdInode
 
@@ -256,6 +257,10 @@ class Memfd(File):
             last = not self.inode.files
         if last and self.inode.pinned_by:
             self.kernel.memfd_gone(tuple(self.inode.pinned_by))
+
+    @property
+    def direct(self) -> bool:  # type: ignore[override]  # it depends on the release
+        return self.kernel.profile.release in _DIRECT
 
     @property
     def size(self) -> int:  # type: ignore[override]  # every open file has its inode's
