@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,25 @@ def test_the_exact_clock_tells_the_same_integers_through_labgrid_as_in_a_machine
     assert main(["gate", str(here), str(there), "--json", str(tmp_path / "v.json")]) == 0
     verdicts = {row["verdict"] for row in json.loads((tmp_path / "v.json").read_text())["rows"]}
     assert verdicts == {"same"}
+
+
+def test_a_board_is_probed_through_its_place(lab: Lab) -> None:
+    lab.client("-p", "one", "acquire")
+    told = lab.client("-p", "one", "ssh", "python3 -m dmasync probe --json", drivers=True)
+    lab.client("-p", "one", "release")
+    found = json.loads(told[told.index("{") :])  # behind what labgrid says
+    assert found["kernel"]["release"] != os.uname().release
+    assert {node["path"] for node in found["nodes"] if node["opens"]} >= {"/dev/udmabuf", "/dev/dma_heap/system"}
+    assert lab.locked == []
+
+
+def test_a_machine_that_dies_half_way_costs_its_own_run(
+    lab: Lab, guests: dict[str, GuestBoard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench("labgrid:two", tmp_path / "run.json") == 3
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.match(r"dmasync bench: labgrid:two was lost after [01] of \d+ rows: ", line)
+    assert not (tmp_path / "run.json").exists()
+    assert lab.locked == []
+    assert guests["one"].is_there
+    assert bench("labgrid:one", tmp_path / "run.json") == 0
