@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, PROFILES
+from tests.support.nested import pytest_of_its_own
 
-ROOT = Path(__file__).parents[2]
 AT_LEAST = 1690
 NO_DESCRIPTOR = "a mapping of the real backend holds no descriptor"
 """From Python 3.13 on: two of its methods then ask no kernel."""
@@ -26,9 +23,8 @@ NO_DESCRIPTOR = "a mapping of the real backend holds no descriptor"
     ],
 )
 def test_the_fake_answers_as_the_release_does(profile: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--dmasync-profile={profile}"]
-    command += ["-rs", "--ignore=tests/conformance/test_recorded.py", "tests/conformance"]
-    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    recorded = "--ignore=tests/conformance/test_recorded.py"
+    run = pytest_of_its_own(f"--dmasync-profile={profile}", "-rs", recorded, "tests/conformance")
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     *lines, last = run.stdout.splitlines()
     passed = re.match(r"(\d+) passed(, \d+ skipped)? in ", last)

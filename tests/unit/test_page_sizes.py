@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import mmap
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from dmasync import AllocationError, DmaBufAllocator, DmaBufAllocatorFlag
 from dmasync.fakes import FakeBackend
+from tests.support.nested import pytest_of_its_own
 
-ROOT = Path(__file__).parents[2]
 SUITES = ("tests/unit/test_allocator.py", "tests/unit/fake_kernel", "tests/conformance")
 LEFT_OUT = (
     "tests/conformance/test_recorded.py",  # answers of a kernel whose pages were 4 KiB
@@ -38,9 +35,8 @@ SIZES = pytest.mark.parametrize("size", [4 * mmap.PAGESIZE, 16 * mmap.PAGESIZE])
 def test_the_allocators_tests_and_the_fakes_hold_with_larger_pages(
     size: int, suites: tuple[str, ...], at_least: int
 ) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--dmasync-page-size={size}"]
-    command += [*(f"--ignore={path}" for path in LEFT_OUT), *suites]
-    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    left_out = [f"--ignore={path}" for path in LEFT_OUT]
+    run = pytest_of_its_own(f"--dmasync-page-size={size}", *left_out, *suites)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     last = run.stdout.splitlines()[-1]
     passed = re.match(r"(\d+) passed in ", last)

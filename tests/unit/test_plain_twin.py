@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import dmasync
+from tests.support.nested import pytest_of_its_own
 
 FOLDER = Path(__file__).parent
 WINDOWS = ("access", "buffer", "core", "cycles", "group", "syncer", "window")
@@ -21,10 +20,6 @@ DESCRIPTORS = ("allocator", "frame", "points", "sync_file")
 def test_the_plain_twin_passes_the_librarys_tests(suites):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["DMASYNC_COMPILED"] = "0" if dmasync.compiled else "1"
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += [str(FOLDER / f"test_{suite}.py") for suite in suites]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=FOLDER.parent.parent
-    )
+    done = pytest_of_its_own(*(str(FOLDER / f"test_{suite}.py") for suite in suites), env=environment)
     assert done.returncode == 0, done.stdout[-10_000:]
     assert " passed" in done.stdout
