@@ -320,7 +320,11 @@ def with_small_files(tmp_path: Path, *words: str) -> subprocess.CompletedProcess
     """A disk that takes 4 KiB of a file: whatever is larger is cut off with an error, as by a full one."""
     program = f"{SMALL_FILES}from dmasync.cli import main; raise SystemExit(main())"
     return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-B", "-c", program, *words],  # or Python leaves half of a module's bytecode in its cache
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy
 
 from dmasync.harness.judge.nights.series import judge_series
+from dmasync.harness.store.board_lines import Line, lines
 from dmasync.harness.store.compared import FEWEST_BEFORE, over_weeks, recently
-from dmasync.harness.store.lines import Line, lines
 from dmasync.harness.store.nights import KEY, Nights, read_nights
 from dmasync.harness.store.parquet_files import quoted
 from dmasync.harness.store.queries import Answer, StoreReader
