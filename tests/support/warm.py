@@ -8,7 +8,6 @@ runs a module, nor whether a module imports what it needs: a few tests of every 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -34,15 +33,11 @@ MODULES = {"run": RUN, "record": RUN, "replay": RUN, "gate": GATE, "pytest": PYT
 
 _servers: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], _Server] = {}
 """By their modules and what their Python was told."""
-_FAR = 900
-"""A descriptor's number that no test makes for its own, and so none closes."""
 
 
 class _Server:
     def __init__(self, modules: tuple[str, ...], told: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:  # a high number: tests close low ones that they hold for their own
-            self.connection = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, _FAR))
+        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = str(Path(__file__).with_name("warm_server.py"))
         with theirs:
             self.process = subprocess.Popen(
@@ -142,8 +137,6 @@ def _server(words: list[str], environment: Mapping[str, str]) -> _Server | None:
         return None  # coverage counts what starts, not what is forked
     told = _told(environment)
     key = modules, tuple(sorted(told.items()))
-    if key in _servers and _servers[key].process.poll() is not None:
-        _servers.pop(key).close()
     if key not in _servers:
         _servers[key] = _Server(modules, told)
     return _servers[key]
