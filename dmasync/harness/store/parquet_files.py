@@ -139,10 +139,10 @@ def write_rows(
     """Write *rows* of *columns* to *path*, whole or not at all."""
     names = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
     connection.execute(f"CREATE OR REPLACE TEMP TABLE written ({names})")
-    if listed := list(rows):
-        one = f"({', '.join('?' * len(columns))})"
-        values = ", ".join([one] * len(listed))  # in one statement: each takes a millisecond
-        connection.execute(f"INSERT INTO written VALUES {values}", [cell for row in listed for cell in row])  # noqa: S608
+    if listed := [list(column) for column in zip(*rows, strict=True)]:
+        # Whole columns: a placeholder for each value takes DuckDB thirty times as long.
+        values = ", ".join(f"unnest(?::{kind}[])" for kind in columns.values())
+        connection.execute(f"INSERT INTO written SELECT {values}", listed)
     write_query(path, "SELECT * FROM written", [], connection)
 
 
