@@ -119,6 +119,18 @@ class _AdoptedInode(MemfdInode):
         """The host's says it."""
 
 
+def _both_ways(fd: int) -> int:
+    """*fd*, opened for reading and writing as the buffers' pages are, whatever the program opened it for."""
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+        return fd
+    try:
+        other = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return fd
+    os.close(fd)
+    return other
+
+
 class _ForeignDescriptors(Descriptors):
     """Numbers that end where the calling process's do."""
 
@@ -147,7 +159,7 @@ class ForeignKernel(FakeKernel):
         key = state.st_dev, state.st_ino
         inode = self.adopted.get(key)
         if inode is None:
-            inode = self.adopted[key] = _AdoptedInode(self, flags, fd)
+            inode = self.adopted[key] = _AdoptedInode(self, flags, _both_ways(fd))
             _adoption.fd = None
         return self.descriptors.add(Memfd(self, inode), close_on_exec=True)
 

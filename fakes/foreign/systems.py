@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -19,7 +20,7 @@ from dmasync.fakes.journal import Journal
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.dma_buf.sync_file import SyncFile
 from dmasync.fakes.kernel.dma_buf.udmabuf import UdmabufBuffer
-from dmasync.fakes.kernel.files.file import File
+from dmasync.fakes.kernel.files.file import Directory, File, PathFile
 from dmasync.fakes.layers.faults import Fault
 from dmasync.fakes.layers.injector import FaultInjector
 from dmasync.fakes.layers.recorder import Recorder
@@ -30,6 +31,8 @@ from dmasync.fakes.memory.watched import WatchedMemory
 DEVICE: Final = "device"
 DMA_BUF: Final = "dmabuf"
 SYNC_FILE: Final = "sync_file"
+DIRECTORY: Final = "directory"
+PLACE: Final = "place"
 _KEPT: Final = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME
 """Flags of an open file that the file that stands for it has itself."""
 _MODE: Final = 0o600
@@ -45,7 +48,7 @@ class HostFile:
     fd: int
     """An open file of its own, to be handed over."""
     kind: str
-    """DEVICE, DMA_BUF or SYNC_FILE."""
+    """DEVICE, DMA_BUF, SYNC_FILE, DIRECTORY, or PLACE of what was opened with O_PATH."""
     witness: int | None = None
     """Another descriptor of the same file, that stays here and tells when the program's is gone; of a sync file the
     end of the pipe that signals."""
@@ -166,7 +169,12 @@ class FakeSystem:
             return _signal(file)
         if isinstance(file, DmaBuf):
             return _pages(file)
+        if isinstance(file, Directory):
+            return _folder(file)
         witness = os.memfd_create(f"dmasync:{file.kind}", os.MFD_CLOEXEC)
+        if isinstance(file, PathFile):
+            # The kernel hands no descriptor of a place to a program: one of an empty file does, all are asked here.
+            return HostFile(_opened(witness, os.O_RDONLY), PLACE, witness)
         return HostFile(_opened(witness, file.flags), DEVICE, witness)
 
     def runs(self, fd: int) -> tuple[Run, ...]:
@@ -187,6 +195,16 @@ class FakeSystem:
 
 def _opened(witness: int, flags: int) -> int:
     return os.open(f"/proc/self/fd/{witness}", flags & _KEPT | os.O_CLOEXEC)
+
+
+def _folder(file: Directory) -> HostFile:
+    """A folder that nobody finds by a name; what it lists is never asked of it."""
+    path = tempfile.mkdtemp(prefix="dmasync-")
+    try:
+        witness = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.rmdir(path)
+    return HostFile(_opened(witness, file.flags | os.O_DIRECTORY), DIRECTORY, witness)
 
 
 def _pages(buffer: DmaBuf) -> HostFile:

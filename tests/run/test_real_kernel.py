@@ -18,7 +18,7 @@ CALLS = [
     "heap", "shared_pages", "pieces", "paths", "folder 3", "duplicates", "refused", "sync_files", "travel", "exec",
     "no_bytes", "low_numbers", "wide", "odd_paths", "full",
 ]  # fmt: skip
-WAYS = ["received", "asynchronous", "epoll_inherited", "by_name"]
+WAYS = ["received", "asynchronous", "epoll_inherited", "by_name", "rare"]
 # What needs the bytes to be watched is found on the fake alone.
 BUGS = ["never_ended", "ended_twice", "ends_other_access", "no_retry", "closed_too_early", "closed_twice", "races"]
 

@@ -18,7 +18,7 @@ from dmasync.harness.run.open_files import OpenFile, OpenFiles
 DEVICE = Path(__file__).with_name("programs") / "busy_device.py"
 
 
-@pytest.mark.parametrize("kind", ["interrupted", "restarted", "threads", "storm", "polled", "epolled"])
+@pytest.mark.parametrize("kind", ["interrupted", "restarted", "stopped", "threads", "storm", "polled", "epolled"])
 def test_a_wait_is_the_kernels(compiled, dmasync_run, kind):
     done = dmasync_run(compiled("waits"), kind, options=[f"--device={DEVICE}"], check=False, timeout=30)
     assert (done.output, done.errors, done.status) == ("", "", 0)

@@ -30,6 +30,8 @@ _MAGIC: Final = re.compile(r"^/*proc/[^/]+/(task/\d+/)?(cwd|root|exe|fd/)")
 """Links of /proc that are none: they lead to a file, not to a name."""
 _NUMBERED: Final = re.compile(r"/proc/[^/]+/(task/\d+/)?(fd|fdinfo)/\d+|/dev/fd/\d+")
 """Names of descriptors."""
+_BELOW_A_NUMBER: Final = re.compile(r"(/proc/(?P<process>[^/]+)/(task/\d+/)?|/dev/)fd/(?P<number>\d+)/(?P<rest>.+)")
+"""Names of what lies below one that is a folder's."""
 
 
 class Places:
@@ -39,14 +41,14 @@ class Places:
         self.nodes = [posixpath.normpath(node) for node in nodes]
         self.denied = {posixpath.normpath(node) for node in denied}
         self.fake = fake
-        self.folder: tuple[int, int] | None = None
-        """(device, inode) of what stands for the heaps' folder in a program."""
         names = {posixpath.basename(node) for node in self.nodes}
         names |= {"udmabuf", "dma_heap", "list_limit", "size_limit_mb"}
         self._names = tuple(name.encode() for name in names)
 
     shares_root: Callable[[int], bool] = staticmethod(lambda thread: False)
     """Whether absolute paths lead a thread where they lead this process; the supervisor sets it."""
+    stands_for_heaps: Callable[[tuple[int, int]], bool] = staticmethod(lambda key: False)
+    """Whether a file with that device and inode stands for the heaps' folder; the supervisor sets it."""
 
     @property
     def heaps(self) -> list[str]:
@@ -82,18 +84,33 @@ class Places:
         if name.isdigit() and (not raw.startswith(b"/") or b"/fd/" in raw or b"/fdinfo/" in raw):
             path = self._absolute(thread, folder, os.fsdecode(raw))
             if path is not None and _NUMBERED.fullmatch(path):
-                return path
+                return path + "/" * raw.endswith(b"/")
         if not likely and not (follow and self._is_link(thread, folder, raw)):
             return None
         path = self._absolute(thread, folder, os.fsdecode(raw))
         if path is None:
             return None
+        path = self._through_folder(thread, path)
         if not self.is_ours(path):
             if not follow and os.path.islink(f"/proc/{thread}/root{path}"):
                 return None
             path = _resolved(thread, path)
         # A path that ends so must be a folder.
         return path + "/" * raw.endswith(b"/") if self.is_ours(path) and self._is_there(thread, path) else None
+
+    def _through_folder(self, thread: int, path: str) -> str:
+        """*path*, with the heaps' folder for the number of a descriptor that it was opened by."""
+        found = _BELOW_A_NUMBER.fullmatch(path)
+        if found is None:
+            return path
+        process = found["process"] or "self"
+        where = f"/proc/{thread if process in ('self', 'thread-self') else process}/fd/{found['number']}"
+        try:
+            state = os.stat(where)
+        except OSError:
+            return path
+        is_folder = self.stands_for_heaps((state.st_dev, state.st_ino))
+        return posixpath.join(HEAPS, found["rest"]) if is_folder else path
 
     def _is_there(self, thread: int, path: str) -> bool:
         """Whether *thread* has this machine's /dev, or /sys: in a root of its own it may have another or none."""
@@ -132,7 +149,7 @@ class Places:
             link = f"/proc/{thread}/cwd" if number == _AT_FDCWD else f"/proc/{thread}/fd/{number}"
             try:
                 state = os.stat(link)
-                base = HEAPS if (state.st_dev, state.st_ino) == self.folder else os.readlink(link)
+                base = HEAPS if self.stands_for_heaps((state.st_dev, state.st_ino)) else os.readlink(link)
             except OSError:
                 return None
             path = posixpath.join(base, path)

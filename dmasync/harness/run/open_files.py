@@ -89,8 +89,6 @@ class OpenFiles:
         self._ending: set[int] = set()
         self.hears_of_ends = False
         """Whether :meth:`closed_unseen` is called before a process ends."""
-        self.mapped_by_programs: set[Key] = set()
-        """Files of the programs' own that they have mapped shared."""
         self._marks = itertools.count(FIRST_MARK)
 
     # -- files

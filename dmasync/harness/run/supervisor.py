@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.device_paths import Places
+from dmasync.harness.run.device_paths import HEAPS, Places
 from dmasync.harness.run.open_files import Descriptor, OpenFile, OpenFiles
 from dmasync.harness.run.parameters import Parameters
 from dmasync.harness.run.program import processes
 from dmasync.harness.run.program.inside import Inside
+from dmasync.harness.run.program.mappings import Mappings
 from dmasync.harness.run.program.processes import Processes
 from dmasync.harness.run.program.python_stacks import PythonStacks
 from dmasync.harness.run.seccomp import numbers
@@ -99,8 +100,13 @@ class Supervisor:
         self.files.take = self.processes.take
         self.files.is_node = places.is_node
         places.shares_root = self.processes.shares_root
+        places.stands_for_heaps = self._stands_for_heaps
         self.watcher = Watcher(self.files, self.processes)
+        self.mappings = Mappings(self.files, lambda file: system.keys_of(file.held))
+        self.files.on_gone.append(self.mappings.gone)
+        self.processes.on_end.append(self.mappings.forget)
         if system.is_fake:
+            _as_linux_keeps_them(self.mappings)
             self.files.on_position = self.watcher.on_bytes = self._touched_unseen
         self.take_stack: Callable[[Notification], tuple[tuple[str, int, str], ...]] = lambda call: ()
         self.python_stacks = PythonStacks()
@@ -265,6 +271,10 @@ class Supervisor:
             self._notes.add(text)
             sys.stderr.write(f"dmasync run: {text}\n")
 
+    def _stands_for_heaps(self, key: tuple[int, int]) -> bool:
+        file = self.files.of_key(key)
+        return file is not None and file.path == HEAPS
+
     def _touched_unseen(self, file: OpenFile) -> None:
         text = (
             f"read(), write() or lseek(): not modelled for {file.path or 'a dma-buf'} by a low number, as descriptors"
@@ -296,7 +306,7 @@ class Supervisor:
         host = None
         try:
             host = self.system.host_file(fd)
-            file = OpenFile(host.kind if path is None else "device", path, host, self.system.file(fd))
+            file = OpenFile(host.kind, path, host, self.system.file(fd))
         except BaseException:
             if host is not None:
                 os.close(host.fd)
@@ -347,6 +357,14 @@ class Supervisor:
             if sum(int(number) < limit for number in os.listdir(f"/proc/{call.process}/fd")) < limit:
                 return
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _as_linux_keeps_them(mappings: Mappings) -> None:
+    from dmasync.fakes.kernel.files.vmas import VmFlags, changed
+
+    mappings.joins = lambda file: not file.held.mapped_pages()
+    mappings.first_flags = lambda file: VmFlags.DONTDUMP if file.held.mapped_pages() else VmFlags.NONE
+    mappings.change = lambda flags, advice: changed(VmFlags(flags), advice)
 
 
 def limit_of(process: int) -> int:

@@ -42,6 +42,12 @@ _CHANGES: Final[Mapping[int, _Change]] = MappingProxyType(
 )
 
 
+def changed(flags: VmFlags, advice: int) -> VmFlags:
+    """What *advice* makes of a part's flags."""
+    change = _CHANGES.get(advice)
+    return flags if change is None else flags & ~change.clears | change.sets
+
+
 class _Part(NamedTuple):
     begin: int
     end: int
@@ -61,13 +67,12 @@ class Vmas:
 
     def advise(self, advice: int, begin: int, end: int) -> int:
         """Change the flags of the pages from *begin* to *end*, as ``madvise_update_vma()`` does."""
-        change = _CHANGES.get(advice)
-        if change is None:
+        if advice not in _CHANGES:
             return 0
         parts: list[_Part] = []
         for part in self._parts:
             low, high = max(part.begin, begin), min(part.end, end)
-            flags = part.flags & ~change.clears | change.sets
+            flags = changed(part.flags, advice)
             if low >= high or flags == part.flags:
                 parts.append(part)
                 continue

@@ -1,6 +1,9 @@
 /* What is asked of a dma-buf's mapping after mmap: advice, msync, mremap, mincore. The kernel's answers, on the fake and on a
  * real one alike. */
 #include "dmabuf.h"
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 
 #define PAGE 4096
 #define SIZE (4 * PAGE)
@@ -40,6 +43,22 @@ static void advise(int fd, int is_heap)
 	}
 }
 
+/* By process_madvise(), as a manager of memory gives it. */
+static void others_advice(unsigned char *bytes)
+{
+	int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+	void *own = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec ranges[] = { { own, SIZE }, { bytes, SIZE } }, buffer_first[] = { { bytes, SIZE }, { own, SIZE } };
+	CHECK(pidfd >= 0);
+	REFUSED(EINVAL, syscall(SYS_process_madvise, pidfd, buffer_first, 2, MADV_COLD, 0));
+	REFUSED(EINVAL, syscall(SYS_process_madvise, pidfd, buffer_first, 1, MADV_PAGEOUT, 0));
+	REFUSED(EINVAL, syscall(SYS_process_madvise, pidfd, buffer_first, 1, MADV_REMOVE, 0));
+	REFUSED(EINVAL, syscall(SYS_process_madvise, pidfd, buffer_first, 1, MADV_COLD, 1));
+	CHECK(syscall(SYS_process_madvise, pidfd, ranges, 2, MADV_COLD, 0) == SIZE);
+	CHECK(syscall(SYS_process_madvise, pidfd, ranges, 2, MADV_WILLNEED, 0) == 2 * SIZE);
+	CHECK(!munmap(own, SIZE) && !close(pidfd));
+}
+
 static void change(int fd)
 {
 	unsigned char *bytes = map(fd, SIZE), seen[4] = { 9, 9, 9, 9 };
@@ -49,6 +68,9 @@ static void change(int fd)
 	CHECK(!msync(bytes, SIZE, MS_ASYNC) && !msync(bytes, 0, MS_SYNC));
 	CHECK(!mincore(bytes, SIZE, seen) && !seen[0] && !seen[3]);
 	CHECK(!mlock(bytes, SIZE) && !munlock(bytes, SIZE));
+	void *closed = mmap(NULL, SIZE, PROT_NONE, MAP_SHARED, fd, 0);
+	CHECK(closed != MAP_FAILED && !mlock(closed, SIZE) && !munlock(closed, SIZE) && !munmap(closed, SIZE));
+	others_advice(bytes);
 	REFUSED(EFAULT, mremap(bytes, SIZE, 2 * SIZE, MREMAP_MAYMOVE));
 	REFUSED(EFAULT, mremap(bytes, 0, SIZE, MREMAP_MAYMOVE));
 	REFUSED(EINVAL, mremap(bytes, SIZE, SIZE, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */));
@@ -83,14 +105,45 @@ static void others(void)
 	REFUSED(EACCES, mprotect(bytes, SIZE, PROT_READ | PROT_WRITE));
 }
 
+/* A memfd's mappings and its udmabuf's, by several names and in two processes: each has its own answer. */
+static void both(int memfd, int buffer)
+{
+	unsigned char *before = map(memfd, SIZE), *its = map(buffer, SIZE), *mine = map(memfd, SIZE), *again = map(buffer, SIZE);
+	int status;
+	pid_t child = 1;
+	for (int round = 0; round < 2; round++) {
+		mine[0] = 7;
+		CHECK(!madvise(mine, SIZE, MADV_DONTNEED) && !madvise(before, SIZE, MADV_COLD) && mine[0] == 7);
+		REFUSED(EINVAL, madvise(its, SIZE, MADV_DONTNEED));
+		REFUSED(EINVAL, madvise(again, SIZE, MADV_COLD));
+		REFUSED(ENODEV, madvise(again, PAGE, MADV_REMOVE));
+		CHECK(!msync(mine, SIZE, MS_SYNC));
+		REFUSED(EINVAL, msync(its, SIZE, MS_SYNC));
+		CHECK(!round || child || (exit(0), 0));
+		child = round ? child : fork();
+		CHECK(child >= 0);
+	}
+	CHECK(waitpid(child, &status, 0) == child && !status);
+	/* Elsewhere, over another, and in place of another. */
+	unsigned char *room = mmap(NULL, 2 * SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(mremap(its, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room) == room);
+	REFUSED(EINVAL, madvise(room, SIZE, MADV_DONTNEED));
+	CHECK(mmap(mine, SIZE, PROT_READ, MAP_SHARED | MAP_FIXED, buffer, 0) == mine);
+	REFUSED(EINVAL, madvise(mine, SIZE, MADV_DONTNEED));
+	CHECK(!munmap(again, SIZE));
+	CHECK(mmap(again, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == again);
+	again[0] = 9;
+	CHECK(!madvise(again, SIZE, MADV_DONTNEED) && !again[0] && before[0] == 7);
+}
+
 int main(int count, char **arguments)
 {
 	int heap = heap_buffer(SIZE), memfd = sealed_memfd(2 * SIZE), other = sealed_memfd(SIZE);
 	int part = udmabuf(memfd, PAGE, SIZE), whole = udmabuf(other, 0, SIZE);
 	CHECK(heap >= 0 && part >= 0 && whole >= 0);
 	if (count > 1 && !strcmp(arguments[1], "both")) {
-		unsigned char *mine = map(other, SIZE);
-		return madvise(mine, SIZE, MADV_DONTNEED);
+		both(other, whole);
+		return 0;
 	}
 	if (count > 1 && !strcmp(arguments[1], "behind")) {
 		unsigned char *room = mmap(NULL, 2 * SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

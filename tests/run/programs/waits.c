@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define SIZE (1 << 16)
@@ -48,6 +49,31 @@ static void restarted(void)
 	alarm_in(SA_RESTART, 20, 20);
 	CHECK(!sync_once(fd, START | RW));
 	CHECK(alarms >= 3);
+}
+
+/* Stopped and let go on while it waits, by the shell's keys or a debugger: it hears of it by a handler alone. */
+static void stopped(void)
+{
+	int status;
+	for (int handles = 0; handles < 3; handles++) {
+		int fd = busy("until told");
+		pid_t child = fork();
+		if (!child) {
+			struct sigaction action = { .sa_handler = on_alarm, .sa_flags = handles == 1 ? SA_RESTART : 0 };
+			CHECK(!handles || !sigaction(SIGCONT, &action, NULL));
+			if (handles == 2)
+				REFUSED(EINTR, sync_once(fd, START | RW));
+			else
+				CHECK(!sync_once(fd, START | RW));
+			CHECK(alarms == !!handles);
+			exit(0);
+		}
+		usleep(30000);
+		CHECK(!kill(child, SIGSTOP) && waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+		CHECK(!kill(child, SIGCONT) && waitpid(child, &status, WCONTINUED) == child && WIFCONTINUED(status));
+		CHECK(waitpid(child, &status, 0) == child && status == 0);
+		close(fd);
+	}
 }
 
 static void *other_thread(void *fd)
@@ -128,6 +154,7 @@ int main(int count, char **arguments)
 	char *kind = arguments[1];
 	if (!strcmp(kind, "interrupted")) interrupted();
 	else if (!strcmp(kind, "restarted")) restarted();
+	else if (!strcmp(kind, "stopped")) stopped();
 	else if (!strcmp(kind, "threads")) threads();
 	else if (!strcmp(kind, "storm")) storm();
 	else if (!strcmp(kind, "polled")) polled();

@@ -1,13 +1,16 @@
 /* Less common ways to use dma-bufs: each kind checks what the kernel answers, on the fake and on a real one alike. */
 #include "dmabuf.h"
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <linux/aio_abi.h>
+#include <linux/fs.h>
 
 #define PAGE 4096
 #define SIZE (4 * PAGE)
@@ -172,7 +175,7 @@ static void by_name(void)
 	REFUSED(EACCES, syscall(SYS_faccessat2, fd, "", X_OK, AT_EMPTY_PATH));
 	REFUSED(ENXIO, open(path, O_RDWR));
 	REFUSED(ENOTDIR, open(path, O_RDONLY | O_DIRECTORY));
-	CHECK(!fstatvfs(fd, &system) && system.f_flag == 0);
+	CHECK(!fstatvfs(fd, &system) && !(system.f_flag & ~0x20UL)); /* musl shows ST_VALID, glibc does not */
 	/* As a program that looks through its descriptors has it. */
 	char name[16], target[64] = "";
 	snprintf(name, sizeof(name), "%d", fd);
@@ -206,6 +209,90 @@ static void by_name(void)
 	CHECK(made >= 0 && fcntl(made, F_GETFL) == (O_WRONLY | 0100000));
 }
 
+static void same_file_system(int fd, long kind)
+{
+	struct statfs by_number, by_path;
+	struct stat state;
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	CHECK(!fstatfs(fd, &by_number) && !statfs(path, &by_path) && !fstat(fd, &state));
+	CHECK(by_number.f_type == kind && by_path.f_type == kind && by_number.f_flags == by_path.f_flags);
+	CHECK(state.st_rdev || (unsigned long)by_number.f_fsid.__val[0] == state.st_dev);
+}
+
+/* What nobody asks of a dma-buf, a sync file or a node, and gets its own answer to all the same. */
+static void rare(void)
+{
+	int memfd = sealed_memfd(SIZE), heap = heap_buffer(SIZE), shared = udmabuf(memfd, 0, SIZE);
+	int node = open("/dev/udmabuf", O_RDWR), folder = open("/dev/dma_heap", O_RDONLY), mount;
+	struct dma_buf_export_sync_file out = { RW, -1 };
+	struct { struct file_handle head; char room[128]; } handle = { .head.handle_bytes = 128 };
+	char *none[] = { NULL }, path[64], byte;
+	CHECK(!ioctl(heap, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &out));
+	int files[] = { heap, shared, out.fd, node };
+	for (int place = 0; place < 4; place++) {
+		int fd = files[place], is_node = fd == node;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		REFUSED(EACCES, fexecve(fd, none, none));
+		REFUSED(EACCES, execve(path, none, none));
+		REFUSED(ELOOP, syscall(SYS_execveat, AT_FDCWD, path, none, none, AT_SYMLINK_NOFOLLOW));
+		REFUSED(EINVAL, syscall(SYS_execveat, fd, "", none, none, AT_EMPTY_PATH | 1));
+		if (!is_node) {
+			REFUSED(EOPNOTSUPP, name_to_handle_at(fd, "", &handle.head, &mount, AT_EMPTY_PATH));
+			REFUSED(EOPNOTSUPP, name_to_handle_at(AT_FDCWD, path, &handle.head, &mount, AT_SYMLINK_FOLLOW));
+		}
+		same_file_system(fd, is_node ? 0x01021994 : fd == out.fd ? 0x09041934 : DMA_BUF_MAGIC);
+		REFUSED(EPERM, setxattr(path, "user.x", "1", 1, 0));
+		REFUSED(EPERM, removexattr(path, "user.x"));
+		REFUSED(ENODATA, getxattr(path, "user.x", &byte, 1));
+		CHECK(listxattr(path, NULL, 0) == 0);
+		REFUSED(EEXIST, open(path, O_RDWR | O_CREAT | O_EXCL, 0600));
+		REFUSED(EINVAL, ioctl(fd, FICLONE, fd));
+		REFUSED(EXDEV, ioctl(fd, FICLONE, memfd));
+		REFUSED(EXDEV, ioctl(memfd, FICLONE, fd));
+		REFUSED(EBADF, ioctl(fd, FICLONE, 999));
+		CHECK(!flock(fd, LOCK_EX | LOCK_NB) && !flock(fd, LOCK_UN));
+		/* A place: nothing can be done with it but to ask what it is, and to open it. */
+		int at = open(path, O_PATH | O_CLOEXEC);
+		struct stat state, same;
+		CHECK(at >= 0 && !fstat(at, &state) && !fstat(fd, &same));
+		CHECK(state.st_ino == same.st_ino && state.st_mode == same.st_mode && state.st_size == same.st_size);
+		CHECK(fcntl(at, F_GETFL) == O_PATH && fcntl(at, F_GETFD) == FD_CLOEXEC);
+		REFUSED(EBADF, read(at, &byte, 1));
+		REFUSED(EBADF, sync_once(at, START | RW));
+		REFUSED(EBADF, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, at, 0));
+		REFUSED(EBADF, lseek(at, 0, SEEK_END));
+		REFUSED(EBADF, fsync(at));
+		REFUSED(EBADF, flock(at, LOCK_EX | LOCK_NB));
+		REFUSED(EBADF, fcntl(at, F_GETOWN));
+		REFUSED(EBADF, fchmod(at, 0600));
+		REFUSED(EBADF, fgetxattr(at, "user.x", &byte, 1));
+		REFUSED(EBADF, ioctl(at, FICLONE, fd));
+		int copy = dup(at);
+		CHECK(copy >= 0 && fcntl(copy, F_GETFL) == O_PATH && is_same(copy, at));
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", copy);
+		if (is_node)
+			CHECK((copy = open(path, O_RDWR)) >= 0 && ioctl(copy, UDMABUF_CREATE, NULL) == -1 && errno == EFAULT);
+		else
+			REFUSED(ENXIO, open(path, O_RDWR));
+	}
+	REFUSED(EACCES, execve("/dev/udmabuf", none, none));
+	REFUSED(EACCES, execve("/dev/dma_heap", none, none));
+	REFUSED(EISDIR, ioctl(folder, FICLONE, node));
+	REFUSED(EISDIR, ioctl(node, FICLONE, folder));
+	REFUSED(EISDIR, read(folder, &byte, 1));
+	int place = open("/dev/dma_heap", O_PATH), again = openat(place, "system", O_PATH);
+	CHECK(place >= 0 && again >= 0 && !fchdir(folder) && open("system", O_RDWR) >= 0);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/system", place);
+	CHECK(open(path, O_RDWR) >= 0 && !access(path, R_OK) && !chdir("/"));
+	CHECK(lseek(folder, 1, SEEK_SET) == 1 && lseek(folder, 1, SEEK_CUR) == 2);
+	REFUSED(EINVAL, lseek(folder, 0, SEEK_END));
+	/* Twice of one thing. */
+	CHECK(dup2(place, 91) == 91);
+	REFUSED(EBADF, sync_once(91, START | RW));
+	CHECK(fcntl(91, F_GETFL) == O_PATH && openat(91, "system", O_RDWR) >= 0);
+}
+
 int main(int count, char **arguments)
 {
 	char *kind = arguments[1];
@@ -213,6 +300,7 @@ int main(int count, char **arguments)
 	else if (!strcmp(kind, "asynchronous")) asynchronous();
 	else if (!strcmp(kind, "epoll_inherited")) epoll_inherited();
 	else if (!strcmp(kind, "by_name")) by_name();
+	else if (!strcmp(kind, "rare")) rare();
 	else return 8;
 	return 0;
 }

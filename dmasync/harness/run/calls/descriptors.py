@@ -121,6 +121,8 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
         return _duplicate(run, call, close_on_exec=command == fcntl.F_DUPFD_CLOEXEC)
     if not run.system.is_fake:
         return Said.CARRY_ON
+    if known.file.kind == "place" and command != fcntl.F_GETFL:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if command == fcntl.F_GETFL:
         system: FakeSystem = run.system  # type: ignore[assignment]
         flags = int(system.kernel.fdinfo(known.fd)["flags"]) & ~os.O_CLOEXEC
@@ -131,7 +133,7 @@ def _fcntl(run: Supervisor, call: Notification) -> Answer:
         return keep_mark(run, call, known)
     if command in (fcntl.F_SETPIPE_SZ, fcntl.F_GETPIPE_SZ):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # what stands for a sync file is a pipe
-    if command == fcntl.F_SETLEASE or argument & os.O_DIRECT:
+    if command == fcntl.F_SETLEASE or (command == fcntl.F_SETFL and argument & os.O_DIRECT):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return Said.CARRY_ON
 

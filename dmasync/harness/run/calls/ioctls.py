@@ -22,6 +22,9 @@ from dmasync.harness.run.supervisor import Supervisor
 _MOST_FENCES: Final = 4096
 _LARGEST_LIST: Final = 4 << 20
 _BAD_ADDRESS: Final = 8
+_FICLONERANGE: Final = 0x4020940D
+_CLONES: Final = (0x40049409, _FICLONERANGE)
+_CLONE_RANGE_SIZE: Final = 32
 _OF_THE_HOSTS_FILE: Final = frozenset({0x5450, 0x5451, 0x5421})
 """FIONCLEX, FIOCLEX, FIONBIO: what they change is the descriptor's or the open file's, whatever that is of."""
 _SIZES: Final = {0x5452: 4, 0x5460: 8, 0x541B: 4, 2: 4, 1: 4}
@@ -31,8 +34,12 @@ _SIZES: Final = {0x5452: 4, 0x5460: 8, 0x541B: 4, 2: 4, 1: 4}
 def _ioctl(run: Supervisor, call: Notification) -> Answer:
     fd, request, pointer = call.arguments[0], call.arguments[1] & 0xFFFF_FFFF, call.arguments[2]
     known = run.find(call, fd)
+    if request in _CLONES and (known is None or known.file.kind != "place"):
+        return _clone(run, call, known)
     if known is None:
         return _unknown(run, call, fd & 0xFFFF_FFFF, request, pointer)
+    if known.file.kind == "place":
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     is_buffer = known.file.kind == "dmabuf"
     if request == uapi.DMA_BUF_IOCTL_SYNC and is_buffer:
         return _sync(run, call, known, pointer)
@@ -109,6 +116,38 @@ def _set_name(run: Supervisor, call: Notification, known: Descriptor, request: i
     return 0
 
 
+def _clone(run: Supervisor, call: Notification, known: Descriptor | None) -> Answer:
+    """FICLONE: what is no regular file has no bytes that another file could have, too."""
+    if not run.system.is_fake:
+        return Said.CARRY_ON
+    number = call.arguments[2] & 0xFFFF_FFFF
+    if call.arguments[1] & 0xFFFF_FFFF == _FICLONERANGE:
+        data = memory.read(call.thread, call.arguments[2], _CLONE_RANGE_SIZE)
+        number = int.from_bytes(data[:4], sys.byteorder)
+    source = run.find(call, number)
+    if known is None and source is None:
+        return Said.CARRY_ON
+    if not processes.is_open(call.process, number) or (source is not None and source.file.kind == "place"):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    places = [
+        (_folder_of(call, number) if one is None else one.file.kind) for one, number in
+        ((known, call.arguments[0] & 0xFFFF_FFFF), (source, number))
+    ]  # fmt: skip
+    if len({"device" if place == "directory" else place for place in places}) > 1:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    code = errno.EISDIR if "directory" in places else errno.EINVAL
+    raise OSError(code, os.strerror(code))
+
+
+def _folder_of(call: Notification, number: int) -> str:
+    """Of a file of the program's: "device" where it lies beside the nodes, else nothing that ours have."""
+    with contextlib.suppress(OSError):
+        file = os.stat(f"/proc/{call.thread}/fd/{number}")
+        if file.st_dev == os.stat(f"/proc/{call.thread}/root/dev").st_dev:
+            return "directory" if stat.S_ISDIR(file.st_mode) else "device"
+    return ""
+
+
 # -- requests that make a descriptor
 
 
@@ -122,6 +161,8 @@ class _Filled(NamedTuple):
     layout: uapi.Layout
     field: str
     close_on_exec: bool = True
+    stays: bool = False
+    """Whether the program has the descriptor also where it cannot be told."""
 
 
 def _with_new_descriptor(
@@ -134,7 +175,10 @@ def _with_new_descriptor(
     try:
         memory.write(call.thread, pointer, argument.given)  # EFAULT now, not when the descriptor is there
     except OSError:
-        run.system.drop(fd)
+        if argument.stays:
+            run.hand_over(call, fd, close_on_exec=argument.close_on_exec, answer=False)
+        else:
+            run.system.drop(fd)
         raise
     number = run.hand_over(call, fd, close_on_exec=argument.close_on_exec, answer=False)
     _put(data, layout.offsets[argument.field], number)
@@ -157,7 +201,14 @@ def _allocate(run: Supervisor, call: Notification, known: Descriptor, request: i
 
         raise UnmodelledCallError(f"DMA_HEAP_IOCTL_ALLOC as request {request:#x}: its descriptor would be lost")
     close_on_exec = bool(layout.get(bytes(data).ljust(layout.size, b"\0"), "fd_flags") & os.O_CLOEXEC)
-    return _with_new_descriptor(run, call, known, request, _Filled(data, bytes(data), layout, "fd", close_on_exec))
+    writes_early = run.system.is_fake and not run.system.kernel.profile.heap_fd_last  # type: ignore[attr-defined]
+    argument = _Filled(data, bytes(data), layout, "fd", close_on_exec, stays=writes_early)
+    try:
+        return _with_new_descriptor(run, call, known, request, argument)
+    except OSError as problem:
+        if writes_early and problem.errno != errno.EFAULT:
+            memory.write(call.thread, pointer, bytes(data))  # what was refused is written back, too
+        raise
 
 
 def _export(run: Supervisor, call: Notification, known: Descriptor, request: int, pointer: int) -> Answer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
-from dmasync.harness.run.calls.paths import FIRST_NODE, inode_of, numbered
+from dmasync.harness.run.calls.paths import FIRST_NODE, behind, inode_of, numbered
 from dmasync.harness.run.device_paths import HEAPS
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
@@ -37,6 +37,14 @@ _HEAP_MAJOR: Final = 251
 _MASKED: Final = 0x17FF  # STATX_BASIC_STATS | STATX_MNT_ID
 _STATX_RESERVED: Final = 0x80000000
 _MOUNT: Final = 15
+DEVICE_OF_BUFFERS: Final = 14
+DEVICE_OF_SYNC_FILES: Final = 15
+_HANDLE_FLAGS: Final = 0x1600 | 1
+"""AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, AT_HANDLE_FID, AT_HANDLE_MNT_ID_UNIQUE."""
+_AT_SYMLINK_FOLLOW: Final = 0x400
+_AT_HANDLE_FID: Final = 0x200
+_EXEC_FLAGS: Final = 0x1100
+"""AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW."""
 _OF_ANONYMOUS_FILES: Final = 0x303000
 """STATX_ATTR_AUTOMOUNT, STATX_ATTR_MOUNT_ROOT, STATX_ATTR_VERITY, STATX_ATTR_DAX, in stx_attributes_mask."""
 _NOFOLLOW: Final = 0x100
@@ -108,7 +116,7 @@ def _of_path(run: Supervisor, call: Notification, folder: int, address: int, *, 
     if path is None or path.startswith(("/proc/", "/dev/fd/")):
         return None
     if path.rstrip("/") == HEAPS and run.places.heaps:
-        return _State(stat.S_IFDIR | 0o755, 900, links=2)
+        return _folder()
     if path.startswith(("/sys/", PREFIX)):
         return None
     run.places.need_node(path)
@@ -123,6 +131,10 @@ def _behind_path(run: Supervisor, call: Notification, folder: int, address: int,
         if known is not None and path is not None and "/fdinfo/" not in path:
             return _of_known(run, known)
     return _of_path(run, call, folder, address, follow=follow)
+
+
+def _folder() -> _State:
+    return _State(stat.S_IFDIR | 0o755, 900, links=2)
 
 
 def _node(run: Supervisor, path: str) -> _State:
@@ -140,18 +152,23 @@ def _of_descriptor(run: Supervisor, call: Notification, number: int) -> _State |
 
 
 def _of_known(run: Supervisor, known: Descriptor) -> _State | None:
+    if known.file.path == HEAPS:
+        return _folder()
     if known.file.path is not None:
         return _node(run, known.file.path) if known.file.path in run.places.nodes else None
-    if known.file.kind == "sync_file":
-        return _with_owner(_State(0o600, inode_of(run, known), device=15, attributes=_OF_ANONYMOUS_FILES), known)
-    system: FakeSystem = run.system  # type: ignore[assignment]
-    buffer = system.kernel.buffer_of(known.fd)
-    return _with_owner(_State(0o600, buffer.ino, buffer.size, device=14, attributes=_OF_ANONYMOUS_FILES), known)
+    held = behind(known)
+    if held.kind == "sync_file":
+        return _with_owner(
+            _State(0o600, inode_of(run, known), device=DEVICE_OF_SYNC_FILES, attributes=_OF_ANONYMOUS_FILES), known
+        )
+    return _with_owner(
+        _State(0o600, held.ino, held.size, device=DEVICE_OF_BUFFERS, attributes=_OF_ANONYMOUS_FILES), known
+    )
 
 
 def _with_owner(state: _State, known: Descriptor) -> _State:
     """What fchmod(), fchown() and futimens() change: they change it of the host's file."""
-    if known.file.witness is not None:
+    if known.file.witness is not None and known.file.kind != "place":
         host = os.fstat(known.file.witness)
         state.uid, state.gid = host.st_uid, host.st_gid
         state.times = host.st_atime_ns, host.st_mtime_ns, host.st_ctime_ns
@@ -265,6 +282,8 @@ def _change(run: Supervisor, call: Notification) -> Answer:
     from dmasync.fakes.kernel.releases import Since
 
     known = run.find(call, call.arguments[0])
+    if known is not None and known.file.kind == "place":
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if known is None or known.file.kind != "sync_file" or not run.system.is_fake:
         return Said.CARRY_ON
     system: FakeSystem = run.system  # type: ignore[assignment]
@@ -277,7 +296,50 @@ def _utimensat(run: Supervisor, call: Notification) -> Answer:
     return Said.CARRY_ON if call.arguments[1] else _change(run, call)  # a path: below a folder
 
 
+def _execve(run: Supervisor, call: Notification) -> Answer:
+    return _execute(run, call, _AT_FDCWD, call.arguments[0], 0)
+
+
+def _execveat(run: Supervisor, call: Notification) -> Answer:
+    folder, address, _, _, flags = call.arguments[:5]
+    return _execute(run, call, folder, address, flags & 0xFFFF_FFFF)
+
+
+def _execute(run: Supervisor, call: Notification, folder: int, address: int, flags: int) -> Answer:
+    """Nothing of ours is a program; the file that stands for it might be one."""
+    if flags & ~_EXEC_FLAGS:
+        return Said.CARRY_ON
+    if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
+        state = _of_descriptor(run, call, folder)
+    else:
+        state = _behind_path(run, call, folder, address, follow=not flags & _NOFOLLOW)
+    if state is None:
+        return Said.CARRY_ON
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _name_to_handle_at(run: Supervisor, call: Notification) -> Answer:
+    """Neither dma-bufs nor sync files can be found again by a handle, though newer kernels give one to compare."""
+    folder, address, _, _, flags = call.arguments[:5]
+    flags &= 0xFFFF_FFFF
+    if flags & ~_HANDLE_FLAGS or flags & _AT_HANDLE_FID:
+        return Said.CARRY_ON
+    known = None
+    if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):
+        known = run.find(call, folder)
+    elif flags & _AT_SYMLINK_FOLLOW:
+        path = run.places.of_call(call.thread, folder, address)
+        is_number = path is not None and path.startswith(("/proc/", "/dev/fd/")) and "/fdinfo/" not in path
+        known = numbered(run, call, path) if path is not None and is_number else None
+    if known is None or known.file.path is not None:
+        return Said.CARRY_ON
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
 HANDLERS: Final = {
+    "execve": _execve,
+    "execveat": _execveat,
+    "name_to_handle_at": _name_to_handle_at,
     "fchmod": _change,
     "fchown": _change,
     "utimensat": _utimensat,

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import struct
-from typing import Final
+from typing import Any, Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.device_paths import HEAPS, PARAMETERS, RESOLVE_BENEATH, RESOLVE_IN_ROOT
@@ -82,36 +82,33 @@ def open_path(run: Supervisor, call: Notification, folder: int, address: int, fl
 def _open_named(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
     """``open(2)`` of a node, their folder or a module's parameter."""
     places = run.places
-    if path.rstrip("/") == HEAPS:
-        return _open_folder(run, call, flags) if places.fake else Said.CARRY_ON
+    if path.rstrip("/") == HEAPS and not places.fake:
+        return Said.CARRY_ON
     if path.startswith(PARAMETERS + "/"):
         return _open_parameter(run, call, path, flags) if places.fake else Said.CARRY_ON
     return open_node(run, call, path, flags)
 
 
 def open_node(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
-    """``open(2)`` of a device node."""
-    if flags & os.O_PATH:
-        if not run.system.is_fake:
-            return Said.CARRY_ON  # nothing can be done with it but to open it again
-        run.places.need_node(path)
-        if flags & os.O_DIRECTORY:
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        from dmasync.fakes.kernel import UnmodelledCallError
-
-        raise UnmodelledCallError(f"open({path!r}) with O_PATH: the kernel hands no such descriptor to a program")
+    """``open(2)`` of a device node, or of the folder of the heaps."""
     if not run.system.is_fake:
+        if flags & os.O_PATH:
+            return Said.CARRY_ON  # nothing can be done with it but to open it again
         run.need_number(call)  # the fake asks for itself
-    if path in run.places.denied:
+    if path in run.places.denied and not flags & os.O_PATH:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     fd = run.system.backend.open(path, flags)
+    return _hand_over(run, call, fd, flags, path.rstrip("/"))
+
+
+def _hand_over(run: Supervisor, call: Notification, fd: int, flags: int, path: str | None) -> Answer:
     run.hand_over(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True, path=path)
     return Said.SENT
 
 
 def numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
     """The descriptor that a path in /proc names; None for one of no file of ours."""
-    parts = path.split("/")
+    parts = path.rstrip("/").split("/")
     if path.startswith("/dev/fd/") or parts[2] in ("self", "thread-self"):
         process = call.process
     elif parts[2].isdigit():
@@ -127,17 +124,15 @@ def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) 
         return Said.CARRY_ON
     if "/fdinfo/" in path:
         return _open_fdinfo(run, call, path, flags, known)
-    if flags & os.O_PATH:
-        return Said.CARRY_ON  # only a place: the host's is as good
-    if flags & os.O_NOFOLLOW and run.system.is_fake:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    if known.file.path is not None:
-        return open_node(run, call, known.file.path, flags)
     if not run.system.is_fake:
-        return Said.CARRY_ON
-    if flags & os.O_DIRECTORY:
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))  # an inode without a file system that could open it
+        of_itself = known.file.path is None or flags & os.O_PATH
+        return Said.CARRY_ON if of_itself else open_node(run, call, str(known.file.path), flags)
+    if flags & os.O_PATH and flags & os.O_NOFOLLOW and not flags & os.O_DIRECTORY and not path.endswith("/"):
+        return Said.CARRY_ON  # the link itself: the host's is as good
+    if known.file.path in run.places.denied and not flags & os.O_PATH:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    fd = run.system.backend.open(f"/proc/self/fd/{known.fd}" + "/" * path.endswith("/"), flags)
+    return _hand_over(run, call, fd, flags, known.file.path)
 
 
 def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, known: Descriptor) -> Answer:
@@ -150,7 +145,7 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     info = dict(kernel.fdinfo(known.fd))
     if "count" in info:
         # Without that by which the supervisor holds it, with the programs' mappings, each of which holds it as well.
-        info["count"] = int(info["count"]) - 1 + _mappings(run, known)
+        info["count"] = int(info["count"]) - 1 + run.mappings.count(known.file, run.processes.all())
     info.setdefault("ino", inode_of(run, known))
     native = processes.flags_of(int(process), number)
     flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
@@ -160,18 +155,15 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     return _give_text(run, call, text, flags)
 
 
+def behind(known: Descriptor) -> Any:
+    """The fake kernel's file that a descriptor is of, or whose place it is."""
+    return known.file.held.of if known.file.kind == "place" else known.file.held
+
+
 def inode_of(run: Supervisor, known: Descriptor) -> int:
     """Of a node, or of a sync file: all of those have one inode."""
     path = known.file.path
     return FIRST_NODE + run.places.nodes.index(path) if path in run.places.nodes else _ANONYMOUS
-
-
-def _mappings(run: Supervisor, known: Descriptor) -> int:
-    """How many the programs have of it: of a udmabuf none, as those of its memfd look the same."""
-    if known.file.is_shared:
-        return 0
-    inode = known.file.key[1]
-    return sum(1 for process in run.processes.handles() for _ in processes.shared_mappings(process, inode))
 
 
 def changed_flags(flags: int, native: int) -> int:
@@ -205,51 +197,27 @@ def _give_text(run: Supervisor, call: Notification, text: str, flags: int) -> An
 # -- the folder of the heaps
 
 
-def _open_folder(run: Supervisor, call: Notification, flags: int) -> Answer:
-    if not run.places.heaps:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_CREAT:
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-    # A folder that is sure to be there and that no program has open; what it lists is never asked of it.
-    fd = os.open(f"/proc/{os.getpid()}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        state = os.fstat(fd)
-        run.places.folder = state.st_dev, state.st_ino
-        number = run.files.reserve(call.process)
-        try:
-            run.listener.give(call, fd, number, close_on_exec=bool(flags & os.O_CLOEXEC), answer=True)
-        finally:
-            run.files.given(call.process, number)
-    finally:
-        os.close(fd)
-    return Said.SENT
-
-
 def _getdents(run: Supervisor, call: Notification) -> Answer:
-    fd, address, room = call.arguments[0] & 0xFFFF_FFFF, call.arguments[1], call.arguments[2] & 0xFFFF_FFFF
-    if processes.file_of(call.thread, fd) != run.places.folder or run.places.folder is None:
+    address, room = call.arguments[1], call.arguments[2] & 0xFFFF_FFFF
+    known = run.find(call, call.arguments[0])
+    if known is None or known.file.kind != "directory":
         return Said.CARRY_ON
-    mine = run.processes.take(call.process, fd)
-    if mine is None:
-        return Said.CARRY_ON
-    try:
-        names = [(".", _DT_DIR), ("..", _DT_DIR), *((heap, _DT_CHR) for heap in run.places.heaps)]
-        position = os.lseek(mine, 0, os.SEEK_CUR)
-        data = b""
-        for place, (name, kind) in enumerate(names[position:], position):
-            encoded = os.fsencode(name) + b"\0"
-            length = -(-(_DIRENT.size + len(encoded)) // 8) * 8
-            if len(data) + length > room:
-                if not data:
-                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-                break
-            data += (_DIRENT.pack(place + 1, place + 1, length, kind) + encoded).ljust(length, b"\0")
-            position = place + 1
-        memory.write(call.thread, address, data)
-        os.lseek(mine, position, os.SEEK_SET)
-        return len(data)
-    finally:
-        os.close(mine)
+    folder = known.file.held
+    names = [(".", _DT_DIR), ("..", _DT_DIR), *((heap, _DT_CHR) for heap in run.places.heaps)]
+    data = b""
+    position = folder.position
+    for place, (name, kind) in list(enumerate(names))[position:]:
+        encoded = os.fsencode(name) + b"\0"
+        length = -(-(_DIRENT.size + len(encoded)) // 8) * 8
+        if len(data) + length > room:
+            if not data:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            break
+        data += (_DIRENT.pack(place + 1, place + 1, length, kind) + encoded).ljust(length, b"\0")
+        position = place + 1
+    memory.write(call.thread, address, data)
+    folder.position = position
+    return len(data)
 
 
 # -- what a path says
@@ -277,12 +245,13 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
     kernel = getattr(run.system, "kernel", None)
     if known is None or kernel is None:
         return Said.CARRY_ON
+    held = behind(known)
     if known.file.path is not None:
         text = known.file.path.encode()
-    elif known.file.kind == "sync_file":
+    elif held.kind == "sync_file":
         text = b"anon_inode:sync_file"
     else:
-        text = b"/dmabuf:" + (kernel.buffer_of(known.fd).name or b"")
+        text = b"/dmabuf:" + (held.name or b"")
     memory.write(call.thread, into, text[:room])
     return min(len(text), room)
 

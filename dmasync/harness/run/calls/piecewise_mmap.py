@@ -64,5 +64,7 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
             begin += run_length
         for number in numbers.values():
             thread.call("close", number)
+        if not is_error(result):
+            run.mappings.add(call.process, known.file, base, length, prot & 7)
         thread.finish(result)
     return Said.SENT

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
+from dmasync.harness.run.calls.metadata import DEVICE_OF_BUFFERS, DEVICE_OF_SYNC_FILES
+from dmasync.harness.run.calls.paths import behind, numbered
 from dmasync.harness.run.device_paths import HEAPS, UDMABUF
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
 from dmasync.harness.run.program.python_stacks import PREFIX
+from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Handler, Supervisor
 
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 _DMA_BUF_MAGIC: Final = 0x444D4142
 _ANON_INODE_MAGIC: Final = 0x09041934
-_TMPFS_MAGIC: Final = 0x01021994
 _SYNC_RANGE_FLAGS: Final = 7
 _KEEP_SIZE: Final = 1
 _FALLOCATE_MODES: Final = frozenset({0, 8, 0x10, 0x20, 0x40} | {_KEEP_SIZE | mode for mode in (0, 2, 0x10, 0x40)})
@@ -51,8 +53,9 @@ class _File:
     def __init__(self, run: Supervisor, known: Descriptor) -> None:
         system: FakeSystem = run.system  # type: ignore[assignment]  # only the filter for the fake stops such calls
         mode = int(system.kernel.fdinfo(known.fd)["flags"]) & os.O_ACCMODE
-        self.reads = mode in (os.O_RDONLY, os.O_RDWR)
-        self.writes = mode in (os.O_WRONLY, os.O_RDWR)
+        is_place = known.file.kind == "place"
+        self.reads = mode in (os.O_RDONLY, os.O_RDWR) and not is_place
+        self.writes = mode in (os.O_WRONLY, os.O_RDWR) and not is_place
         self.has_positions = known.file.path == UDMABUF
         """Where the others are opened as streams: pread() is ESPIPE."""
 
@@ -111,8 +114,10 @@ def _fallocate(file: _File, call: Notification) -> OSError:
 def _handler(refuse: Callable[[_File, Notification], OSError]) -> Handler:
     def handle(run: Supervisor, call: Notification) -> Answer:
         known = run.find(call, call.arguments[0])
-        if known is None:
+        if known is None or known.file.kind == "directory":
             return Said.CARRY_ON
+        if known.file.kind == "place":
+            raise _error(errno.EBADF)
         raise refuse(_File(run, known), call)
 
     return handle
@@ -154,10 +159,9 @@ def _is_pipe(call: Notification, number: int) -> bool:
         return False
 
 
-def _xattr(run: Supervisor, call: Notification, of_users: int) -> Answer:
+def _xattr(run: Supervisor, call: Notification, of_users: int, known: Descriptor | None) -> Answer:
     """An extended attribute: none of a dma-buf's or a sync file's; *of_users* is what is said to one in ``user.``."""
-    known = run.find(call, call.arguments[0])
-    if known is None:
+    if known is None or known.file.kind == "directory":
         return Said.CARRY_ON
     name = memory.peek(call.thread, call.arguments[1], _LONGEST_NAME + 1).partition(b"\0")[0]
     if not 0 < len(name) <= _LONGEST_NAME:
@@ -169,16 +173,30 @@ def _xattr(run: Supervisor, call: Notification, of_users: int) -> Answer:
     raise _error(errno.EOPNOTSUPP)
 
 
+def _of_a_descriptor(run: Supervisor, call: Notification) -> Descriptor | None:
+    known = run.find(call, call.arguments[0])
+    if known is not None and known.file.kind == "place":
+        raise _error(errno.EBADF)
+    return known
+
+
 def _get_xattr(run: Supervisor, call: Notification) -> Answer:
-    return _xattr(run, call, errno.ENODATA)
+    return _xattr(run, call, errno.ENODATA, _of_a_descriptor(run, call))
 
 
 def _change_xattr(run: Supervisor, call: Notification) -> Answer:
-    return _xattr(run, call, errno.EPERM)
+    return _xattr(run, call, errno.EPERM, _of_a_descriptor(run, call))
 
 
 def _list_xattr(run: Supervisor, call: Notification) -> Answer:
-    return Said.CARRY_ON if run.find(call, call.arguments[0]) is None else 0
+    return Said.CARRY_ON if _of_a_descriptor(run, call) is None else 0
+
+
+def _change_by_name(run: Supervisor, call: Notification) -> Answer:
+    """By the name of a descriptor in /proc; the nodes' own are the host's."""
+    path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0])
+    known = numbered(run, call, path) if path is not None and path.startswith(("/proc/", "/dev/fd/")) else None
+    return _xattr(run, call, errno.EPERM, known)
 
 
 def _of_a_node(follow: bool, listed: bool) -> Handler:
@@ -188,6 +206,11 @@ def _of_a_node(follow: bool, listed: bool) -> Handler:
         path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0], follow=follow)
         if path is None:
             return _of_the_host(run, call, follow=follow, listed=listed)
+        if run.places.fake and follow and path.startswith(("/proc/", "/dev/fd/")):
+            known = numbered(run, call, path)
+            if known is None or "/fdinfo/" in path:
+                return Said.CARRY_ON
+            return 0 if listed else _xattr(run, call, errno.ENODATA, known)
         if not run.places.fake or path.startswith(("/proc/", "/sys/", "/dev/fd/", PREFIX)):
             return Said.CARRY_ON
         if path.rstrip("/") != HEAPS or not run.places.heaps:
@@ -242,11 +265,20 @@ def _vmsplice(file: _File, call: Notification) -> OSError:
 def _fadvise(run: Supervisor, call: Notification) -> Answer:
     """What stands for a sync file is a pipe, which takes no advice."""
     known = run.find(call, call.arguments[0])
+    if known is not None and known.file.kind == "place":
+        raise _error(errno.EBADF)
     if known is None or known.file.kind != "sync_file":
         return Said.CARRY_ON
     if _signed(call.arguments[2]) < 0 or call.arguments[3] & 0xFFFF_FFFF > _FADVISE_LAST:
         raise _error(errno.EINVAL)
     return 0
+
+
+def _flock(run: Supervisor, call: Notification) -> Answer:
+    known = run.find(call, call.arguments[0])
+    if known is not None and known.file.kind == "place":
+        raise _error(errno.EBADF)
+    return Said.CARRY_ON
 
 
 def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
@@ -258,10 +290,31 @@ def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
 def _fstatfs(run: Supervisor, call: Notification) -> Answer:
     """By this a program tells a dma-buf from other files."""
     known = run.find(call, call.arguments[0])
-    if known is None:
+    return Said.CARRY_ON if known is None else _file_system(call, known.file.path, behind(known).kind)
+
+
+def _statfs(run: Supervisor, call: Notification) -> Answer:
+    path = run.places.of_call(call.thread, _AT_FDCWD, call.arguments[0])
+    if path is None or not run.places.fake or path.startswith(("/sys/", PREFIX)):
         return Said.CARRY_ON
-    magic = {"dmabuf": _DMA_BUF_MAGIC, "sync_file": _ANON_INODE_MAGIC}.get(known.file.kind, _TMPFS_MAGIC)
-    packed = _STATFS.pack(magic, _PAGE, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, _PAGE, _ST_VALID, 0, 0, 0, 0)
+    if path.startswith(("/proc/", "/dev/fd/")):
+        known = None if "/fdinfo/" in path else numbered(run, call, path)
+        return Said.CARRY_ON if known is None else _file_system(call, known.file.path, behind(known).kind)
+    if path.rstrip("/") != HEAPS or not run.places.heaps:
+        run.places.need_node(path)
+    return _file_system(call, path, "")
+
+
+def _file_system(call: Notification, path: str | None, kind: str) -> Answer:
+    if path is not None:  # as it is mounted for the program
+        where = ctypes.create_string_buffer(os.fsencode(f"/proc/{call.thread}/root/dev"))
+        found = ctypes.create_string_buffer(_STATFS.size)
+        numbers.call("statfs", ctypes.addressof(where), ctypes.addressof(found))
+        packed = found.raw
+    else:
+        magic = _ANON_INODE_MAGIC if kind == "sync_file" else _DMA_BUF_MAGIC
+        device = DEVICE_OF_SYNC_FILES if kind == "sync_file" else DEVICE_OF_BUFFERS
+        packed = _STATFS.pack(magic, _PAGE, 0, 0, 0, 0, 0, device, 0, _LONGEST_NAME, _PAGE, _ST_VALID, 0, 0, 0, 0)
     memory.write(call.thread, call.arguments[1], packed)
     return 0
 
@@ -276,6 +329,9 @@ HANDLERS: Final[dict[str, Handler]] = {
     "fsetxattr": _change_xattr,
     "fremovexattr": _change_xattr,
     "flistxattr": _list_xattr,
+    **dict.fromkeys(("setxattr", "removexattr"), _change_by_name),
+    "flock": _flock,
+    "statfs": _statfs,
     "getxattr": _of_a_node(follow=True, listed=False),
     "lgetxattr": _of_a_node(follow=False, listed=False),
     "listxattr": _of_a_node(follow=True, listed=True),

@@ -123,7 +123,7 @@ def _wait(run: Supervisor, call: Notification, wanted: Wanted, timeout: float | 
     with contextlib.ExitStack() as borrowed:
         for number, events in wanted:
             known = run.find(call, number) if number >= 0 else None
-            if known is not None and known.file.kind == "dmabuf":
+            if known is not None and known.file.kind in ("dmabuf", "place"):
                 has_buffer = True
                 asks.append(lambda fd=known.fd, events=events: system.kernel.poll(fd, events, 0))  # type: ignore[misc]
             else:

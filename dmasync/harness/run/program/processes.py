@@ -6,11 +6,15 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from dmasync.harness.run.seccomp import numbers
+
+_CAP_IPC_LOCK: Final = 14
 
 
 class Processes:
@@ -22,6 +26,8 @@ class Processes:
         self._handles: dict[int, int] = {}
         self._at_home: dict[int, bool] = {}
         self._may_take = True
+        self.on_end: list[Callable[[int], None]] = []
+        """Called with a thread group that has ended."""
 
     def leader(self, thread: int) -> int:
         """The thread group that *thread* belongs to; ProcessLookupError when it has ended."""
@@ -64,6 +70,8 @@ class Processes:
             self._leaders = {thread: its for thread, its in self._leaders.items() if its != leader}
         if handle is not None:
             os.close(handle)
+        for hear in self.on_end:
+            hear(leader)
 
     def take(self, leader: int, fd: int) -> int | None:
         """A descriptor of our own of the very open file *fd* of a process; None where the host does not allow it.
@@ -158,6 +166,38 @@ def signal_is_pending(thread: int) -> bool:
     except OSError:
         return True
     return bool((masks["SigPnd"] | masks["ShdPnd"]) & ~masks["SigBlk"] & ~masks["SigIgn"])
+
+
+def of_pidfd(thread: int, number: int) -> int | None:
+    """The process that the program's pidfd *number* is of; None where it is no pidfd, or its process has ended."""
+    for line in fdinfo(thread, number):
+        if line.startswith("Pid:"):
+            process = int(line.split()[1])
+            return process if process > 0 else None
+    return None
+
+
+def may_lock(process: int, length: int) -> bool:
+    """Whether its limit lets *process* lock *length* more bytes of memory."""
+    locked, rights = 0, 0
+    try:
+        with open(f"/proc/{process}/status") as status:
+            for line in status:
+                if line.startswith("VmLck:"):
+                    locked = int(line.split()[1]) << 10
+                elif line.startswith("CapEff:"):
+                    rights = int(line.split()[1], 16)
+        limit = resource.prlimit(process, resource.RLIMIT_MEMLOCK)[0]
+    except OSError:
+        return True
+    return bool(rights >> _CAP_IPC_LOCK & 1) or limit == resource.RLIM_INFINITY or locked + length <= limit
+
+
+def parent_of(process: int) -> int:
+    """0 where it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        return _field(process, "PPid:")
+    return 0
 
 
 def is_traced(thread: int) -> bool:

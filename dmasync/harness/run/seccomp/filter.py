@@ -10,6 +10,8 @@ from dmasync.harness.run.seccomp import bpf, numbers
 
 IOCTL_TYPES: Final = b"bHu>"
 """The type bytes of dma-buf, dma-heap, udmabuf and sync-file requests."""
+_OF_FILES: Final = 0x94
+"""The type byte of FICLONE, whose argument may be a buffer's descriptor."""
 _X32: Final = 0x40000000
 _MAP_SHARED: Final = 0x01
 _MAP_ANONYMOUS: Final = 0x20
@@ -20,6 +22,8 @@ _OF_A_FILE: Final = (fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_SETLEASE, fcntl.F_SET
 """Commands of fcntl to which the host's file would say something else."""
 _LOCKS: Final = (5, 6, 7, 36, 37, 38)
 """F_GETLK, F_SETLK, F_SETLKW and the same of open files, as 64-bit programs number them (asm-generic/fcntl.h)."""
+_OF_NO_PLACE: Final = (fcntl.F_SETOWN, fcntl.F_GETOWN, fcntl.F_SETSIG, fcntl.F_GETSIG, 15, 16, fcntl.F_GETLEASE)
+"""Of each open file, but of none that was opened with O_PATH; 15 and 16 are F_SETOWN_EX and F_GETOWN_EX."""
 _BY_PATH: Final = (
     "open", "creat", "openat", "openat2", "stat", "lstat", "access", "faccessat", "faccessat2", "readlink",
     "readlinkat",
@@ -29,16 +33,20 @@ _BY_DESCRIPTOR: Final = ("close", "dup", "lseek", "fstat", "getdents64")
 _OF_BYTES: Final = (
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "readahead",
     "tee", "vmsplice", "fadvise64", "fsetxattr", "fgetxattr", "flistxattr", "fremovexattr",
-    "fchmod", "fchown", "utimensat",
+    "fchmod", "fchown", "utimensat", "flock",
 )  # fmt: skip
 """Calls that the host's file would answer, and a dma-buf refuses."""
 _OF_ANY: Final = ("dup", "fstat", "fstatfs", "fallocate", "fsync", "fdatasync", "sync_file_range")
 """Calls that are rare enough to stop for the low numbers, too, that descriptors have after dup2() or from a socket."""
 _OF_SEVERAL: Final = ("epoll_ctl", "sendfile", "splice", "copy_file_range", "io_submit")
-_ATTRIBUTES: Final = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
-_ADVICE: Final = (4, 9, 11, 17, 20, 21, 22, 23, 24, 25, 102, 103)
+_ATTRIBUTES: Final = (
+    "getxattr", "lgetxattr", "listxattr", "llistxattr", "setxattr", "removexattr",
+)  # fmt: skip
+_RARE: Final = ("truncate", "statfs", "execve", "execveat", "name_to_handle_at", "mlock", "mlock2", "process_madvise")
+_ADVICE: Final = (0, 1, 2, 4, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23, 24, 25, 102, 103)
 """MADV_DONTNEED, REMOVE, DOFORK, DODUMP, COLD, PAGEOUT, POPULATE_READ and WRITE, DONTNEED_LOCKED, COLLAPSE,
-GUARD_INSTALL and REMOVE: a mapping of a dma-buf refuses them, one of a memfd does not.
+GUARD_INSTALL and REMOVE: a mapping of a dma-buf refuses them, one of a memfd does not. NORMAL, RANDOM, SEQUENTIAL,
+DONTFORK, HUGEPAGE, NOHUGEPAGE and DONTDUMP split it otherwise.
 """
 _MS_SYNC: Final = 4
 _SEEK_SET: Final = 0
@@ -64,7 +72,7 @@ def build(
         places |= dict.fromkeys(_OF_BYTES, "descriptor") | dict.fromkeys(_OF_ANY, "any descriptor")
         places |= dict.fromkeys(_OF_SEVERAL, "stop") | {"lseek": "lseek"}
         places |= {"madvise": "madvise", "msync": "msync", "mremap": "stop", "mincore": "stop"}
-        places |= dict.fromkeys(("truncate", *_ATTRIBUTES, "newfstatat", "statx"), "stop")
+        places |= dict.fromkeys((*_RARE, *_ATTRIBUTES, "newfstatat", "statx"), "stop")
     places |= dict.fromkeys(_WAITING, "stop") if waiting else {}
     places |= {"exit_group": "stop"} if ends else {}
     program = bpf.Program()
@@ -135,7 +143,7 @@ def _ioctl(program: bpf.Program, base: int) -> None:
     program.load(bpf.argument_at(1))
     program.shift_right(8)
     program.mask(0xFF)
-    for kind in IOCTL_TYPES:
+    for kind in (*IOCTL_TYPES, _OF_FILES):
         program.if_equal(kind, "stop")
     program.load(bpf.argument_at(0))
     program.if_at_least(_NEGATIVE, "allow")
@@ -160,6 +168,6 @@ def _fcntl(program: bpf.Program, *, fake: bool) -> None:
     program.if_equal(fcntl.F_ADD_SEALS, "stop")  # also of a memfd, which a udmabuf may hold pages of
     for command in (*_DUPLICATE, *((fcntl.F_GET_SEALS, *_OF_A_FILE) if fake else ())):
         program.if_equal(command, "any descriptor" if fake else "descriptor")
-    for command in _LOCKS if fake else ():
+    for command in (*_LOCKS, *_OF_NO_PLACE) if fake else ():
         program.if_equal(command, "descriptor")  # those of other files are many
     program.give(numbers.RET_ALLOW)
