@@ -50,6 +50,15 @@ def test_the_same_done_right_is_clean(compiled, dmasync_run, bug):
     assert (done.status, done.findings) == (0, []), done.errors
 
 
+@pytest.mark.parametrize(("release", "fixed", "found"), [("6.6", [], 1), ("6.6", ["fixed"], 0), ("6.12", [], 0)])
+def test_a_memfd_that_goes_while_its_udmabuf_is_mapped_is_found_where_linux_miscounts(
+    compiled, dmasync_run, release, fixed, found
+):
+    done = dmasync_run(compiled("gallery"), "memfd_gone", *fixed, options=[f"--profile={release}"])
+    assert [finding.kind for finding in done.findings] == ["memfd-closed-while-mapped"] * found, done.errors
+    assert done.status == found
+
+
 def test_a_finding_names_file_line_and_function(compiled, dmasync_run):
     done = dmasync_run(compiled("gallery"), "ended_twice")
     (finding,) = done.findings

@@ -14,7 +14,7 @@ import itertools
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from dmasync.harness.run.program import processes
@@ -137,6 +137,15 @@ class OpenFiles:
     def is_gone(self, file: OpenFile) -> bool:
         """Whether no process has it any more."""
         return file.is_locked and file.witness is not None and not _is_locked(file.witness, file.mark)
+
+    def is_open_elsewhere(self, key: Key, of: Iterable[int]) -> bool:
+        """Whether one of the processes *of* has a file of its own open with that inode, which is also a udmabuf's."""
+        for process in of:
+            with contextlib.suppress(OSError):
+                for number in map(int, os.listdir(f"/proc/{process}/fd")):
+                    if processes.file_of(process, number) == key and _mark(processes.fdinfo(process, number)) is None:
+                        return True
+        return False
 
     def sweep(self, key: Key) -> None:
         """Let go of those with that inode that are gone."""

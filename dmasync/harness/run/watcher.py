@@ -134,6 +134,7 @@ class Watcher:
                         self._bytes(key)
                     if mask & _CLOSED:
                         self._again[key] = _LOOKS
+                        self.on_closed(key)
 
     def _bytes(self, key: Key) -> None:
         file = self._files.of_key(key)
@@ -142,6 +143,9 @@ class Watcher:
 
     on_bytes: Callable[[OpenFile], object] = staticmethod(lambda file: None)
     """Hears of files whose bytes somebody has read or written where nobody stopped the call; the supervisor sets it."""
+
+    on_closed: Callable[[Key], object] = staticmethod(lambda key: None)
+    """Hears of files of which somebody has closed one; what checks the run sets it."""
 
     def _look(self) -> None:
         """The kernel says that a file is closed a moment before its locks are gone: look more than once."""

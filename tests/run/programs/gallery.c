@@ -136,6 +136,19 @@ static void races(void)
 	pthread_join(thread, NULL);
 }
 
+static void memfd_gone(void)
+{
+	int memfd = sealed_memfd(SIZE), shared = udmabuf(memfd, 0, SIZE);
+	unsigned char *own = map(memfd, SIZE), *theirs = map(shared, SIZE);
+	sync_dmabuf(shared, START | WRITE);
+	memset(theirs, 1, SIZE);
+	sync_dmabuf(shared, END | WRITE);
+	close(memfd);
+	if (fixed)
+		munmap(theirs, SIZE);
+	munmap(own, SIZE);
+}
+
 int main(int count, char **arguments)
 {
 	char *name = arguments[1];
@@ -154,6 +167,7 @@ int main(int count, char **arguments)
 	else if (!strcmp(name, "closed_too_early")) closed_too_early();
 	else if (!strcmp(name, "closed_twice")) closed_twice();
 	else if (!strcmp(name, "races")) races();
+	else if (!strcmp(name, "memfd_gone")) memfd_gone();
 	else return 8;
 	return 0;
 }

@@ -173,13 +173,12 @@ class Mappings:
 
     def count(self, file: OpenFile, of: Iterable[int]) -> int:
         """By how many parts of mappings the processes *of* hold it."""
+        return sum(len(mapping.parts) for _, mapping in self.all(of) if mapping.owner is file)
+
+    def all(self, of: Iterable[int]) -> list[tuple[int, Mapping]]:
+        """(process, mapping) of all that the processes *of* have by now."""
         with self._lock:
-            return sum(
-                len(mapping.parts)
-                for process in of
-                for mapping in self._look(process).mappings
-                if mapping.owner is file
-            )
+            return [(process, replace(mapping)) for process in of for mapping in self._look(process).mappings]
 
     def advise(self, process: int, advice: int, begin: int, end: int) -> None:
         """The program has given advice about the pages from *begin* to *end*."""

@@ -24,6 +24,8 @@ class PageTables:
         self._processes = processes
         self._inside = inside
         self._may_advise = True
+        self.emptied: set[tuple[int, int]] = set()
+        """(process, address) of mappings whose pages had been touched before they were emptied."""
         self.given_up = 0
         """How often entries could not be emptied."""
 
@@ -47,6 +49,7 @@ class PageTables:
     def forget(self, process: int, address: int, length: int) -> None:
         if not self.present(process, address, length):
             return
+        self.emptied.add((process, address))
         if self._may_advise:
             try:
                 self._processes.advise(process, address, length, _MADV_PAGEOUT)
