@@ -209,11 +209,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop between two programs after this time")
     parser.add_argument("--log", type=Path, help="a JSON file for the statistics; divergences go beside it")
     parser.add_argument("--record", type=Path, help="a .jsonl.xz file for the programs and the kernel's answers")
+    parser.add_argument("--again", type=Path, help="run the programs in this folder, shrink what differs, and end")
     options = parser.parse_args(arguments)
     folder = options.log.parent / "divergences" if options.log is not None else None
     signal.signal(signal.SIGALRM, lambda *_: None)
     began = time.monotonic()
     search = Search(RealMachine(), folder or HERE / "divergences")
+    if options.again is not None:
+        for name, program in known_programs([options.again]):
+            divergence = search.replay(program)
+            if divergence is None:
+                print(f"{name}: no difference side by side")
+            else:
+                search.report(divergence, name.removesuffix(".json"))
+        search.machine.close()
+        return 1 if search.found else 0
     for name, program in known_programs({HERE / "divergences", folder}):
         if (divergence := search.replay(program)) is not None:
             print(f"{name}: still there: {divergence}\n{as_python(divergence.program)}")

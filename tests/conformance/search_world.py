@@ -18,9 +18,9 @@ import select
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmasync import uapi
 from dmasync.backend import LINUX
@@ -36,7 +36,6 @@ Observation = tuple[Any, ...]
 CLOSED = 99_999
 """A descriptor that is never open: what a variable stands for that holds none."""
 SYSTEM_HEAP, UDMABUF = "/dev/dma_heap/system", "/dev/udmabuf"
-_TICK = 0.002
 _PLUMBING = tuple(
     f"fakes/kernel/{name}.py" for name in ("host", "usermem", "descriptors", "errors", "waiting", "fence")
 )
@@ -76,19 +75,38 @@ class Held:
         self.kind, self.fd, self.file = kind, fd, file
 
 
+class Placed(NamedTuple):
+    """The argument of an ioctl, as :meth:`World.ioctl` is given it."""
+
+    argument: Any
+    """What the call gets: a bytearray, or an address, or an int."""
+    kind: str
+    """b(uffer), m(emory), r(ead-only memory), i(nt)."""
+    filled: bytes
+    """All bytes of the argument with descriptors and addresses filled in; empty for an int."""
+    cut: int
+    """How many of them lie in a hole."""
+    patches: Sequence[tuple[int, int, Any]]
+    file_kind: str
+    may_wait: bool
+
+
 class World:
     """Variables over one kernel. Subclasses know the kernel."""
 
     backend: Any
+    tick = 0.002
+    """Seconds after which what waits is interrupted, again and again."""
     bytes_as: Callable[[Any], Any] = bytes
     """What a look at everything takes of a mapping's bytes: all of them, or their checksum."""
 
-    def __init__(self) -> None:
+    def __init__(self, arena: Arena | None = None) -> None:
         self.held: dict[int, Held] = {}
         self.by_kind: dict[str, list[int]] = {}
         self.pending = 0
         self._none_left = False
-        self.arena = Arena()
+        self.arena = arena or Arena()
+        self._own_arena = arena is None
         self._table_address = ctypes.addressof(self.arena.table)
         self._ids: dict[str, dict[Any, int]] = {"ino": {}, "context": {}}
         self._touched: list[int] = []
@@ -132,6 +150,18 @@ class World:
             return (*self.fdinfo(held), self.backend.get_seals(held.fd))
         return self.fdinfo(held)
 
+    def told_by(self, text: bytes, held: Held, *, doubled: bool) -> tuple[Any, ...]:
+        """What a file in ``/proc/self/fdinfo`` says; *doubled*: each mapping has a descriptor of its own."""
+        lines = text.split(b"\n")
+        first = (lines[0][5:], lines[1][7:])
+        if held.kind != "dmabuf":
+            return first
+        count = int(lines[5][7:])
+        if doubled:
+            count -= len(held.file.maps)
+        name = lines[7][6:] if lines[7].startswith(b"name:\t") else None
+        return (*first, self.known("ino", lines[3]), lines[4][6:], count, lines[6][10:], name)
+
     # What differs between kernels
 
     def note(self, failure: OSError) -> None:
@@ -157,6 +187,20 @@ class World:
     def unknown_descriptor(self) -> int | None:
         """A descriptor that the kernel gave out without telling."""
         raise NotImplementedError
+
+    def open_again(self, fd: int, flags: int) -> int:
+        """Open *fd*'s place in ``/proc/self/fd``."""
+        return int(self.backend.open(f"/proc/self/fd/{fd}", flags))
+
+    def ioctl(self, fd: int, request: int, placed: Placed) -> int:
+        """Make the call; where it may wait for ever, a timer interrupts it."""
+        if not placed.may_wait:
+            return int(self.backend.ioctl(fd, request, placed.argument))
+        signal.setitimer(signal.ITIMER_REAL, self.tick, self.tick)
+        try:
+            return int(self.backend.ioctl(fd, request, placed.argument))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     # Variables
 
@@ -203,11 +247,11 @@ class World:
 
     def do_reopen(self, out: int, var: int, flags: int) -> Any:
         """The file behind *var* once more, by its place in ``/proc/self/fd``."""
-        place = f"/proc/self/fd/{self.fd(var)}"
+        old = self.fd(var)
         held = self.held.get(var)
         if held is not None and flags & os.O_TRUNC and self._would_cut(held.file, 0):
             return "not run: would cut pages off a mapping"
-        fd = self.backend.open(place, flags)
+        fd = self.open_again(old, flags)
         file = self.held[var].file
         if flags & os.O_TRUNC and not flags & _O_PATH:
             file.size = 0
@@ -349,34 +393,30 @@ class World:
         fd = self.fd(var)
         held = self.held.get(var)
         file_kind = held.kind if held is not None and fd != CLOSED else ""
+        whole = b""
         if isinstance(payload, int):
             argument: Any = payload
-            before = b""
         else:
             filled = bytearray(payload)
             for at, size, value in patches:
                 filled[at : at + size] = self._value(value).to_bytes(size, "little")
-            before = bytes(filled)
+            whole = bytes(filled)
             argument = filled
             if kind == "m":
-                argument = self.arena.put(before, cut)
-                before = before[: len(before) - cut]
+                argument = self.arena.put(whole, cut)
             elif kind == "r":
-                argument = self.arena.put_read_only(before)
+                argument = self.arena.put_read_only(whole)
+        before = whole[: len(whole) - cut] if kind == "m" else whole
         if file_kind == "heap device" and not request & 0xFF and _asks_for_too_much(request, before):
             return "not run: would wake the out-of-memory killer"
-        may_block = self.pending and request == uapi.DMA_BUF_IOCTL_SYNC and file_kind == "dmabuf"
-        if may_block:
-            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        may_wait = bool(self.pending) and request == uapi.DMA_BUF_IOCTL_SYNC and file_kind == "dmabuf"
+        placed = Placed(argument, kind, whole, cut if kind == "m" else 0, patches, file_kind, may_wait)
         try:
-            result = self.backend.ioctl(fd, request, argument)
+            result = self.ioctl(fd, request, placed)
             outcome = ""
         except OSError as failure:
             self.note(failure)
             result, outcome = -1, errno.errorcode.get(failure.errno or 0, str(failure.errno))
-        finally:
-            if may_block:
-                signal.setitimer(signal.ITIMER_REAL, 0)
         if outcome == "EFAULT" and file_kind == "heap device" and not self._none_left:
             outcome = self._leaked() or outcome
         after = b"" if isinstance(payload, int) else self.arena.get(argument) if kind in "mr" else bytes(argument)
@@ -437,17 +477,14 @@ class World:
 
     def _take_new(self, out: int, kind: str, request: int, result: int, after: bytearray) -> Any:
         """Keep a descriptor that an ioctl brought; its number is taken out of what is compared."""
-        new_kind = "dmabuf"
-        if kind == "udmabuf device" and request in (uapi.UDMABUF_CREATE, uapi.UDMABUF_CREATE_LIST):
-            fd, result = result, 0
-        elif kind == "heap device" and not request & 0xFF:
-            fd = self._fd_at(after, _ALLOCATED_AT, request)
-        elif kind == "dmabuf" and request == uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE:
-            fd, new_kind = self._fd_at(after, _EXPORTED_AT, request), "sync_file"
-        elif kind == "sync_file" and request == uapi.SYNC_IOC_MERGE:
-            fd, new_kind = self._fd_at(after, _MERGED_AT, request), "sync_file"
-        else:
+        made = made_by(kind, request)
+        if made is None:
             return result
+        new_kind, at = made
+        if at is None:
+            fd, result = result, 0
+        else:
+            fd = self._fd_at(after, at, request)
         file = File(new_kind)
         if new_kind == "dmabuf":
             file.size = int(self.backend.lseek(fd, 0, os.SEEK_END))
@@ -456,9 +493,7 @@ class World:
 
     def _fd_at(self, after: bytearray, at: int, request: int) -> int:
         # An argument that is too small for the field, or is not written back, leaves the number untold.
-        size = uapi_size(request)
-        told = request >> 30 & 2 and len(after) >= at + 4 and size >= at + 4
-        if told:
+        if is_told(request, at, len(after)):
             fd = int.from_bytes(after[at : at + 4], "little")
             after[at : at + 4] = bytes(4)
             return fd
@@ -484,7 +519,26 @@ class World:
                 self.do_unmap(var)
         for var in list(self.held):
             self.backend.close(self.drop(var).fd)
-        self.arena.close()
+        if self._own_arena:
+            self.arena.close()
+
+
+def made_by(kind: str, request: int) -> tuple[str, int | None] | None:
+    """What a successful ioctl of a file of *kind* makes, and where in its argument the number is, if at all."""
+    if kind == "udmabuf device" and request in (uapi.UDMABUF_CREATE, uapi.UDMABUF_CREATE_LIST):
+        return "dmabuf", None
+    if kind == "heap device" and not request & 0xFF:
+        return "dmabuf", _ALLOCATED_AT
+    if kind == "dmabuf" and request == uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE:
+        return "sync_file", _EXPORTED_AT
+    if kind == "sync_file" and request == uapi.SYNC_IOC_MERGE:
+        return "sync_file", _MERGED_AT
+    return None
+
+
+def is_told(request: int, at: int, length: int) -> bool:
+    """Whether an argument of *length* bytes has a new descriptor's number at *at* afterwards."""
+    return bool(request >> 30 & 2) and length >= at + 4 and uapi_size(request) >= at + 4
 
 
 def _kind_at(path: str) -> str:
@@ -509,8 +563,8 @@ def _asks_for_too_much(request: int, argument: bytes) -> bool:
 class FakeWorld(World):
     """The fake; counts at which places in its source it refused."""
 
-    def __init__(self, profile: str = DEFAULT_PROFILE) -> None:
-        super().__init__()
+    def __init__(self, profile: str = DEFAULT_PROFILE, arena: Arena | None = None) -> None:
+        super().__init__(arena)
         self.kernel = self.backend = FakeKernel(profile=profile)
         self.refusals: dict[tuple[Any, int, int], int] = {}
 
@@ -598,15 +652,7 @@ class RealWorld(World):
         return result
 
     def fdinfo(self, held: Held) -> tuple[Any, ...]:
-        lines = self._machine.read_fdinfo(held.fd).split(b"\n")
-        first = (lines[0][5:], lines[1][7:])
-        if held.kind != "dmabuf":
-            return first
-        count = int(lines[5][7:])
-        if _MMAP_KEEPS_A_DUPLICATE:
-            count -= len(held.file.maps)
-        name = lines[7][6:] if lines[7].startswith(b"name:\t") else None
-        return (*first, self.known("ino", lines[3]), lines[4][6:], count, lines[6][10:], name)
+        return self.told_by(self._machine.read_fdinfo(held.fd), held, doubled=_MMAP_KEEPS_A_DUPLICATE)
 
     def without_descriptors(self) -> Any:
         return self._machine.no_descriptors
@@ -652,7 +698,7 @@ class RealMachine:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = 2048 if hard == resource.RLIM_INFINITY else min(2048, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        self.no_descriptors = _RealNoneLeft(wanted, hard)
+        self.no_descriptors = RealNoneLeft(wanted, hard)
         self._fdinfo: dict[int, int] = {}
         # Before 6.11 a udmabuf maps its memfd's own pages. When the memfd's last descriptor goes while such a page is
         # mapped, Linux miscounts ("Bad page cache", "Bad page map") and gives the page to others: the guest then shows
@@ -684,7 +730,7 @@ class RealMachine:
         self.vgem.close()
 
 
-class _RealNoneLeft:
+class RealNoneLeft:
     def __init__(self, soft: int, hard: int) -> None:
         self._soft, self._hard = soft, hard
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import lzma
@@ -20,7 +19,7 @@ import pytest
 from dmasync import uapi
 from dmasync.fakes.kernel import FakeKernel
 from dmasync.fakes.kernel.profile import PROFILES, nearest_profile
-from tests.conformance import search, search_prepared
+from tests.conformance import search
 from tests.conformance.mutants import ROOT, copy_project, plant
 from tests.conformance.mutants_list import MUTANTS, Mutant
 from tests.conformance.mutants_profiles import SWAPS, differences
@@ -32,27 +31,6 @@ from tests.conformance.search_table import TABLE, joined, merged, table_rows
 from tests.conformance.search_world import FakeWorld, Op, RealMachine, RealWorld
 
 STEPS = 300
-HOST = nearest_profile(os.uname().release).name
-"""What the search takes for the profile of the kernel that it runs on."""
-
-
-class Machine:
-    """What takes the real kernel's place: its worlds are fake, too."""
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """What checks a file of 1,000 steps, and the log that it writes."""
-    file = tmp_path / "programs.bin"
-    search_prepared.write(file, 1000, range(1, 3), HOST)
-    monkeypatch.setattr(search_prepared, "RealMachine", Machine)
-    for module in (search, search_prepared):
-        monkeypatch.setattr(module, "RealWorld", lambda machine: FakeWorld(HOST))
-    log = tmp_path / "log.json"
-    return argparse.Namespace(file=file, first=0, seconds=None, log=log, record=None, record_programs=0)
 
 
 @pytest.fixture(autouse=True)
@@ -128,67 +106,10 @@ def test_a_kernel_that_answers_differently_is_found(tmp_path: Path, monkeypatch:
     assert difference.steps == steps <= STEPS
 
 
-def test_a_file_of_programs_is_confirmed_by_a_kernel_that_answers_the_same(prepared: argparse.Namespace) -> None:
-    assert search_prepared.check(prepared) == 0
-    log = json.loads(prepared.log.read_text())
-    assert (log["steps"], log["programs"], log["seeds"], log["divergences"]) == (1000, 3, [1, 2], [])
-    assert log["refusals"]
-    assert sum(log["operations"]["memfd"].values()) > 0
-
-
-def test_programs_can_be_skipped(prepared: argparse.Namespace) -> None:
-    prepared.first = 2
-    assert search_prepared.check(prepared) == 0
-    assert json.loads(prepared.log.read_text())["steps"] == 200
-
-
-def test_a_kernel_that_answers_otherwise_is_told_side_by_side(
-    prepared: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Other(FakeWorld):
-        def do_lseek(self, var: int, offset: int, whence: int) -> int:
-            return super().do_lseek(var, offset, whence) + 1
-
-    for module in (search, search_prepared):
-        monkeypatch.setattr(module, "RealWorld", lambda machine: Other(HOST))
-    assert search_prepared.check(prepared) == 1
-    assert "lseek" in capsys.readouterr().out
-    assert json.loads(prepared.log.read_text())["divergences"]
-    assert list((prepared.log.parent / "divergences").glob("*.json"))
-
-
 def test_bytes_that_differ_in_a_mapping_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = recording(tmp_path / "own.jsonl.xz", "a", "b", "c")
     monkeypatch.setattr(FakeWorld, "do_write", lambda self, var, at, data: None)
     assert first_difference(file)[1] is not None
-
-
-def test_bytes_that_differ_in_a_mapping_are_found_by_their_checksum(
-    prepared: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A write that the kernel loses: the operation itself says nothing then, the next look at everything does."""
-
-    class Loses(FakeWorld):
-        def do_write(self, var: int, at: int, data: bytes) -> Any:
-            seen = super().do_write(var, at, data)
-            if seen is not None:
-                held = self.held[var]
-                at = min(at, held.length - len(data))
-                held.mapping[at : at + len(data)] = bytes(len(data))
-            return seen
-
-    for module in (search, search_prepared):
-        monkeypatch.setattr(module, "RealWorld", lambda machine: Loses(HOST))
-    assert search_prepared.check(prepared) == 1
-    assert "checkpoint" in "".join(json.loads(prepared.log.read_text())["divergences"])
-
-
-def test_a_recording_made_while_a_file_is_checked_is_the_searchs_own(prepared: argparse.Namespace) -> None:
-    prepared.record, prepared.record_programs = prepared.log.with_name("own.jsonl.xz"), 2
-    assert search_prepared.check(prepared) == 0
-    steps, difference = first_difference(prepared.record, lambda: FakeWorld(HOST))
-    assert difference is None
-    assert steps > 800
 
 
 def test_a_memfd_stays_open_where_linux_miscounts_pages_that_outlive_it() -> None:
@@ -296,3 +217,27 @@ def test_logs_of_one_kernel_make_one_log() -> None:
     assert whole["refusals"] == {"EBADF kernel.py dup: x": 3}
     with pytest.raises(ValueError, match=r"6\.1, 6\.12"):
         merged([log("6.12", 1), log("6.1", 1)])
+
+
+def test_programs_that_differed_are_run_again_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Machine:
+        def close(self) -> None:
+            pass
+
+    class Other(FakeWorld):
+        def do_lseek(self, var: int, offset: int, whence: int) -> int:
+            return super().do_lseek(var, offset, whence) + 1
+
+    ops = [("memfd", 1, "a", 3), ("get_seals", 1), ("lseek", 1, 0, 0)]
+    (tmp_path / "7.0.json").write_text(json.dumps({"program": to_json(ops)}))
+    (tmp_path / "8.0.json").write_text(json.dumps({"program": to_json(ops[:2])}))
+    monkeypatch.setattr(search, "RealMachine", Machine)
+    monkeypatch.setattr(search, "RealWorld", lambda machine: Other(nearest_profile(os.uname().release).name))
+    arguments = ["--again", str(tmp_path), "--log", str(tmp_path / "log" / "log.json")]
+    assert search.main(arguments) == 1
+    shown = capsys.readouterr().out
+    assert "8.0.json: no difference side by side" in shown
+    assert "backend.lseek(v1, 0x0, 0x0)" in shown
+    assert "get_seals" not in shown, "it is shrunk to what the difference needs"
