@@ -22,6 +22,8 @@ LAUNCHES = 7
 ROUNDS = 5
 HUNDREDS = ("untrapped", "other-read")
 """Rows that tell a hundred calls at once."""
+TENS = "usual-"
+"""How the names of those begin that tell ten."""
 
 
 def medians(commands: dict[str, list[str]]) -> dict[str, dict[str, float]]:
@@ -31,7 +33,7 @@ def medians(commands: dict[str, list[str]]) -> dict[str, dict[str, float]]:
         for name, command in commands.items():
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             for row, value in map(str.split, done.stdout.splitlines()):
-                scale = 1e5 if row in HUNDREDS else 1e3
+                scale = 1e5 if row in HUNDREDS else 1e4 if row.startswith(TENS) else 1e3
                 found[name][row] = min(float(value) / scale, found[name].get(row, float("inf")))
     return found
 
@@ -44,6 +46,13 @@ def launch(command: list[str]) -> float:
         subprocess.run(command, check=True)
         times.append((time.perf_counter() - begin) * 1e3)
     return statistics.median(times)
+
+
+def _shown(cell: float | None, bare: float | None) -> str:
+    if cell is None:
+        return f"{'-':>18}"
+    more = "" if bare is None or cell is bare else f" {cell / bare - 1:+.0%}"
+    return f"{f'{cell:.3f}{more}':>18}"
 
 
 def main() -> None:
@@ -59,11 +68,11 @@ def main() -> None:
             commands["strace"] = [*STRACE, program, "native"]
         columns = medians(commands)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")  # noqa: T201
-    print(f"{'median us':16}" + "".join(f"{name:>14}" for name in columns))  # noqa: T201
+    print(f"{'median us':24}" + "".join(f"{name:>18}" for name in columns))  # noqa: T201
     for row in columns["dmasync run"]:
-        cells = (column.get(row) for column in columns.values())
-        shown = "".join(f"{'-' if cell is None else format(cell, '.3f'):>14}" for cell in cells)
-        print(f"{row:16}{shown}")  # noqa: T201
+        bare = columns["no filter"].get(row)
+        shown = "".join(_shown(column.get(row), bare) for column in columns.values())
+        print(f"{row:24}{shown}")  # noqa: T201
     imports = launch([sys.executable, "-c", "import dmasync.harness.run, dmasync.fakes.foreign.systems"])
     print(f"launch: {launch([*RUN, 'true']) - imports:.0f} ms beside Python's imports ({imports:.0f} ms)")  # noqa: T201
 

@@ -21,6 +21,11 @@ def test_watching_the_pages_is_not_taken_for_the_programs_advice(compiled, dmasy
     assert (done.status, done.output) == (0, ""), done.errors
 
 
+def test_a_buffer_is_held_by_each_part_of_its_mappings(compiled, dmasync_run):
+    done = dmasync_run(compiled("mappings"), "counts", check=False)
+    assert (done.status, done.output, done.errors) == (0, "", "")
+
+
 def test_mappings_of_a_memfd_are_told_from_those_of_its_udmabuf(compiled, dmasync_run):
     done = dmasync_run(compiled("mappings"), "both", check=False)
     assert (done.status, done.output, done.errors) == (0, "", "")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.run.test_users import USERS
 
+MAPPED = ["both", "counts"]
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 
@@ -17,7 +18,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 def statuses(compiled, tmp_path_factory) -> dict[str, int]:
     """Exit statuses by the name of the run, of one boot."""
     folder = tmp_path_factory.mktemp("real")
-    programs = {user: (compiled("users"), user) for user in USERS} | {"both": (compiled("mappings"), "both")}
+    programs = {user: (compiled("users"), user) for user in USERS}
+    programs |= {kind: (compiled("mappings"), kind) for kind in MAPPED}
     programs |= {f"{user}, static": (compiled("users", "-static-pie", "-fPIE"), user) for user in USERS}
 
     def each(prefix: str) -> str:
@@ -38,7 +40,7 @@ def statuses(compiled, tmp_path_factory) -> dict[str, int]:
     return {name: int(status) for name, status in (line.split(":") for line in lines)}
 
 
-@pytest.mark.parametrize("name", [*USERS, *(f"{user}, static" for user in USERS), "both"])
+@pytest.mark.parametrize("name", [*USERS, *(f"{user}, static" for user in USERS), *MAPPED])
 def test_a_user_is_answered_as_without_the_door(statuses, name):
     assert statuses[f"bare {name}"] == 0
     assert statuses[name] == 0

@@ -134,6 +134,38 @@ static void both(int memfd, int buffer)
 	CHECK(mmap(again, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == again);
 	again[0] = 9;
 	CHECK(!madvise(again, SIZE, MADV_DONTNEED) && !again[0] && before[0] == 7);
+	/* One goes, and another comes where it was. */
+	CHECK(!munmap(mine, SIZE) && mmap(mine, SIZE, PROT_READ, MAP_SHARED | 0x100000 /* NOREPLACE */, memfd, 0) == mine);
+	CHECK(!madvise(mine, SIZE, MADV_DONTNEED));
+	CHECK(!munmap(mine, SIZE) && mmap(mine, SIZE, PROT_READ, MAP_SHARED | 0x100000, buffer, 0) == mine);
+	REFUSED(EINVAL, madvise(mine, SIZE, MADV_DONTNEED));
+}
+
+static int holders(int fd)
+{
+	char path[64], text[512] = "", *count;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	int info = open(path, O_RDONLY);
+	CHECK(info >= 0 && read(info, text, sizeof(text) - 1) > 0 && !close(info) && (count = strstr(text, "count:\t")));
+	return atoi(count + strlen("count:\t"));
+}
+
+/* Advice and protection split a mapping, and each part holds the buffer: none becomes one with another again. */
+static void counts(int fd)
+{
+	int none = holders(fd);
+	unsigned char *bytes = map(fd, SIZE);
+	CHECK(bytes && holders(fd) == none + 1);
+	CHECK(!madvise(bytes + PAGE, PAGE, MADV_RANDOM) && holders(fd) == none + 3);
+	CHECK(!madvise(bytes + PAGE, PAGE, MADV_NORMAL) && holders(fd) == none + 3);
+	CHECK(!madvise(bytes, SIZE, MADV_DONTDUMP) && holders(fd) == none + 3);
+	CHECK(!mprotect(bytes, PAGE, PROT_READ) && holders(fd) == none + 3);
+	CHECK(!mprotect(bytes + 2 * PAGE, PAGE, PROT_READ) && holders(fd) == none + 4);
+	CHECK(!mprotect(bytes, SIZE, PROT_READ | PROT_WRITE) && holders(fd) == none + 4);
+	CHECK(!munmap(bytes + PAGE, PAGE) && holders(fd) == none + 3);
+	unsigned char *other = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, SIZE - PAGE);
+	CHECK(other != MAP_FAILED && holders(fd) == none + 4 && !munmap(other, PAGE));
+	CHECK(!munmap(bytes, SIZE) && holders(fd) == none);
 }
 
 int main(int count, char **arguments)
@@ -142,13 +174,17 @@ int main(int count, char **arguments)
 	int part = udmabuf(memfd, PAGE, SIZE), whole = udmabuf(other, 0, SIZE);
 	CHECK(heap >= 0 && part >= 0 && whole >= 0);
 	if (count > 1 && !strcmp(arguments[1], "both")) {
-		both(other, whole);
+		both(other, whole), both(memfd, part);
 		return 0;
 	}
 	if (count > 1 && !strcmp(arguments[1], "behind")) {
 		unsigned char *room = mmap(NULL, 2 * SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		CHECK(mmap(room + SIZE, SIZE, PROT_READ, MAP_SHARED | MAP_FIXED, heap, 0) == room + SIZE);
 		return madvise(room, 2 * SIZE, MADV_DONTNEED) ? errno : 0;
+	}
+	if (count > 1 && !strcmp(arguments[1], "counts")) {
+		counts(heap), counts(part), counts(whole);
+		return 0;
 	}
 	advise(heap, 1), advise(part, 0), advise(whole, 0);
 	change(heap), change(part), change(whole);

@@ -161,12 +161,21 @@ def _mremap(run: Supervisor, call: Notification) -> Answer:
     if found is None:
         return Said.CARRY_ON
     if not changes:
-        where = found.offset + address - found.begin, -(-new // _PAGE) * _PAGE
-        (key,) = found.keys
-        run.mappings.expect(call.process, call.thread, found.owner, key, where, call.arguments[4], replaces=True)
+        _moves(run, call, found)
         return Said.CARRY_ON
     code = errno.EINVAL if flags & _MREMAP_DONTUNMAP else errno.EFAULT
     raise OSError(code, os.strerror(code))
+
+
+def _moves(run: Supervisor, call: Notification, found: Mapping) -> None:
+    address, _, new, _, to = call.arguments[:5]
+    length = -(-new // _PAGE) * _PAGE
+    if found.offset < 0 and found.owner is not None:
+        run.mappings.add(call.process, found.owner, to, length, found.parts[0].prot)
+        return
+    (key,) = found.keys
+    place = found.offset + address - found.begin, length
+    run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True)
 
 
 def _mincore(run: Supervisor, call: Notification) -> Answer:

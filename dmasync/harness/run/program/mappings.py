@@ -15,6 +15,8 @@ from dmasync.harness.run.program import areas, processes
 from dmasync.harness.run.program.areas import Area
 
 _EVERYTHING: Final = 1 << 48
+_MOST_QUESTIONS: Final = 8
+_MOST_ASKED: Final = 64
 
 
 class Part(NamedTuple):
@@ -70,6 +72,8 @@ class _Table:
 
     mappings: list[Mapping] = field(default_factory=list)
     asked: list[_Asked] = field(default_factory=list)
+    questions: int = 0
+    """About single places, since the last look."""
     buffers: set[Key] = field(default_factory=set)
     """Files of which a buffer was ever mapped here."""
 
@@ -113,7 +117,8 @@ class Mappings:
         owners = {asked.owner, *(one.owner for one in same)}
         owners |= {other.owner for other in table.asked if other.key == asked.key}
         changed = any(len(one.parts) > 1 or one.parts[0].flags != self._first_flags(one.owner) for one in same)
-        return len(owners) > 1 or changed or (asked.owner is not None and asked.key in self.own)
+        is_mixed = len(owners) > 1 or (asked.owner is not None and asked.key in self.own)
+        return is_mixed or changed or len(table.asked) >= _MOST_ASKED
 
     def _first_flags(self, owner: OpenFile | None) -> int:
         return 0 if owner is None else self.first_flags(owner)
@@ -161,14 +166,20 @@ class Mappings:
             if table is None:
                 table = self._look(process, thread)
             elif any(mapping.has(address, end) for mapping in table.mappings) or (
-                table.asked and self._may_be_ours(process, address, length)
+                table.asked and self._must_look(table, process, address, length)
             ):
                 self._look(process, thread)
             found = [mapping for mapping in table.mappings if mapping.owner is not None and mapping.has(address, end)]
             first = min(found, key=lambda mapping: mapping.begin, default=None)
             return None if first is None else replace(first)  # as it is now: another thread may take it away
 
-    def _may_be_ours(self, process: int, address: int, length: int) -> bool:
+    def _must_look(self, table: _Table, process: int, address: int, length: int) -> bool:
+        """Whether what was asked for may have come to lie there. A look at all areas takes longer than at these, and is
+        worth it when it saves that often.
+        """
+        table.questions += 1
+        if table.questions > _MOST_QUESTIONS:
+            return True
         return any(self._files.buffer_of(area.key) is not None for area in areas.areas(process, address, length))
 
     def count(self, file: OpenFile, of: Iterable[int]) -> int:
@@ -222,6 +233,7 @@ class Mappings:
             for begin, end in list(_uncovered(table.mappings, area)):
                 self._explain(table, before, area, begin, end)
         table.asked = [asked for asked in table.asked if asked.thread != thread]
+        table.questions = 0
         return table
 
     def _is_ours(self, table: _Table, area: Area) -> bool:
