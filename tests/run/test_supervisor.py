@@ -15,6 +15,7 @@ from dmasync.harness.run import supervisor as module
 from dmasync.harness.run.answers import Said
 from dmasync.harness.run.device_paths import Places
 from dmasync.harness.run.open_files import NOT_OPEN, Descriptor, OpenFile, OpenFiles
+from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -126,3 +127,16 @@ def test_a_descriptor_that_a_real_kernel_gave_out_again_is_left_alone():
     os.close(fd)
     assert files.closed(1, 768) == fd
     assert files.closed(1, 769) is None
+
+
+def test_a_program_that_lets_nobody_look_into_it_is_told_of(monkeypatch):
+    def refuse(*arguments, **how):
+        raise PermissionError
+
+    told = []
+    monkeypatch.setattr(processes, "ON_HIDDEN", [told.append])
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert processes.file_of(7, 3) is None
+    assert memory._through_file(8, 0x1000, 4) == b""
+    assert told == [7, 8]

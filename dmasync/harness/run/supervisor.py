@@ -101,6 +101,7 @@ class Supervisor:
         self.files.is_node = places.is_node
         places.shares_root = self.processes.shares_root
         places.stands_for_heaps = self._stands_for_heaps
+        processes.ON_HIDDEN[:] = [self._hidden]
         self.watcher = Watcher(self.files, self.processes)
         self.mappings = Mappings(self.files, lambda file: system.keys_of(file.held))
         self.files.on_gone.append(self.mappings.gone)
@@ -274,6 +275,15 @@ class Supervisor:
     def _stands_for_heaps(self, key: tuple[int, int]) -> bool:
         file = self.files.of_key(key)
         return file is not None and file.path == HEAPS
+
+    def _hidden(self, thread: int) -> None:
+        name = processes.name_of(thread)
+        text = (
+            f"{name} lets nobody look into it (PR_SET_DUMPABLE), and only root may all the same: its calls go past"
+            " dmasync run, it finds what this machine has"
+        )
+        if text not in self.problems:
+            self.complain(text)
 
     def _touched_unseen(self, file: OpenFile) -> None:
         text = (

@@ -8,6 +8,8 @@ import os
 import threading
 from typing import Any, Final
 
+from dmasync.harness.run.program import processes
+
 _PAGE: Final = 4096
 """No fault comes within so many bytes: pages are this long, or a multiple of it."""
 _ADDRESSES: Final = (1 << 64) - 1
@@ -77,17 +79,20 @@ def peek(thread: int, address: int, size: int) -> bytes:
 def _through_file(thread: int, address: int, size: int) -> bytes:
     """Where a container forbids process_vm_readv()."""
     found = b""
-    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
-        while len(found) < size:
-            here = address + len(found)
-            try:
-                memory.seek(here)
-                part = memory.read(min(size - len(found), _PAGE - here % _PAGE))
-            except (OSError, OverflowError, ValueError):
-                break
-            if not part:
-                break
-            found += part
+    try:
+        with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+            while len(found) < size:
+                here = address + len(found)
+                try:
+                    memory.seek(here)
+                    part = memory.read(min(size - len(found), _PAGE - here % _PAGE))
+                except (OSError, OverflowError, ValueError):
+                    break
+                if not part:
+                    break
+                found += part
+    except PermissionError:
+        processes.tell_hidden(thread)
     return found
 
 
