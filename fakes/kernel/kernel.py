@@ -84,6 +84,7 @@ class FakeKernel:
         self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
         self.on_spoiled: Callable[[int], object] = lambda inode: None
         """Hears of dma-bufs whose pages Linux has just begun to give to others, although they are mapped."""
+        self.lost: list[DmaBuf] = []
         self._files = self.descriptors.files
         self._memory_mb, self._memory_left = memory_mb, memory_mb << 20
         self._region_size = None if cma_mb is None else cma_mb << 20
@@ -271,9 +272,9 @@ class FakeKernel:
     def memfd_gone(self, holders: Sequence[DmaBuf]) -> None:
         """Nobody has the memfd any more of which *holders* have pages: :attr:`on_spoiled` where Linux miscounts them.
 
-        Before 6.11 it does so for each that a mapping of the dma-buf has touched by then.
+        Older releases do so for each that a mapping of the dma-buf has touched by then.
         """
-        if self.profile.udmabuf_pins_folios:
+        if self.profile.udmabuf_maps_numbers:
             return
         from dmasync.fakes.memory.touched import Touched
 

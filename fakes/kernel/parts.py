@@ -41,6 +41,8 @@ class Kernel(Protocol):
     memory: Callable[[Sequence[Run]], BufferMemory]
     stub_fence: Any
     """A fence that has been signalled already."""
+    lost: list[Any]
+    """dma-bufs that nobody can reach and nothing gives back: what some releases leave where no descriptor is free."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]: ...

@@ -19,8 +19,8 @@ DEFAULT_PROFILE = "6.12"
 """Debian's kernel, and the one that the fake was compared with for the most steps."""
 HOST = "host"
 """The profile of the kernel that this process runs on."""
-PROFILES = {"6.1": "6.1.192", "6.6": "6.6", "6.12": "6.12.117", "6.18": "6.18.15", "7.3": "7.3.4"}
-"""The profiles by name, and the release that each stands for: one that answered the conformance suite, but for 6.6."""
+PROFILES = {"6.1": "6.1.192", "6.6": "6.6.87", "6.12": "6.12.117", "6.18": "6.18.15", "7.3": "7.3.4"}
+"""The profiles by name, and the release that each stands for: one that answered the conformance suite."""
 
 _SEALS_BEFORE_EXEC = (
     uapi.F_SEAL_SEAL | uapi.F_SEAL_SHRINK | uapi.F_SEAL_GROW | uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
@@ -32,10 +32,18 @@ _KMALLOC_MAX_4K = 4 << 20
 # Since when. Where the first release is not known, the first that was seen to have it. A line without an update
 # (here 6.6) has it in its newest one.
 _EXEC_SEAL = Since.of("6.3")
-_DEADLINE = Since.of("6.4")
+_NO_HUGE_UDMABUF = Since.of("6.5")
 _MAP_ABOVE4G = Since.of("6.6")
+_SHORT_FOLDERS = Since.of("6.6")
+_DEADLINE = Since.of("6.7")
+_SEALED_MAPS_READ = Since.of("6.7", "6.12.9", "6.6.103", "6.1.149")
+_LONG_FOLDERS = Since.of("6.9")
 _FS_IDENTITY = Since.of("6.9")
 _PINNED_FOLIOS = Since.of("6.11")
+_UDMABUF_NUMBERS = Since.of("6.11", "6.6.87")
+_FUTURE_WRITE_DENIED = Since.of("6.13", "6.12.7", "6.6.87", "6.1.192")
+_FAILED_UDMABUF_GOES = Since.of("6.13", "6.12.7", "6.1.191", "6.6")
+_LIMIT_IN_64_BITS = Since.of("6.15", "6.12.57", "6.6.89", "6.1.136")
 _CMA_NUMBERS = Since.of("6.9")
 _LARGE_ARRAYS = Since.of("6.12")
 _FILES_GUARDED = Since.of("6.15")
@@ -66,12 +74,28 @@ class Profile:
     exec_seal_denies: bool
     """F_SEAL_EXEC looks at mappings and pins before it brings F_SEAL_WRITE along; older ones only bring it."""
     sync_file_requests: frozenset[int]
-    """Since 6.4 also SYNC_IOC_SET_DEADLINE."""
+    """Since 6.7 also SYNC_IOC_SET_DEADLINE."""
     vfs_requests: frozenset[int]
     """Requests that the VFS answers itself since 6.9: FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH."""
     udmabuf_pins_folios: bool
     """Since 6.11: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
     offset of 2**63 or more is EINVAL; 6.1 looked each page up, and said EFBIG to the last."""
+    udmabuf_maps_numbers: bool
+    """A udmabuf's mapping is of page numbers, as the system heap's; before, of the memfd's own pages, which Linux
+    miscounts when the memfd goes first."""
+    udmabuf_takes_huge_pages: bool
+    """From 6.5 to 6.10 a memfd of huge pages is none to ``/dev/udmabuf``."""
+    udmabuf_seals_denied: int
+    """Seals with which no udmabuf is made of a memfd: F_SEAL_WRITE, later also F_SEAL_FUTURE_WRITE."""
+    failed_udmabuf_goes: bool
+    """A udmabuf for which no descriptor is left is given back; before, it kept its pages for ever."""
+    limit_in_64_bits: bool
+    """udmabuf's size limit in bytes is computed in 64 bits; before, in 32: 4096 MiB were 0, and 2048 no limit."""
+    sealed_maps_read: bool
+    """A mapping to read made under a seal on writing can never write, and Linux knows; before, it was counted as one
+    that may, so that F_SEAL_WRITE refused it, and was refused by it."""
+    folder_end: int
+    """The last place in a folder of nodes that lseek() takes."""
     size_limit_mb: int
     """What udmabuf's module parameter is unless somebody sets it: 64, since 7.3 as good as none."""
     missing_huge_page: int
@@ -101,10 +125,13 @@ class Profile:
     empty_paths: bool
     """open() knows O_EMPTYPATH, and the file keeps it among its flags."""
 
-    @staticmethod
-    def page_limit(size_limit_mb: int, page_size: int) -> int:
-        """Pages that one udmabuf may have, as C computes it in 64 bits from the module's parameter."""
-        return (size_limit_mb * 1024 * 1024 & (1 << 64) - 1) // page_size
+    def page_limit(self, size_limit_mb: int, page_size: int) -> int:
+        """Pages that one udmabuf may have, as C computes it from the module's parameter: an int, shifted."""
+        size = size_limit_mb * 1024 * 1024
+        if not self.limit_in_64_bits:
+            size = (size + (1 << 31) & (1 << 32) - 1) - (1 << 31)
+            return size // page_size & (1 << 64) - 1
+        return (size & (1 << 64) - 1) // page_size
 
     def largest_page_array(self, page_size: int) -> int:
         """Bytes that a udmabuf's table of pages, eight for each, may take: ``kmalloc_array()``'s most before 6.12, then
@@ -132,6 +159,13 @@ def profile_of(release: Release, name: str = "") -> Profile:
         sync_file_requests=frozenset(requests | ({uapi.SYNC_IOC_SET_DEADLINE} if release in _DEADLINE else set())),
         vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH} if release in _FS_IDENTITY else ()),
         udmabuf_pins_folios=release in _PINNED_FOLIOS,
+        udmabuf_maps_numbers=release in _UDMABUF_NUMBERS,
+        udmabuf_takes_huge_pages=release not in _NO_HUGE_UDMABUF or release in _PINNED_FOLIOS,
+        udmabuf_seals_denied=uapi.F_SEAL_WRITE | (uapi.F_SEAL_FUTURE_WRITE if release in _FUTURE_WRITE_DENIED else 0),
+        failed_udmabuf_goes=release in _FAILED_UDMABUF_GOES,
+        limit_in_64_bits=release in _LIMIT_IN_64_BITS,
+        sealed_maps_read=release in _SEALED_MAPS_READ,
+        folder_end=(1 << 32) - 1 if release in _SHORT_FOLDERS and release not in _LONG_FOLDERS else (1 << 63) - 1,
         size_limit_mb=_INT_MAX if release in _NO_SIZE_LIMIT else 64,
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
         detached_names=release in _DETACHED_NAMES,

@@ -84,7 +84,8 @@ KINDS: Final[dict[str, Kind]] = {
         "Close the mapping when its last user is done.",
     ),
     "memfd-closed-while-mapped": Kind(
-        'On any machine: Linux before 6.11 loses count of such pages ("BUG: Bad page cache") and gives them to others'
+        "On any machine: Linux before 6.11 (in updates of 6.6 before 6.6.87) loses count of such pages"
+        ' ("BUG: Bad page cache") and gives them to others'
         " while the mapping still shows them, so wrong bytes are read, and strangers' memory is overwritten.",
         "Close the memfd before the udmabuf is mapped, as DmaBufAllocator does, or after it has been unmapped.",
     ),

@@ -30,6 +30,8 @@ RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
 O_LARGEFILE = {"x86_64": 0o100000, "aarch64": 0o400000}[platform.machine()]
 """asm/fcntl.h; the kernel adds it to every open of a 64-bit process."""
+SEALED_MAPS_READ = ("6.7", "6.12.9", "6.6.103", "6.1.149")
+"""Since when a mapping to read that was made under a seal on writing is known never to write."""
 ADDRESS_SPACE = 1 << {"x86_64": 47, "aarch64": 48}[platform.machine()]
 """asm/processor.h: what a process has, in bytes."""
 START_READ, START_WRITE, START_RW = 1, 2, 3
@@ -100,6 +102,10 @@ class System:
     def since(self, first: str, *updates: str) -> bool:
         """Whether the kernel is of the release *first* or later, or of one of the *updates* or later in that line."""
         return self.release in Since.of(first, *updates)
+
+    def maps_numbers(self, provider: str) -> bool:
+        """Whether Linux counts the pages of such a buffer's mapping no more than a device's."""
+        return self.since(*{"udmabuf": ("6.11", "6.6.87"), "cma": ("6.9",)}.get(provider, ("0.0",)))
 
     @property
     def cma_heap(self) -> str:

@@ -35,7 +35,14 @@ class Entry(NamedTuple):
     """Of ``dmasync vm``: where the kernel comes from, and what it needs."""
     how: str
     """For the table: whose it is, or how it was made."""
+    asked: tuple[str, ...] = ()
+    """Of :mod:`tests.conformance.ask`: what this kernel cannot be asked."""
 
+
+ARM64 = ("--arch", "arm64")
+# Debian's arm64 kernels have udmabuf and no dma-heaps, and the search begins with a heap.
+NO_HEAP = ("--dmasync-no-heap", "--seconds", "0")
+NO_HEAP_WORDS = "Debian's, which has no dma-heaps"
 
 KERNELS = (
     Entry("6.1-cma", ("--build", "debian:6.1", *CMA), "built from Debian's `linux-source-6.1`, with a CMA heap"),
@@ -46,6 +53,11 @@ KERNELS = (
     Entry("6.18", ("--kernel", "debian:6.18"), "Debian's"),
     Entry("7.2", ("--kernel", "debian:7.2"), "Debian's"),
     Entry("7.3", ("--kernel", "debian:7.3"), "Debian's"),
+    Entry("6.12-arm64", (*ARM64, "--kernel", "debian:6.12"), NO_HEAP_WORDS, NO_HEAP),
+    Entry("6.12-arm64-16k", (*ARM64, "--kernel", "debian:6.12-16k"), NO_HEAP_WORDS, NO_HEAP),
+    Entry("6.18-arm64", (*ARM64, "--kernel", "debian:6.18"), NO_HEAP_WORDS, NO_HEAP),
+    Entry("7.3-arm64", (*ARM64, "--kernel", "debian:7.3"), NO_HEAP_WORDS, NO_HEAP),
+    Entry("7.3-arm64-16k", (*ARM64, "--kernel", "debian:7.3-16k"), NO_HEAP_WORDS, NO_HEAP),
     Entry("newest", (), "the newest that Debian offers here"),
 )
 HEAD = (
@@ -59,8 +71,10 @@ def ask(entry: Entry, seconds: float, seed: int, folder: Path) -> tuple[int, dic
     answers = folder / f"{entry.name}.json"
     answers.unlink(missing_ok=True)
     command = [sys.executable, "-m", "dmasync", "vm", "--setup", "--timeout", "3600", "--output", str(folder)]
-    command += [*entry.options, "--", sys.executable, "-m", "tests.conformance.ask"]
-    command += ["--seconds", str(seconds), "--seed", str(seed), "--json", str(answers)]
+    # An arm64 guest has a Python of its own.
+    python = "python" if ARM64[1] in entry.options else sys.executable
+    command += [*entry.options, "--", python, "-m", "tests.conformance.ask"]
+    command += ["--seconds", str(seconds), "--seed", str(seed), "--json", str(answers), *entry.asked]
     status = subprocess.run(command, cwd=HERE.parents[1], check=False).returncode
     return status, json.loads(answers.read_text(encoding="utf-8")) if answers.exists() else None
 
@@ -95,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the names of the kernels, and end")
     options = parser.parse_args(arguments)
     if options.list:
-        print(*(f"{entry.name:9} {' '.join(entry.options)}".rstrip() for entry in KERNELS), sep="\n")
+        print(*(f"{entry.name:14} {' '.join(entry.options)}".rstrip() for entry in KERNELS), sep="\n")
         return 0
     if unknown := set(options.only) - {entry.name for entry in KERNELS}:
         parser.error(f"--only {', '.join(sorted(unknown))}: no such kernel here; --list prints their names")

@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant(
         "missing check: a write-sealed memfd makes a udmabuf",
         "kernel/dma_buf/udmabuf.py",
-        "if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & _SEALS_DENIED:",
+        "if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & profile.udmabuf_seals_denied:",
         "if memfd.seals & _SEALS_WANTED != _SEALS_WANTED:",
     ),
     Mutant(

@@ -703,7 +703,7 @@ class RealMachine:
         # Before 6.11 a udmabuf maps its memfd's own pages. When the memfd's last descriptor goes while such a page is
         # mapped, Linux miscounts ("Bad page cache", "Bad page map") and gives the page to others: the guest then shows
         # wrong bytes, or hangs. There each program keeps its memfds until it has unmapped everything.
-        self.mapped_pages_outlive_their_file = nearest_profile(os.uname().release).udmabuf_pins_folios
+        self.mapped_pages_outlive_their_file = nearest_profile(os.uname().release).udmabuf_maps_numbers
         parameters = Path("/sys/module/udmabuf/parameters")
         self.default_limits = [int((parameters / name).read_text()) for name in ("list_limit", "size_limit_mb")]
 

@@ -468,7 +468,7 @@ def test_a_deadline_on_a_pending_fence_is_taken(system: System) -> None:
     one, other = system.fence(), system.fence()
     for fd in (one.sync_file, system.merge(one.sync_file, other.sync_file)):
         argument = uapi.sync_set_deadline.pack(1, 0)
-        if system.since("6.4"):
+        if system.since("6.7"):
             assert system.backend.ioctl(fd, uapi.SYNC_IOC_SET_DEADLINE, argument) == 0
         else:
             with refused(errno.ENOTTY):

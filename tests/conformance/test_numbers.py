@@ -40,7 +40,7 @@ def opened(system: System, kind: str) -> int:
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in REQUESTS.items() for name in names])
 def test_the_kernel_knows_every_number(system: System, kind: str, name: str) -> None:
     fd = opened(system, kind)
-    known = name != "SYNC_IOC_SET_DEADLINE" or system.since("6.4")
+    known = name != "SYNC_IOC_SET_DEADLINE" or system.since("6.7")
     with refused(errno.EFAULT if known else errno.ENOTTY):
         system.backend.ioctl(fd, getattr(uapi, name), NO_MEMORY)
 

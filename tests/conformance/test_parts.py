@@ -50,7 +50,7 @@ def mapped(system: System, provider: str) -> Mapped:
 
 def joins(system: System, provider: str) -> bool:
     """Whether parts that are alike become one again: those of pages that the kernel counts."""
-    return not system.since({"udmabuf": "6.11", "cma": "6.9"}.get(provider, "0.0"))
+    return not system.maps_numbers(provider)
 
 
 @pytest.mark.parametrize("advice", [RANDOM, SEQUENTIAL, DONTFORK, HUGEPAGE, NOHUGEPAGE])

@@ -66,10 +66,11 @@ def test_a_folder_is_sought_from_its_start_or_from_where_it_is(system: System) -
     for offset, whence in ((-1, 0), (-5, 1), (0, 2), (-1, 2), (0, 3), (0, 4), (0, 5), (0, -1)):
         with refused(errno.EINVAL):
             system.backend.lseek(fd, offset, whence)
-    assert system.backend.lseek(fd, LAST, 0) == LAST
+    last = (1 << 32) - 1 if system.since("6.6") and not system.since("6.9") else LAST
+    assert system.backend.lseek(fd, last, 0) == last
     with refused(errno.EINVAL):
         system.backend.lseek(fd, 1, 1)
-    assert system.fdinfo(fd)["pos"] == str(LAST)
+    assert system.fdinfo(fd)["pos"] == str(last)
 
 
 @pytest.mark.parametrize("path", [NULL, FOLDER])

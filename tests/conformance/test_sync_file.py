@@ -255,7 +255,7 @@ def test_info_writes_no_more_than_the_fences_that_are(system: System) -> None:
 @pytest.mark.parametrize("deadline", [0, 1, (1 << 63) - 1, (1 << 64) - 1])
 def test_a_deadline_is_taken(system: System, deadline: int) -> None:
     argument = uapi.sync_set_deadline.pack(deadline, 0)
-    if system.since("6.4"):
+    if system.since("6.7"):
         assert system.backend.ioctl(sync_file(system), DEADLINE, argument) == 0
     else:
         with refused(errno.ENOTTY):
@@ -264,7 +264,7 @@ def test_a_deadline_is_taken(system: System, deadline: int) -> None:
 
 def test_a_deadline_with_padding_is_refused(system: System) -> None:
     fd, memory = sync_file(system), system.low_memory()
-    if not system.since("6.4"):
+    if not system.since("6.7"):
         with refused(errno.ENOTTY):
             system.backend.ioctl(fd, DEADLINE, 0)
         return

@@ -86,6 +86,14 @@ def test_another_kernel_can_be_asked_by_its_path(monkeypatch: pytest.MonkeyPatch
     assert commands[0][commands[0].index("--kernel") + 1] == "/boot/vmlinuz-mine"
 
 
+def test_a_kernel_of_another_architecture_is_asked_by_its_own_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = machines(monkeypatch, (0, SAID), (0, SAID))
+    assert matrix.main(["--only", "6.12", "--only", "6.12-arm64-16k"]) == 0
+    programs = [command[command.index("--") + 1 :] for command in commands]
+    assert [program[0] for program in programs] == [sys.executable, "python"]
+    assert ["--dmasync-no-heap" in program for program in programs] == [False, True]
+
+
 def test_every_profile_that_a_kernel_is_offered_for_is_on_the_list() -> None:
     names = {entry.name.partition("-")[0] for entry in matrix.KERNELS}
     assert set(PROFILES) - names == {"6.6"}, "no archive offers a 6.6; --also asks one"
@@ -103,16 +111,20 @@ def test_asking_counts_the_cases_and_names_those_that_were_answered_otherwise(tm
     assert (said["differences"], "search" in said) == ([], False)
 
 
-def test_a_case_that_failed_or_broke_is_a_difference(tmp_path: Path) -> None:
+def test_a_case_that_failed_or_broke_is_a_difference_and_one_that_was_skipped_is_none_that_was_asked(
+    tmp_path: Path,
+) -> None:
     report = tmp_path / "cases.xml"
     report.write_text(
         '<testsuites><testsuite><testcase classname="tests.conformance.test_heap" name="test_a[1]"/>'
         '<testcase classname="tests.conformance.test_heap" name="test_b"><failure/></testcase>'
-        '<testcase classname="tests.conformance.test_heap" name="test_c"><error/></testcase></testsuite></testsuites>'
+        '<testcase classname="tests.conformance.test_heap" name="test_c"><error/></testcase>'
+        '<testcase classname="tests.conformance.test_heap" name="test_d"><skipped/></testcase></testsuite></testsuites>'
     )
-    assert ask.read(report) == (3, ["test_heap.py::test_b", "test_heap.py::test_c"])
+    differences = ["test_heap.py::test_b", "test_heap.py::test_c"]
+    assert ask.read(report) == {"cases": 3, "not_asked": 1, "differences": differences}
 
 
 def test_a_suite_that_did_not_run_is_a_difference() -> None:
     said = ask.suite(["tests/conformance/test_numbers.py", "--no-such-option"], "fake")
-    assert said == {"cases": 0, "differences": ["the suite ended with status 4"]}
+    assert said == {"cases": 0, "not_asked": 0, "differences": ["the suite ended with status 4"]}

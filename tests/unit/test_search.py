@@ -164,7 +164,7 @@ def test_each_profile_has_five_answers_to_swap_with_a_neighbours(profile: str) -
 
 
 def test_a_swapped_profile_has_the_one_answer_of_its_neighbour(tmp_path: Path) -> None:
-    swap = next(mutant for mutant in SWAPS if mutant.name == "profile 6.1 has the sync file requests of 6.6")
+    swap = next(mutant for mutant in SWAPS if mutant.name == "profile 6.1 has the maps above 4g of 6.6")
     copy_project(tmp_path)
     plant(swap, tmp_path)
     code = """
@@ -176,7 +176,7 @@ print(*differences("6.1", "6.6"), len(PROFILES))
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert told.stdout.split() == [
-        *(name for name in differences("6.1", "6.6") if name != "sync_file_requests"),
+        *(name for name in differences("6.1", "6.6") if name != "maps_above_4g"),
         str(len(PROFILES)),
     ]
 

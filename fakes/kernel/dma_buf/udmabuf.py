@@ -12,7 +12,7 @@ from dmasync.access import SyncType
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
-from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
+from dmasync.fakes.kernel.files.memfd import HugeMemfd, Memfd, MemfdInode
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
@@ -22,7 +22,6 @@ from dmasync.fakes.memory.pages import Run, Store
 _ITEM = struct.Struct("=IIQQ")
 _POINTER = 8
 _SEALS_WANTED = uapi.F_SEAL_SHRINK
-_SEALS_DENIED = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 
 Item = tuple[int, int, int]
 """(memfd, offset, size), offset and size in bytes."""
@@ -64,7 +63,7 @@ class UdmabufBuffer(DmaBuf):
             raise os_error(errno.EINVAL)
 
     def mapped_pages(self) -> Pages:
-        return Pages.NUMBERS if self.kernel.profile.udmabuf_pins_folios else Pages.COUNTED
+        return Pages.NUMBERS if self.kernel.profile.udmabuf_maps_numbers else Pages.COUNTED
 
     def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
@@ -125,7 +124,10 @@ class UdmabufDevice(File):
         try:
             new_fd = self.kernel.descriptors.reserve()
         except BaseException:
-            buffer.release()
+            if self.kernel.profile.failed_udmabuf_goes:
+                buffer.release()
+            else:
+                self.kernel.lost.append(buffer)
             raise
         return self.kernel.descriptors.install(new_fd, buffer, close_on_exec=bool(flags & uapi.UDMABUF_FLAGS_CLOEXEC))
 
@@ -135,6 +137,9 @@ class UdmabufDevice(File):
             raise os_error(errno.EBADFD)  # not EBADF, although it is one
         if not isinstance(memfd, Memfd):
             raise os_error(errno.EBADFD)
-        if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & _SEALS_DENIED:
+        profile = self.kernel.profile
+        if isinstance(memfd, HugeMemfd) and not profile.udmabuf_takes_huge_pages:
+            raise os_error(errno.EBADFD)
+        if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & profile.udmabuf_seals_denied:
             raise os_error(errno.EINVAL)
         return memfd.inode

@@ -162,7 +162,7 @@ class Directory(File):
         if whence not in (os.SEEK_SET, os.SEEK_CUR):
             raise os_error(errno.EINVAL)
         position = offset if whence == os.SEEK_SET else self.position + offset
-        if not 0 <= position < 1 << 63:
+        if not 0 <= position <= self.kernel.profile.folder_end:
             raise os_error(errno.EINVAL)
         self.position = position
         return position

@@ -107,7 +107,10 @@ class Area:
 
     def _remove(self, begin: int, end: int) -> None:
         """``madvise_remove()``: a hole in the file."""
-        if not self._shared or not self._may_write:
+        can_write = self._may_write
+        if not self._file.kernel.profile.sealed_maps_read:
+            can_write = self._file.writable and bool(self.prot & mmap.PROT_WRITE)
+        if not self._shared or not can_write:
             raise os_error(errno.EACCES)
         if not isinstance(self._file, Memfd):
             raise os_error(errno.ENODEV)

@@ -70,6 +70,8 @@ class MemfdInode:
         self.pinned_by: weakref.WeakSet[Any] = weakref.WeakSet()  # udmabufs that hold pages of it
         self.files = 0
         """Open files of it, each of which goes with its last descriptor and its last mapping."""
+        self.denies_writing = False
+        """Whether no mapping that may write is let in any more (``mapping_deny_writable()``)."""
         self._writable_mappings = 0
         self._pinned: list[tuple[int, int]] = []
         self._taken: list[
@@ -102,6 +104,7 @@ class MemfdInode:
                     raise os_error(errno.EBUSY)
                 if self.pinned_by:  # memfd_wait_for_pins()
                     raise os_error(errno.EBUSY)
+                self.denies_writing = True
             self.seals |= seals | brought
 
     def find(self, offset: int, whence: int) -> int:
@@ -194,9 +197,9 @@ class MemfdInode:
         holders = [buffer for buffer in self.pinned_by if buffer.holds(self.store, begin, end)]
         if not holders:
             return
-        if not self.kernel.profile.udmabuf_pins_folios and any(map(self.kernel.mappings_of, holders)):
+        if not self.kernel.profile.udmabuf_maps_numbers and any(map(self.kernel.mappings_of, holders)):
             raise UnmodelledCallError(
-                "a hole in a memfd while a udmabuf maps its pages: Linux before 6.11 miscounts them"
+                "a hole in a memfd while a udmabuf maps its pages: older releases of Linux miscount them"
             )
         kept = copied(self.store, begin, end - begin)
         for buffer in holders:
@@ -310,6 +313,8 @@ class Memfd(File):
             return
         if prot & mmap.PROT_WRITE:
             raise os_error(errno.EPERM)
+        if self.inode.denies_writing and self.writable and not self.kernel.profile.sealed_maps_read:
+            raise os_error(errno.EPERM)  # mapping_map_writable(): it may be made to write later
 
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
         pages = -(-length // self.kernel.page_size) * self.kernel.page_size

@@ -75,8 +75,8 @@ def check_length_in_file(file: Memfd, length: int, offset: int) -> None:
 
 def may_write(file: File, flags: int) -> bool:
     """Whether a mapping counts against F_SEAL_WRITE: shared, of a file opened for writing, not yet
-    write-sealed.
+    write-sealed where the release looks at that.
     """
     if not isinstance(file, Memfd) or not is_shared(flags) or not file.writable:
         return False
-    return not file.seals & (uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE)
+    return not file.kernel.profile.sealed_maps_read or not file.seals & (uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE)

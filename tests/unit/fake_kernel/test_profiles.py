@@ -104,6 +104,7 @@ def test_a_profile_is_known_by_its_name_and_has_its_releases_answers(name: str) 
     ("name", "as_name"),
     [
         ("6.1.192", "6.1"),
+        ("6.6.87", "6.6"),
         ("6.12.117", "6.12"),
         ("6.12.117+deb12-amd64", "6.12"),
         ("6.18.15", "6.18"),
@@ -125,6 +126,31 @@ def test_a_release_between_two_profiles_has_what_came_until_then() -> None:
     assert profile_named("6.12.93").exec_seal_denies
     assert profile_named("7.2").size_limit_mb == 64
     assert profile_named("6.8").vfs_requests == frozenset() != profile_named("6.9").vfs_requests
+
+
+def test_an_update_of_an_older_line_brings_what_a_later_line_began_with() -> None:
+    """By the change logs of Debian's packages, and for 6.6 by a kernel that was asked."""
+    for field, before, after in (
+        ("udmabuf_maps_numbers", "6.6.17", "6.6.87"),
+        ("sealed_maps_read", "6.6.87", "6.6.103"),
+        ("sealed_maps_read", "6.12.8", "6.12.9"),
+        ("sealed_maps_read", "6.1.148", "6.1.149"),
+        ("limit_in_64_bits", "6.12.56", "6.12.57"),
+        ("limit_in_64_bits", "6.1.135", "6.1.136"),
+        ("failed_udmabuf_goes", "6.12.6", "6.12.7"),
+        ("failed_udmabuf_goes", "6.1.190", "6.1.191"),
+    ):
+        assert not getattr(profile_named(before), field), (field, before)
+        assert getattr(profile_named(after), field), (field, after)
+
+
+def test_a_size_limit_of_32_bits_is_an_int_of_c() -> None:
+    """size_limit_mb * 1024 * 1024, shifted, and then compared as an unsigned long."""
+    narrow, wide = profile_named("6.6"), profile_named("6.12")
+    assert [narrow.page_limit(mb, 4096) for mb in (64, 2047, 4096, 4097)] == [16384, 2047 << 8, 0, 256]
+    assert narrow.page_limit(2048, 4096) > 1 << 60
+    assert narrow.page_limit(-1, 4096) > 1 << 60
+    assert [wide.page_limit(mb, 4096) for mb in (64, 4096)] == [16384, 1 << 20]
 
 
 @pytest.mark.parametrize(
