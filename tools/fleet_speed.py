@@ -71,7 +71,7 @@ def main() -> int:
 
 def generate(store: Path, boards: int, kernels: int, nights: int, rows: int) -> None:
     """Write a merged file a month, as ``dmasync history merge`` leaves them."""
-    connection = connected()
+    connection = connected(store)
     first = NEWEST - timedelta(days=nights - 1)
     months: dict[str, list[int]] = {}
     for night in range(nights):

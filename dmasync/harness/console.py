@@ -27,6 +27,11 @@ def console(stream: TextIO | None = None, *, file_width: int = 240) -> Console:
     )
 
 
+def counted(number: int, word: str) -> str:
+    """``1 run``, ``2,000 runs``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 _GAP = "  "
 _INDENT = "    "
 _LEAST_NAME = 24

@@ -1,4 +1,7 @@
-"""What options take, as argparse's ``type``: an empty text, which a variable that is not set leaves, is a mistake."""
+"""What options take, as argparse's ``type``: an empty text, which a variable that is not set leaves, is a mistake.
+
+And the option that more than one command has.
+"""
 
 from __future__ import annotations
 
@@ -16,3 +19,15 @@ def given_text(given: str) -> str:
 def given_path(given: str) -> Path:
     """*given* as a path. An empty one would be the folder that this runs in."""
     return Path(given_text(given))
+
+
+def add_kernel_arguments(parser: argparse.ArgumentParser) -> None:
+    """The option ``--append`` of the commands that boot a kernel."""
+    parser.add_argument(
+        "--append",
+        metavar="ARG",
+        type=given_text,
+        action="append",
+        default=[],
+        help="an argument for the kernel; may be repeated",
+    )

@@ -151,15 +151,18 @@ class Lab:
         drain.start()
         self._drains.append(drain)
 
-    def client(self, *words: str, user: str | None = None, drivers: bool = False) -> str:
-        """What labgrid-client prints, as this user or another one; with *drivers* it has the environment's key."""
+    def client(self, *words: str, user: str | None = None, drivers: bool = False, given: bytes | None = None) -> str:
+        """What labgrid-client prints, as this user or another one; with *drivers* it has the environment's key.
+
+        It reads *given* from standard input.
+        """
         environment = {**os.environ, "LG_COORDINATOR": self.coordinator, **({"LG_USERNAME": user} if user else {})}
         environment.pop("LG_ENV", None)
         if drivers:
             environment |= self.variables
-        done = subprocess.run([program(), *words], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = subprocess.run([program(), *words], env=environment, input=given, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
 
     @property
     def locked(self) -> list[str]:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.boards import Board, Lab, key
+from tests.support.kernel_selftests import kernel_sources, selftest
+
+__all__ = ["kernel_sources", "selftest"]
 
 
 @pytest.fixture

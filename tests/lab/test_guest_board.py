@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,25 @@ def test_a_board_is_probed_through_its_place(lab: Lab) -> None:
     found = json.loads(told[told.index("{") :])  # behind what labgrid says
     assert found["kernel"]["release"] != os.uname().release
     assert {node["path"] for node in found["nodes"] if node["opens"]} >= {"/dev/udmabuf", "/dev/dma_heap/system"}
+    assert lab.locked == []
+
+
+@pytest.mark.parametrize("name", ["dmabuf-heap", "udmabuf"])
+def test_the_kernel_s_selftests_print_on_a_board_what_they_print_on_the_fake(
+    lab: Lab, selftest: Callable[..., Path], name: str
+) -> None:
+    program = selftest(name, "-static")
+    lab.client("-p", "one", "acquire")
+    carried = f"cat >/tmp/{name} && chmod +x /tmp/{name} && echo there"
+    assert "there" in lab.client("-p", "one", "ssh", carried, drivers=True, given=program.read_bytes())
+    told = lab.client("-p", "one", "ssh", f"/tmp/{name} 2>&1; rm /tmp/{name}", drivers=True)
+    lab.client("-p", "one", "release")
+    nodes = ["--node=/dev/udmabuf", "--node=/dev/dma_heap/system"]
+    line = [sys.executable, "-m", "dmasync", "run", "--timeout=60", *nodes, "--", str(program)]
+    fake = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    there = told[told.index("TAP version") :].splitlines()  # behind what labgrid says
+    assert there == fake.stdout.splitlines()
+    assert len([result for result in there if result.startswith("ok ")]) >= 5
     assert lab.locked == []
 
 

@@ -11,7 +11,7 @@ from dmasync.harness.bench.suite import LostRunError, Request, run_suite
 from dmasync.harness.bench.table import print_summary
 from dmasync.harness.bench.targets import AUTO, GUEST_TIMEOUT_SECONDS, TARGETS, target_name
 from dmasync.harness.lab.address import LABGRID, SSH, is_board
-from dmasync.harness.option_types import given_path, given_text
+from dmasync.harness.option_types import add_kernel_arguments, given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.runs.reading import load_run, parse_run
 from dmasync.harness.sizes import parse_sizes
@@ -53,14 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel", metavar="K", type=given_text, help="a bzImage, a build tree, or debian:VERSION; see dmasync vm"
     )
-    parser.add_argument(
-        "--append",
-        metavar="ARG",
-        type=given_text,
-        action="append",
-        default=[],
-        help="an argument for the kernel; may be repeated",
-    )
+    add_kernel_arguments(parser)
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64")
     parser.add_argument("--setup", action="store_true", help="install what a virtual machine lacks here, with apt")
     parser.add_argument(

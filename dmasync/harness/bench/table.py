@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dmasync.harness.bench.targets import VM, WALL_IN_EMULATOR
-from dmasync.harness.console import Column, console, print_table
+from dmasync.harness.console import Column, console, counted, print_table
 from dmasync.harness.runs.facts import FIRST_START, INSTRUCTIONS, NULL_STEP, PAIR
 from dmasync.harness.runs.reading import Row, Run, printable
 
@@ -42,7 +42,7 @@ def print_summary(
     _print_overhead(shown, rows)
     told = [_reading(rows, unit), *(_inexact(rows) if verbose else _inexact_counted(rows)), *_missing(run)]
     where = "measured" if is_temporary else f"in {run.path}" if kept else "measured, and in no file"
-    for line in [*told, f"{_rows(len(rows))} {where}"]:
+    for line in [*told, f"{counted(len(rows), 'row')} {where}"]:
         shown.print(Text(line), soft_wrap=True)
 
 
@@ -127,11 +127,7 @@ def _inexact_counted(rows: Iterable[Row]) -> list[str]:
             reason = _why_inexact(row)
             counts[reason] = counts.get(reason, 0) + 1
     more = " (-v lists them)"
-    return [f"not exact: {_rows(count)}: {reason}{more}" for reason, count in counts.items()]
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
+    return [f"not exact: {counted(count, 'row')}: {reason}{more}" for reason, count in counts.items()]
 
 
 def _why_inexact(row: Row) -> str:
@@ -161,4 +157,4 @@ def _missing(run: Run) -> list[str]:
     reasons: dict[str, int] = {}
     for row in run.facts.not_measured:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
-    return [f"not measured: {_rows(count)}: {printable(reason)}" for reason, count in reasons.items()]
+    return [f"not measured: {counted(count, 'row')}: {printable(reason)}" for reason, count in reasons.items()]

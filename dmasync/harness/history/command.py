@@ -18,6 +18,7 @@ from dmasync.harness.runs.kept import Standing
 from dmasync.harness.runs.reading import Run, load_run, printable
 from dmasync.harness.runs.storage import Storage, default_folder, named_by_variable
 from dmasync.harness.runs.writing import made_folder, no_empty_folder
+from dmasync.harness.store.bucket import left_as_found, store_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bench", metavar="ARG", action="append", default=[], help="an argument for dmasync bench; may be repeated"
     )
     night.add_argument(
-        "--store", metavar="STORE", type=given_path, help="add the run to this store of Parquet files, too"
+        "--store", metavar="STORE", type=given_text, help="add the run to this store of Parquet files, too"
     )
     Outputs.add_arguments(night.add_argument_group("where the verdicts go, besides standard output"))
     # Before or behind the action; a default here would replace what stands before it.
@@ -102,11 +103,13 @@ def _nightly(storage: Storage, options: argparse.Namespace) -> int:
     asked = bench.parse(options.bench)
     measure = functools.partial(nightly.measure_host, request=bench.request_of(asked), quiet=asked.quiet)
     report = options.report or storage.folder / "report.html"
+    store = None if options.store is None else store_folder(options.store)
     with contextlib.ExitStack() as stack:
-        for folder in (storage.folder, *filter(None, [options.store])):
-            stack.enter_context(no_empty_folder(folder))
+        stack.enter_context(no_empty_folder(storage.folder))
+        if store is not None:
+            stack.enter_context(left_as_found(store))
         made_folder(storage.folder)
-        return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options), store=options.store)
+        return nightly.nightly(storage, report, measure=measure, outputs=Outputs.of(options), store=store)
 
 
 def _run_with_rows(path: str) -> Run:

@@ -10,13 +10,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmasync.harness.console import Column, console, print_table
+from dmasync.harness.console import Column, console, counted, print_table
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.judge.words import counted, in_days
-from dmasync.harness.option_types import given_path, given_text
+from dmasync.harness.judge.words import in_days
+from dmasync.harness.option_types import given_text
+from dmasync.harness.runs.given_files import files_in
 from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.storage import Storage
-from dmasync.harness.runs.writing import made_folder, no_empty_folder
+from dmasync.harness.store.bucket import answering, left_as_found, store_folder, writable
 from dmasync.harness.store.schema import TOGETHER
 
 if TYPE_CHECKING:
@@ -81,20 +82,26 @@ def configure(actions: Any, add_storage: Callable[[argparse.ArgumentParser], Non
 
 
 def _add_store(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("store", metavar="STORE", type=given_path, help=what)
+    parser.add_argument("store", metavar="STORE", type=given_text, help=f"{what}; also in a bucket: s3://BUCKET/FOLDER")
 
 
 def run(options: argparse.Namespace, storage: Storage) -> int:
     """Carry out one of the actions above."""
-    if options.action == "store":
-        return _store(options.store, options.runs, storage)
+    folder = store_folder(options.store)
+    with answering(folder):
+        if options.action == "store":
+            return _store(folder, options.runs, storage)
+        return _asked(folder, options)
+
+
+def _asked(folder: Path, options: argparse.Namespace) -> int:
     from dmasync.harness.store.queries import StoreReader
 
-    reader = StoreReader(options.store)
+    reader = StoreReader(folder)
     if options.action == "merge":
         from dmasync.harness.store.parquet_store import ParquetStore
 
-        store = ParquetStore(options.store)
+        store = ParquetStore(folder)
         gone = store.drop_rounds(_now())
         print(f"merged {counted(store.merge(), 'month')}{_dropped(gone)}")  # noqa: T201
         return ExitStatus.GOOD
@@ -105,18 +112,20 @@ def check(store: Path) -> None:
     """CommandError where no run could be added to *store*: nothing is installed for it, or nothing can be written."""
     from dmasync.harness.store.parquet_store import ParquetStore
 
-    ParquetStore(store)
-    made_folder(store)
+    with answering(store):
+        ParquetStore(store)
+        writable(store)
 
 
 def add_run(store: Path, path: Path) -> None:
     """Add the run of one file to *store*; CommandError if that fails."""
     from dmasync.harness.store.parquet_store import ParquetStore
 
-    place = ParquetStore(store)
-    for sentence in place.add([path], _now()).left_out:
-        raise CommandError(sentence)
-    place.drop_rounds(_now())
+    with answering(store):
+        place = ParquetStore(store)
+        for sentence in place.add([path], _now()).left_out:
+            raise CommandError(sentence)
+        place.drop_rounds(_now())
 
 
 def _store(folder: Path, files: list[str], storage: Storage) -> int:
@@ -124,10 +133,10 @@ def _store(folder: Path, files: list[str], storage: Storage) -> int:
 
     if not files and not storage.folder.is_dir():
         raise CommandError(f"{printable(storage.folder)}: no such folder: name it with --storage, or name run files")
-    named = [inside for name in files for inside in _run_files(Path(name))]
+    named = [inside for name in files for inside in _files(Path(name))]
     store = ParquetStore(folder)
-    with no_empty_folder(folder):
-        made_folder(folder)
+    with left_as_found(folder):
+        writable(folder)
         added = store.add(named if files else (one.path for one in storage.kept()), _now())
     gone = store.drop_rounds(_now())
     print(f"added {counted(added.new, 'run')}, {added.known} were there{_dropped(gone)}")  # noqa: T201
@@ -136,13 +145,8 @@ def _store(folder: Path, files: list[str], storage: Storage) -> int:
     return ExitStatus.UNUSABLE if files and added.left_out else ExitStatus.GOOD
 
 
-def _run_files(path: Path) -> list[Path]:
-    """*path*, or the run files in that folder and in those in it: so are kept runs stored."""
-    if not path.is_dir():
-        return [path]
-    if inside := sorted([*path.glob("*.json"), *path.glob("*/*.json")]):
-        return inside
-    raise CommandError(f"{printable(path)}: a folder without run files (*.json)")
+def _files(path: Path) -> list[Path]:
+    return files_in(path) if path.is_dir() else [path]
 
 
 def _dropped(runs: int) -> str:

@@ -56,11 +56,6 @@ def interval(row: JudgedRow) -> str:
     return f"{row.low:.3f} … {row.high:.3f}"
 
 
-def counted(number: int, word: str) -> str:
-    """``1 run``, ``2,000 runs``."""
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
 def in_days(days: float) -> str:
     """``7 days``, ``1 day``, ``0.5 days``."""
     number = f"{round(days)}" if days >= 1 else f"{days:g}"

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fleet",
         metavar="STORE",
-        type=given_path,
+        type=given_text,
         help="instead of RUN: boards by kernels of a store (see dmasync history store), what moved on top",
     )
     parser.add_argument(
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _fleet(options: argparse.Namespace) -> int:
     from dmasync.harness.report.fleet_page import fleet_page, sentence
+    from dmasync.harness.store.bucket import answering, store_folder
     from dmasync.harness.store.fleet import fleet
     from dmasync.harness.store.queries import StoreReader
 
@@ -86,7 +87,9 @@ def _fleet(options: argparse.Namespace) -> int:
         raise CommandError(f"--days is {days}, expected a number of days above 0")
     refuse_unwritable({"--output": options.output})
     percent = load_settings(options.settings).wall_percent
-    found = fleet(StoreReader(options.fleet), days, percent)
+    store = store_folder(options.fleet)
+    with answering(store):
+        found = fleet(StoreReader(store), days, percent)
     if found is None:
         raise CommandError(f"{options.fleet}: the store is empty: no picture can be drawn", ExitStatus.CANNOT_JUDGE)
     write_atomically(options.output, fleet_page(found, percent))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dmasync.harness.judge.words import amount, counted, in_days
+from dmasync.harness.console import counted
+from dmasync.harness.judge.words import amount, in_days
 from dmasync.harness.report.html import template
 from dmasync.harness.store.fleet import Cell, Fleet, MovedRow
 from dmasync.harness.store.fleet_moves import WEEKS

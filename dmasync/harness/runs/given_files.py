@@ -32,16 +32,22 @@ def files_of(given: Sequence[str | None]) -> list[Path]:
     return files
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The run files in *folder*, or in its one folder that has any: so are kept runs stored."""
-    if inside := sorted(folder.glob("*.json")):
+def files_in(folder: Path) -> list[Path]:
+    """All run files in *folder* and in the folders in it, as kept runs lie; CommandError where there are none."""
+    if inside := sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
         return inside
-    places = sorted({path.parent for path in folder.glob("*/*.json")})
-    if not places:
-        raise CommandError(f"{printable(folder)}: a folder without run files (*.json)")
+    raise CommandError(f"{printable(folder)}: a folder without run files (*.json)")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The run files in *folder*, or in its one folder that has any."""
+    files = files_in(folder)
+    if own := [path for path in files if path.parent == folder]:
+        return own
+    places = sorted({path.parent for path in files})
     if len(places) > 1:
         raise CommandError(
             f"{printable(folder)}: its runs lie in {len(places)} folders, each of one board, clock and kernel: name "
             f"those that you mean, such as {printable(places[0])}"
         )
-    return sorted(places[0].glob("*.json"))
+    return files

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmasync.harness.exit_status import CommandError, ExitStatus
-from dmasync.harness.runs.writing import made_folder, replacing
+from dmasync.harness.runs.writing import made_folder
+from dmasync.harness.store.bucket import arriving_whole, file_system, in_bucket
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,8 +23,8 @@ _RUNS_KEY = "runs"
 """In the file's metadata: the ids of the runs that it holds, parted by commas."""
 
 
-def connected() -> duckdb.DuckDBPyConnection:
-    """DuckDB, in memory; CommandError (4) where it is not installed."""
+def connected(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """DuckDB, in memory, which reads *folder* where that is in a bucket; CommandError (4) where it is not installed."""
     try:
         import duckdb
     except ModuleNotFoundError:
@@ -34,6 +35,8 @@ def connected() -> duckdb.DuckDBPyConnection:
     # It would look for extensions on the network; what is asked here needs none.
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.execute("SET enable_progress_bar = false")
+    if folder is not None and in_bucket(folder):
+        connection.register_filesystem(file_system(folder))
     return connection
 
 
@@ -94,7 +97,12 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def damage(path: Path) -> str:
-    """Why the file cannot be Parquet, as its first and last bytes tell; empty where they are right."""
+    """Why the file cannot be Parquet, as its first and last bytes tell; empty where they are right.
+
+    In a bucket, where to look at each file takes longer than the answer, that is left to the query.
+    """
+    if in_bucket(path):
+        return ""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -150,10 +158,11 @@ def write_query(path: Path, query: str, runs: Sequence[str], connection: duckdb.
     """Write what *query* answers to *path*, whole or not at all, with the ids of the *runs* that it holds."""
     import duckdb
 
-    made_folder(path.parent)
+    if not in_bucket(path):
+        made_folder(path.parent)
     told = f", KV_METADATA {{{_RUNS_KEY}: {quoted(','.join(runs))}}}" if runs else ""
     try:
-        with replacing(path) as place:
+        with arriving_whole(path) as place:
             connection.execute(
                 f"COPY ({query}) TO {quoted(place)} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false{told})"
             )

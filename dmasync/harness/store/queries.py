@@ -54,7 +54,7 @@ class StoreReader:
         self.folder = folder
         if not (folder / "summaries").is_dir():
             raise CommandError(f"{printable(folder)}: no store is there: 'dmasync history store' makes one")
-        self.connection = connected()
+        self.connection = connected(folder)
 
     def series(self, row: str, board: str | None = None, kernel: str | None = None) -> Answer:
         """The values of the rows that the glob *row* names, in order of time."""

@@ -86,6 +86,7 @@ def _is_python(path: str) -> bool:
 
 def _through_the_door(files: Outputs, trace: str, program: list[str], command: list[str]) -> int:
     from dmasync.fakes.journal.words import call_text
+    from dmasync.harness.console import counted
 
     parser = argparse.ArgumentParser()
     front_door.configure(parser)
@@ -98,16 +99,12 @@ def _through_the_door(files: Outputs, trace: str, program: list[str], command: l
     if not entries:
         sys.stderr.write(_NOTHING)
     elif not answered:
-        refused = f"{call_text(journal.calls[0], journal.numbers)} was the first of {_counted(len(entries), 'call')}"
+        refused = f"{call_text(journal.calls[0], journal.numbers)} was the first of {counted(len(entries), 'call')}"
         sys.stderr.write(f"dmasync record: wrote {trace}, but every call was refused: {refused}\n")
     else:
-        told = f"{_counted(len(entries), 'call')} of {_counted(len({entry.thread for entry in entries}), 'thread')}"
+        told = f"{counted(len(entries), 'call')} of {counted(len({entry.thread for entry in entries}), 'thread')}"
         sys.stderr.write(f"dmasync record: wrote {trace}: {told}\n")
     return outcome.status
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _in_process(trace: str, command: list[str]) -> int:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dmasync.harness.console import counted
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.option_types import given_text
 from dmasync.harness.run.outputs import Outputs
@@ -85,7 +86,7 @@ def _say(
         (replay.told_nothing, "that tell nothing of a kernel"),
     )
     left_out = ", ".join(f"{count} {why}" for count, why in why_not if count)
-    calls = "1 call" if _recorded(replay) == 1 else f"{_recorded(replay)} calls"
+    calls = counted(_recorded(replay), "call")
     _out(f"{calls} recorded on {kernel}{cut}{f'; not played: {left_out}' if left_out else ''}")
     if replay.played:  # a count of nothing would read as a good answer
         for difference in differences:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dmasync.harness import old_names
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.old_names import OldName
-from dmasync.harness.option_types import given_path, given_text
+from dmasync.harness.option_types import add_kernel_arguments, given_path, given_text
 from dmasync.harness.progress import ConsoleProgress, Progress, SilentProgress
 from dmasync.harness.runs.reading import printable
 from dmasync.harness.runs.writing import refuse_unwritable, write_atomically
@@ -45,14 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--arch", choices=ARCHITECTURES, metavar="ARCH", help="x86-64 or arm64 (default: the host's)")
     parser.add_argument("--exact", action="store_true", help="the exact clock: one guest nanosecond an instruction")
-    parser.add_argument(
-        "--append",
-        metavar="ARG",
-        type=given_text,
-        action="append",
-        default=[],
-        help="an argument for the kernel; may be repeated",
-    )
+    add_kernel_arguments(parser)
     parser.add_argument(
         "--output", metavar="DIR", type=given_path, help="a folder that keeps what the guest writes there"
     )
