@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import random
 import shutil
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dmasync.harness.store import nights
+from dmasync.harness.store import night_files, nights
 from dmasync.harness.store.fleet_moves import moves
 from dmasync.harness.store.parquet_files import connected, quoted, write_query
 from dmasync.harness.store.parquet_store import ParquetStore
@@ -88,6 +89,31 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+@pytest.fixture(scope="module")
+def merged(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, in a file a month, with the nights of each written beside it."""
+    store = Path(shutil.copytree(planted, tmp_path_factory.mktemp("merged") / "store"))
+    assert ParquetStore(store).merge() == 5
+    return store
+
+
+@pytest.fixture(scope="module")
+def half_merged(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but that half of the last whole month came after the merge."""
+    store = Path(shutil.copytree(planted, tmp_path_factory.mktemp("half") / "store"))
+    late = store / "summaries/2026-02/1.parquet"
+    aside = late.rename(store / "late.parquet")
+    ParquetStore(store).merge()
+    aside.rename(late.with_name("late.parquet"))
+    return store
+
+
+@pytest.fixture(params=["planted", "merged", "half_merged"])
+def store(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
 def assert_same(store: Path, days: float, percent: float, exact_percent: float, until: datetime | None) -> set[str]:
     """That both ways tell the same; the boards that they tell of."""
     asked = (StoreReader(store), days, percent, exact_percent, until)
@@ -131,9 +157,9 @@ def lines_of(plain: plain_moves.Moves) -> dict[tuple[str, str], Any]:
     ],
 )
 def test_all_at_once_and_one_by_one_tell_the_same(
-    planted: Path, days: float, percent: float, exact_percent: float, before: int
+    store: Path, days: float, percent: float, exact_percent: float, before: int
 ) -> None:
-    assert_same(planted, days, percent, exact_percent, NEWEST - timedelta(days=before) if before else None)
+    assert_same(store, days, percent, exact_percent, NEWEST - timedelta(days=before) if before else None)
 
 
 def test_what_was_planted_is_among_what_both_tell(planted: Path) -> None:
@@ -150,25 +176,71 @@ def test_parts_of_the_fleet_are_put_together_whole(planted: Path, monkeypatch: p
     assert len(whole.lines) > len(KINDS)
 
 
-def test_merging_changes_no_move(planted: Path, tmp_path: Path) -> None:
+def test_merging_changes_no_move_and_the_nights_that_it_writes_are_what_is_read(
+    planted: Path, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = moves(StoreReader(planted), 7, 5)
     assert before.told.rows
-    copy = Path(shutil.copytree(planted, tmp_path / "copy"))
-    assert ParquetStore(copy).merge() == 5
-    after = moves(StoreReader(copy), 7, 5)
+    monkeypatch.delattr(night_files, "_nights")  # which reads summaries
+    after = moves(StoreReader(merged), 7, 5)
     assert (after.told.rows, after.lines) == (before.told.rows, before.lines)
 
 
-def test_series_of_one_hash_are_told_apart(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = moves(StoreReader(planted), 7, 5)
-    at_first = nights._HASH
-    monkeypatch.setattr(nights, "_HASH", "unused")
+def test_series_of_one_hash_are_told_apart(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = moves(StoreReader(store), 7, 5)
+    at_first = night_files._HASH
+    monkeypatch.setattr(night_files, "_HASH", "unused")
     for name in ("_SERIES", "_NIGHTS"):
         worse = f"({at_first} % CASE {{salt}} WHEN 0 THEN 7 ELSE 1099511627776 END)"
-        coarse = getattr(nights, name).replace(at_first, worse)
-        assert coarse != getattr(nights, name)
-        monkeypatch.setattr(nights, name, coarse)
-    assert moves(StoreReader(planted), 7, 5).told.rows == whole.told.rows
+        coarse = getattr(night_files, name).replace(at_first, worse)
+        assert coarse != getattr(night_files, name)
+        monkeypatch.setattr(night_files, name, coarse)
+    assert moves(StoreReader(store), 7, 5).told.rows == whole.told.rows
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def other(path: Path) -> None:
+    path.write_bytes(b"of another version")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut, other])
+@pytest.mark.parametrize("ending", ["npy", "parquet"])
+def test_written_nights_that_are_of_no_use_change_no_answer(
+    merged: Path, tmp_path: Path, harm: Callable[[Path], None], ending: str
+) -> None:
+    whole = moves(StoreReader(merged), 7, 5)
+    copy = Path(shutil.copytree(merged, tmp_path / "copy"))
+    (harmed,) = (copy / "nights/2026-01").glob(f"*.{ending}")
+    harm(harmed)
+    after = moves(StoreReader(copy), 7, 5)
+    assert (after.told.rows, after.lines, after.told.damaged) == (whole.told.rows, whole.lines, ())
+
+
+def test_the_nights_of_the_newest_months_are_written_and_those_of_files_that_are_gone_are_not_kept(
+    planted: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(planted, tmp_path / "copy"))
+    place = store / "summaries/2025-01/merged-old.parquet"
+    place.parent.mkdir()
+    shutil.copy(store / "summaries/2026-01/0.parquet", place)
+    ParquetStore(store).merge()
+
+    def written() -> list[str]:
+        return sorted(str(path.relative_to(store / "nights").with_suffix("")) for path in store.glob("nights/*/*.npy"))
+
+    def summaries() -> list[str]:
+        every = store.glob("summaries/*/*.parquet")
+        return sorted(str(path.relative_to(store / "summaries").with_suffix("")) for path in every)
+
+    first = written()
+    assert first == summaries()[1:]
+    shutil.copy(store / f"summaries/{first[-1]}.parquet", store / "summaries/2026-03/more.parquet")
+    ParquetStore(store).merge()
+    assert written() == summaries()[1:]
+    assert set(first) - set(written()) == {first[-1]}
 
 
 def test_a_store_without_a_cost_above_0_has_no_moves(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -21,8 +20,8 @@ import numpy
 from dmasync.harness.judge.nights.series import judge_series
 from dmasync.harness.store.board_lines import Line, lines
 from dmasync.harness.store.compared import FEWEST_BEFORE, over_weeks, recently
-from dmasync.harness.store.nights import KEY, Nights, read_nights
-from dmasync.harness.store.parquet_files import quoted
+from dmasync.harness.store.night_files import microseconds, read_nights
+from dmasync.harness.store.nights import KEY, Nights
 from dmasync.harness.store.queries import Answer, StoreReader
 from dmasync.harness.store.schema import TOGETHER
 
@@ -54,12 +53,12 @@ def moves(
     *until* is the store's newest moment unless given, in UTC and without a zone.
     """
     newest = until or reader.newest()
-    stored = newest and read_nights(reader, _between(newest, max((1 + BEFORE) * days, WEEKS * 7)))
+    since = newest and newest - timedelta(days=max((1 + BEFORE) * days, WEEKS * 7))
+    stored = newest and since and read_nights(reader, since, newest)
     if not newest or not stored:
         return Moves(Answer((), [], ()), {})
-    asked = _Asked(days, percent, exact_percent, _microseconds(newest))
-    with ThreadPoolExecutor() as threads:  # numpy lets others work while it does
-        looked = list(threads.map(lambda series: asked.of(stored.part(series)), stored.parts()))
+    asked = _Asked(days, percent, exact_percent, microseconds(newest))
+    looked = [asked.of(stored.part(series)) for series in stored.parts()]
     names = stored.cell_names()
     drawn = {names[cell]: line for _, lines in looked for cell, line in lines}
     told = [one for found, _ in looked for one in found]
@@ -181,19 +180,6 @@ def _weight(told: Mapping[str, Any]) -> tuple[bool, float]:
 
 def _order(told: Mapping[str, Any]) -> tuple[Any, ...]:
     return -abs(math.log(told["ratio"])), *(str(told[name]) for name in _KEY_COLUMNS)
-
-
-def _between(newest: datetime, days: float) -> str:
-    return f"moment > {_moment(newest - timedelta(days=days))} AND moment <= {_moment(newest)}"
-
-
-def _moment(moment: datetime) -> str:
-    return f"TIMESTAMP {quoted(moment.isoformat(sep=' '))}"
-
-
-def _microseconds(moment: datetime) -> int:
-    """Since 1970."""
-    return (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)  # as Parquet has it
 
 
 def _microseconds_of(days: float) -> int:

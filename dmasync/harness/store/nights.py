@@ -1,10 +1,9 @@
-"""The nights of all series of a store, as arrays: DuckDB reads them, numpy judges thousands of series at once."""
+"""The nights of all series of a store, as arrays: numpy judges thousands of series at once."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 from numpy.typing import NDArray
 
-from dmasync.harness.store.queries import KIND, StoreReader
+from dmasync.harness.store.queries import KIND
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,18 +21,9 @@ Integers = NDArray[numpy.int64]
 Flags = NDArray[numpy.bool_]
 
 KEY = f"board, kernel, row, {KIND}"
-# The names of ten million nights would take longer to read than all the rest: each night carries its series' hash.
-_HASH = f"hash({{salt}}, {KEY})"
-_SERIES = f"""
-CREATE OR REPLACE TEMP TABLE series AS
-SELECT *, {_HASH} AS hash, row_number() OVER (ORDER BY {KEY}) - 1 AS number,
-    dense_rank() OVER (ORDER BY board, kernel) - 1 AS cell, dense_rank() OVER (ORDER BY board, kernel, row) - 1 AS name
-FROM (SELECT {KEY} FROM {{table}} WHERE {{where}} GROUP BY ALL)
-"""  # noqa: S608  # a template
-_NUMBERED = "SELECT hash, cell, name, clock = 'exact' AS exact FROM series ORDER BY number"
-_NIGHTS = f"SELECT {_HASH} AS hash, epoch_us(moment) AS moment, ln(value) AS cost FROM {{table}} WHERE {{where}}"  # noqa: S608
-_AT_ONCE = 400_000
-"""Nights of a part, about: its arrays stay near the processor, and there are parts enough for all processors."""
+_AT_ONCE = 200_000
+"""Nights of a part, about: its arrays stay near the processor, and the next part's take the same place. Threads, each
+with memory of its own, took longer on two processors."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +78,13 @@ class Nights:
 class StoredNights:
     """All nights as the files have them: in runs, each a part of a series in order of time.
 
-    Merged files hold a month of each series in a run. ``begins``, ``lengths`` and ``numbers`` have an element a run,
-    ordered by the number of its series and by time.
+    ``arrays`` are moments and costs of each file. Merged files hold a month of each series in a run. ``sources`` (whose
+    arrays they lie in), ``begins``, ``lengths`` and ``numbers`` have an element a run, ordered by the number of its
+    series.
     """
 
-    costs: Floats
-    moments: Integers
+    arrays: tuple[tuple[Integers, Floats], ...]
+    sources: Integers
     begins: Integers
     lengths: Integers
     numbers: Integers
@@ -115,20 +106,32 @@ class StoredNights:
         runs = slice(*numpy.searchsorted(self.numbers, [series.start, series.stop]).tolist())
         lengths = self.lengths[runs]
         numbers = self.numbers[runs] - series.start
-        ends = numpy.cumsum(lengths)
-        at = numpy.repeat(self.begins[runs] - (ends - lengths), lengths) + numpy.arange(ends[-1])
+        moments, costs = self._taken(runs)
         counts = numpy.bincount(numbers, weights=lengths).astype(numpy.int64)
         begins = numpy.cumsum(counts) - counts
-        moments = self.moments[at]
-        first = numpy.zeros(len(at), dtype=numpy.bool_)
+        first = numpy.zeros(len(moments), dtype=numpy.bool_)
         first[begins] = True
         if not numpy.all((moments[1:] >= moments[:-1]) | first[1:]):
             order = numpy.lexsort((moments, numpy.repeat(numpy.arange(len(counts)), counts)))
-            at, moments = at[order], moments[order]
+            moments, costs = moments[order], costs[order]
         return Nights(
-            self.costs[at], moments, numpy.arange(series.start, series.stop), begins, counts,
+            costs, moments, numpy.arange(series.start, series.stop), begins, counts,
             self.cells[series], self.names[series], self.exact[series],
         )  # fmt: skip
+
+    def _taken(self, runs: slice) -> tuple[Integers, Floats]:
+        """The moments and costs of *runs*, one behind the other."""
+        sources, begins, lengths = self.sources[runs], self.begins[runs], self.lengths[runs]
+        places = numpy.cumsum(lengths) - lengths
+        total = int(lengths.sum())
+        moments, costs = numpy.empty(total, dtype=numpy.int64), numpy.empty(total)
+        for number in numpy.unique(sources).tolist():
+            own = sources == number
+            counts = lengths[own]
+            within = numpy.arange(counts.sum()) - numpy.repeat(numpy.cumsum(counts) - counts, counts)
+            place, at = (within + numpy.repeat(first[own], counts) for first in (places, begins))
+            moments[place], costs[place] = (array[at] for array in self.arrays[number])
+        return moments, costs
 
     def keys(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What the series of these numbers are called, by column."""
@@ -137,42 +140,12 @@ class StoredNights:
         rows = self.connection.execute(query, [list(numbers)]).fetchall() if len(numbers) else []
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
+    def all_keys(self) -> tuple[list[tuple[Any, ...]], Integers]:
+        """What all series are called, and their hashes, by number."""
+        rows = self.connection.execute(f"SELECT {KEY} FROM series ORDER BY number").fetchall()  # noqa: S608
+        return rows, self.connection.execute("SELECT hash FROM series ORDER BY number").fetchnumpy()["hash"]
+
     def cell_names(self) -> list[tuple[str, str]]:
         """Board and kernel of each cell."""
-        query = "SELECT board, kernel FROM series GROUP BY cell, board, kernel ORDER BY cell"
+        query = "SELECT DISTINCT board, kernel FROM series ORDER BY board, kernel"
         return [(board, kernel) for board, kernel in self.connection.execute(query).fetchall()]
-
-
-def read_nights(reader: StoreReader, where: str) -> StoredNights | None:
-    """The nights that *where* names and that have a cost above 0; None where there are none."""
-    where = f"{where} AND value > 0 AND isfinite(value)"
-
-    def take(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        for salt in itertools.count():  # two series may have one hash: once in a thousand million fleets
-            series, nights = _series_and_nights(connection, salt=salt, table=table, where=where)
-            if len(numpy.unique(series["hash"])) == len(series["hash"]):
-                return series, nights
-        raise AssertionError
-
-    taken, damaged = reader.take(take)
-    if taken is None or not len(taken[0]["hash"]):
-        return None
-    series, nights = ({name: numpy.asarray(column) for name, column in one.items()} for one in taken)
-    hashes, moments = nights["hash"], nights["moment"]
-    begins = numpy.flatnonzero(numpy.append([True], hashes[1:] != hashes[:-1]))
-    lengths = numpy.diff(begins, append=len(hashes))
-    by_hash = numpy.argsort(series["hash"])
-    numbers = by_hash[numpy.searchsorted(series["hash"], hashes[begins], sorter=by_hash)]
-    order = numpy.lexsort((moments[begins], numbers))
-    return StoredNights(
-        nights["cost"], moments, begins[order], lengths[order], numbers[order],
-        series["cell"], series["name"], series["exact"], damaged, reader.connection,
-    )  # fmt: skip
-
-
-def _series_and_nights(connection: duckdb.DuckDBPyConnection, **parts: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both at once: the second is then being made into arrays, on one processor, while the first is still asked."""
-    with connection.cursor() as cursor, ThreadPoolExecutor(1) as other:
-        nights = other.submit(lambda: cursor.execute(_NIGHTS.format(**parts)).fetchnumpy())
-        connection.execute(_SERIES.format(**parts))
-        return connection.execute(_NUMBERED).fetchnumpy(), nights.result()

@@ -143,6 +143,7 @@ def write_rows(
     columns: Mapping[str, str],
     rows: Iterable[tuple[Any, ...]],
     connection: duckdb.DuckDBPyConnection,
+    compression: str = "zstd",
 ) -> None:
     """Write *rows* of *columns* to *path*, whole or not at all."""
     names = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
@@ -151,10 +152,12 @@ def write_rows(
         # Whole columns: a placeholder for each value takes DuckDB thirty times as long.
         values = ", ".join(f"unnest(?::{kind}[])" for kind in columns.values())
         connection.execute(f"INSERT INTO written SELECT {values}", listed)
-    write_query(path, "SELECT * FROM written", [], connection)
+    write_query(path, "SELECT * FROM written", [], connection, compression)
 
 
-def write_query(path: Path, query: str, runs: Sequence[str], connection: duckdb.DuckDBPyConnection) -> None:
+def write_query(
+    path: Path, query: str, runs: Sequence[str], connection: duckdb.DuckDBPyConnection, compression: str = "zstd"
+) -> None:
     """Write what *query* answers to *path*, whole or not at all, with the ids of the *runs* that it holds."""
     import duckdb
 
@@ -164,7 +167,8 @@ def write_query(path: Path, query: str, runs: Sequence[str], connection: duckdb.
     try:
         with arriving_whole(path) as place:
             connection.execute(
-                f"COPY ({query}) TO {quoted(place)} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false{told})"
+                f"COPY ({query}) TO {quoted(place)} "
+                f"(FORMAT parquet, COMPRESSION {compression}, USE_TMP_FILE false{told})"
             )
     except duckdb.Error as error:
         raise CommandError(f"{str(path)!r} cannot be written: {str(error).splitlines()[0]}") from None

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from dmasync.harness.exit_status import CommandError, ExitStatus
 from dmasync.harness.runs.reading import Run, load_run, printable
 from dmasync.harness.store.bucket import in_bucket
+from dmasync.harness.store.night_files import write_nights
 from dmasync.harness.store.parquet_files import MERGED, connected, found, run_ids, write_query, write_rows
 from dmasync.harness.store.queries import reading
 from dmasync.harness.store.schema import ROUNDS, SUMMARIES, moment_of, rounds, summaries
@@ -109,6 +110,7 @@ class ParquetStore:
             with nullcontext() if in_bucket(self.folder) else FileLock(self.folder / ".merging", timeout=0):
                 for place in sorted((self.folder / "summaries").glob("*")):
                     months += self._merge_month(place)
+                write_nights(self.folder, found(self.folder / "summaries", self.connection), self.connection)
         except Timeout:
             raise CommandError(
                 f"{printable(self.folder)}: another process is merging it", ExitStatus.CANNOT_JUDGE

@@ -76,17 +76,20 @@ class StoreReader:
         With *last_month* only that month's summaries are there.
         """
 
-        def take(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        def take(connection: duckdb.DuckDBPyConnection, there: Found) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+            last = max(path.parent.name for path in there.files)
+            files = [path for path in there.files if not last_month or path.parent.name == last]
+            table = reading(files, distinct=there.overlapping)
             asked = connection.execute(query.format(table=table, where=where, **parts))
             return tuple(str(one[0]) for one in asked.description or ()), asked.fetchall()
 
-        taken, damaged = self.take(take, last_month=last_month)
+        taken, damaged = self.take(take)
         return Answer(*(taken or ((), [])), damaged)
 
     def take(
-        self, take: Callable[[duckdb.DuckDBPyConnection, str], Taken], *, last_month: bool = False
+        self, take: Callable[[duckdb.DuckDBPyConnection, Found], Taken]
     ) -> tuple[Taken | None, tuple[tuple[Path, str], ...]]:
-        """What *take* gets from the summaries, a table of SQL; None where there are none. And the damaged files.
+        """What *take* gets from the files of the summaries; None where there are none. And the damaged files.
 
         It is called again where a file went away or turned out to be damaged meanwhile.
         """
@@ -97,10 +100,8 @@ class StoreReader:
             there = found(self.folder / "summaries", self.connection).without(damaged)
             if not there.files:
                 return None, there.damaged
-            last = max(path.parent.name for path in there.files)
-            files = [path for path in there.files if not last_month or path.parent.name == last]
             try:
-                return take(self.connection, reading(files, distinct=there.overlapping)), there.damaged
+                return take(self.connection, there), there.damaged
             except duckdb.Error as error:
                 # One of the files: it was merged away since, or is damaged inside.
                 worse = _damaged_inside(there, self.connection)
