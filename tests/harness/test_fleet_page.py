@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dmasync.cli import main
+from dmasync.harness.report.fleet_page import _some, fleet_page
 from dmasync.harness.store.fleet import fleet
 from dmasync.harness.store.parquet_files import connected, write_rows
 from dmasync.harness.store.parquet_store import ParquetStore
@@ -23,6 +24,11 @@ from tests.support.run_files import PAIR, START, benchmark, document, write
 
 NIGHTS = 60
 HOSTILE = "t.py::x[<script>alert(1)</script>'\"]"
+NOW = START.replace(tzinfo=None)
+FIXED = {
+    "board": "b", "kernel": "6.12.1", "arch": "x86_64", "target": "vm", "python": "3.11.7", "compiled": True,
+    "row": "t.py::a",
+}  # fmt: skip
 ROWS = {"t.py::a": 1e-6, "t.py::b": 2e-6, "t.py::c": 3e-6, HOSTILE: 4e-6}
 
 
@@ -234,3 +240,29 @@ def test_what_got_slower_is_seen_without_scrolling(page: str, store: Path, tmp_p
     columns = [x for x in range(width) for y in range(0, 1000, 3) if image.getpixel((x, y)) == red]
     assert len(set(columns)) > 40
     assert max(columns) < width - 4
+
+
+def test_a_row_of_two_clocks_is_two_rows_with_units_and_nights_of_their_own(tmp_path: Path) -> None:
+    for clock, unit, before, after in (("exact", "instructions", 2037.0, 2444.0), ("wall", "ns", 2000.0, 2600.0)):
+        changed = {"clock": clock, "unit": unit}
+        rows = [
+            {**one, **changed, "value": (after if day >= 25 else before) + (0 if clock == "exact" else day % 3)}
+            for day in range(30)
+            for one in [{**dict.fromkeys(SUMMARIES), **FIXED, "moment": NOW + timedelta(days=day)}]
+        ]
+        path = tmp_path / "summaries/2026-03" / f"{clock}.parquet"
+        write_rows(path, SUMMARIES, (tuple(row.values()) for row in rows), connected())
+    found = fleet(StoreReader(tmp_path), 7, 5.0)
+    assert found is not None
+    moved = {row.apart: row for row in found.cells["b", "6.12.1"].moved}
+    assert moved.keys() == {"exact clock", "wall clock"}
+    assert {value for _, value in moved["exact clock"].nights} == {2037, 2444}
+    text = fleet_page(found, 5.0)
+    assert "2,037</td>" in text
+    assert "2,444 instructions</td>" in text
+
+
+def test_no_list_of_boards_ends_in_one_more() -> None:
+    names = [f"b{number}" for number in range(7)]
+    assert _some(names[:6]) == "b0, b1, b2, b3, b4, b5"
+    assert _some(names) == "b0, b1, b2, b3, b4 and 2 more"

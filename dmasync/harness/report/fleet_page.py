@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from dmasync.harness.console import counted
 from dmasync.harness.judge.words import amount, in_days
 from dmasync.harness.report.html import template
+from dmasync.harness.runs.facts import INSTRUCTIONS
 from dmasync.harness.store.fleet import Cell, Fleet, MovedRow
 from dmasync.harness.store.fleet_moves import WEEKS
 
@@ -176,8 +177,13 @@ def _answer(lines: Sequence[Line]) -> dict[str, str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_WORST])
-    return f"{shown} and {len(names) - _MOST_WORST} more" if len(names) > _MOST_WORST else shown
+    shown = names[: _few(names)]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
+
+
+def _few(names: Collection[str]) -> int:
+    """How many of *names* are shown: a single one is never "1 more"."""
+    return len(names) if len(names) <= _MOST_WORST + 1 else _MOST_WORST
 
 
 def _worst(order: Sequence[Looked], places: dict[tuple[str, str], str]) -> list[dict[str, str]]:
@@ -187,7 +193,7 @@ def _worst(order: Sequence[Looked], places: dict[tuple[str, str], str]) -> list[
         if one.state == _SLOWER:
             boards.setdefault(one.cell.board, []).append(one)
     lines = []
-    for board, cells in list(boards.items())[:_MOST_WORST]:
+    for board, cells in list(boards.items())[: _few(boards)]:
         first = cells[0].cell
         kernels = f"on {first.kernel}" if len(cells) == 1 else f"on {len(cells)} kernels"
         together = cells[0].together
@@ -198,7 +204,7 @@ def _worst(order: Sequence[Looked], places: dict[tuple[str, str], str]) -> list[
             rows = sum(one.cell.slower for one in cells)
             row = first.moved[0]
             where = f" on {first.kernel}" if len(cells) > 1 else ""
-            furthest = f"{_short(row.name)} {_percent(row.ratio)} over {in_days(row.over_days)}{where}"
+            furthest = f"{_named(row)} {_percent(row.ratio)} over {in_days(row.over_days)}{where}"
             text = f"{counted(rows, 'row')} slower {kernels}, the furthest {furthest}"
         lines.append({"anchor": places[board, first.kernel], "place": board, "text": text})
     return lines
@@ -210,9 +216,9 @@ def _section(
     cell = one.cell
     rows = [
         {
-            "name": _short(row.name),
+            "name": _named(row),
             "before": amount(row.before, row.unit),
-            "after": amount(row.after, row.unit),
+            "after": f"{amount(row.after, row.unit)}{f' {INSTRUCTIONS}' if row.unit == INSTRUCTIONS else ''}",
             "change": _percent(row.ratio),
             "over": in_days(row.over_days),
             "svg": _row_line(fleet, row),
@@ -260,8 +266,9 @@ def _percent(ratio: float) -> str:
     return f"x{ratio:.3g}" if ratio >= 2 else f"{percent:+.{0 if abs(percent) >= 1 or not percent else 2}f} %"
 
 
-def _short(name: str) -> str:
-    return name.rpartition("::")[2] or name
+def _named(row: MovedRow) -> str:
+    short = row.name.rpartition("::")[2] or row.name
+    return f"{short} ({row.apart})" if row.apart else short
 
 
 def _whole(number: float) -> int | float:

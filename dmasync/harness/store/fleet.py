@@ -20,13 +20,18 @@ _MOST_ROWS = 3
 
 NIGHTS = f"""
 SELECT board, kernel, row, {KIND}, floor(epoch({{until}} - moment) / 86400)::INTEGER AS age, median(value) AS value
-FROM {{table}} WHERE {{where}} AND (board, kernel, row) IN (VALUES {{wanted}}) GROUP BY ALL ORDER BY age DESC
+FROM {{table}} WHERE {{where}} AND value > 0 AND (board, kernel, row) IN (VALUES {{wanted}})
+GROUP BY ALL ORDER BY age DESC
 """  # noqa: S608
+_KIND = tuple(KIND.replace('"', "").split(", "))
 
 
 @dataclass(frozen=True)
 class MovedRow:
-    """A row of a cell that is off what it was. ``nights`` are (days before the page's date, value)."""
+    """A row of a cell that is off what it was. ``nights`` are (days before the page's date, value).
+
+    ``apart`` says what tells it from a row of the same name that moved as well: another clock, another Python.
+    """
 
     name: str
     unit: str
@@ -34,6 +39,7 @@ class MovedRow:
     after: float
     over_days: float
     nights: tuple[tuple[int, float], ...] = ()
+    apart: str = ""
 
     @property
     def ratio(self) -> float:
@@ -111,35 +117,60 @@ def fleet(reader: StoreReader, days: float, percent: float, exact_percent: float
     moved = [told for told in answered if told["row"] != TOGETHER]
     for told in answered:
         if told["row"] == TOGETHER:
-            cells[told["board"], told["kernel"]].together = _moved_row(told, ())
+            cells[told["board"], told["kernel"]].together = _moved_row(told)
     wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
     for told in moved:  # the furthest first
         names = wanted[(told["board"], told["kernel"])]
         if len(names) < _MOST_ROWS and told["row"] not in names:
             names.append(told["row"])
     nights = _nights(reader, recent, moment, wanted)
+    same_name: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for told in moved:
-        place = (told["board"], told["kernel"])
-        cells[place].moved.append(_moved_row(told, tuple(nights.get((*place, told["row"]), ()))))
+        same_name[_name(told)].append(told)
+    for told in moved:
+        own = tuple(nights.get((*_name(told), *_kind(told)), ()))
+        row = _moved_row(told, own, _apart(told, same_name[_name(told)]))
+        cells[told["board"], told["kernel"]].moved.append(row)
     for cell in cells.values():
         cell.moved.sort(key=lambda row: (row.ratio < 1, -abs(math.log(row.ratio))))
     return Fleet(until, days, cells, looked.told.damaged)
 
 
-def _moved_row(told: Mapping[str, Any], nights: tuple[tuple[int, float], ...]) -> MovedRow:
-    return MovedRow(told["row"], told["unit"] or "", told["before"], told["after"], told["over_days"], nights)
+def _moved_row(told: Mapping[str, Any], nights: tuple[tuple[int, float], ...] = (), apart: str = "") -> MovedRow:
+    levels = told["before"], told["after"]
+    return MovedRow(told["row"], told["unit"] or "", *levels, told["over_days"], nights, apart)
+
+
+def _name(told: Mapping[str, Any]) -> tuple[str, ...]:
+    return told["board"], told["kernel"], told["row"]
+
+
+def _kind(told: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(told[name] for name in _KIND)
+
+
+def _apart(told: Mapping[str, Any], same_name: Sequence[Mapping[str, Any]]) -> str:
+    words = {
+        "clock": f"{told['clock']} clock",
+        "python": f"Python {told['python']}",
+        "compiled": "compiled core" if told["compiled"] else "plain core",
+        "arch": told["arch"],
+        "target": told["target"],
+    }
+    return ", ".join(str(word) for name, word in words.items() if len({other[name] for other in same_name}) > 1)
 
 
 def _nights(
     reader: StoreReader, recent: str, until: str, wanted: Mapping[tuple[str, str], Sequence[str]]
-) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
+) -> dict[tuple[Any, ...], list[tuple[int, float]]]:
+    """By board, kernel, row and kind."""
     triples: Iterable[str] = (
         f"({quoted(board)}, {quoted(kernel)}, {quoted(row)})"
         for (board, kernel), rows in wanted.items()
         for row in rows
     )
-    found: dict[tuple[str, str, str], list[tuple[int, float]]] = defaultdict(list)
+    found: dict[tuple[Any, ...], list[tuple[int, float]]] = defaultdict(list)
     if listed := ", ".join(triples):
         for told in reader.ask(NIGHTS, recent, until=until, wanted=listed).as_objects():
-            found[(told["board"], told["kernel"], told["row"])].append((told["age"], told["value"]))
+            found[(*_name(told), *_kind(told))].append((told["age"], told["value"]))
     return found

@@ -141,7 +141,9 @@ class _Asked:
 
 
 def _told(before: float, after: float, nights_before: int, nights_after: int, over_days: float) -> dict[str, Any]:
-    values = (before, after, after / before, nights_before, nights_after, over_days)
+    # Costs were logarithms: what were whole instructions are so again.
+    values = (*(float(f"{cost:.12g}") for cost in (before, after)), after / before)
+    values = (*values, nights_before, nights_after, over_days)
     return dict(zip(_COLUMNS[len(_KEY_COLUMNS) :], values, strict=True))
 
 
