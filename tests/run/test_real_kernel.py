@@ -47,7 +47,7 @@ def results(compiled, tmp_path_factory) -> Path:
     """The folder with what one boot wrote: NAME.jsonl, and a line "NAME STATUS" for each run in ``status``."""
     folder = tmp_path_factory.mktemp("real")
     calls, ways, gallery, syncer = compiled("calls"), compiled("ways"), compiled("gallery"), compiled("syncer")
-    dmasync = f"{sys.executable} -m dmasync run --on kernel --timeout 60"
+    dmasync = f"{sys.executable} -m dmasync run --on kernel --timeout 400"
     python = calls.parent / "capture.py"
     lines = []
 

@@ -1,6 +1,7 @@
 /* What programs do that hand dma-bufs around: each kind as a real one has it, small. "users KIND". */
 #include "dmabuf.h"
 #include <dirent.h>
+#include <dlfcn.h>
 #include <ftw.h>
 #include <glob.h>
 #include <poll.h>
@@ -23,6 +24,7 @@
 #include <sys/wait.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 
 #define PAGE 4096
@@ -474,6 +476,62 @@ static void spawn(void)
 	CHECK(!system(command) && holds(fd, bytes, 12, SIZE));
 }
 
+/* A ring of requests; where there is none, the same by plain calls. */
+static int by_ring(int ring, struct io_uring_params *layout, unsigned char *rings, struct io_uring_sqe *entries, int fd, int code)
+{
+	static char room[64];
+	unsigned *tail = (unsigned *)(rings + layout->sq_off.tail), *head = (unsigned *)(rings + layout->cq_off.head);
+	unsigned mask = *(unsigned *)(rings + layout->sq_off.ring_mask), place = *tail & mask;
+	struct io_uring_cqe *done = (struct io_uring_cqe *)(rings + layout->cq_off.cqes);
+	entries[place] = (struct io_uring_sqe){ .opcode = code, .fd = fd };
+	if (code == IORING_OP_POLL_ADD)
+		entries[place].poll32_events = POLLIN;
+	else
+		entries[place].addr = (uintptr_t)room, entries[place].len = sizeof(room);
+	((unsigned *)(rings + layout->sq_off.array))[place] = place;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	CHECK(syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
+	int result = done[*head & *(unsigned *)(rings + layout->cq_off.ring_mask)].res;
+	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+	return result;
+}
+
+static void ring(void)
+{
+	struct io_uring_params layout = { 0 };
+	int fd = heap_buffer(SIZE), number = syscall(SYS_io_uring_setup, 4, &layout);
+	char byte;
+	if (number < 0) {
+		CHECK(errno == EPERM || errno == ENOSYS);
+		struct pollfd wanted = { fd, POLLIN, 0 };
+		REFUSED(EINVAL, read(fd, &byte, 1));
+		CHECK(poll(&wanted, 1, 0) == 1 && wanted.revents == POLLIN);
+		return;
+	}
+	size_t size = layout.cq_off.cqes + layout.cq_entries * sizeof(struct io_uring_cqe);
+	unsigned char *rings = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, number, IORING_OFF_SQ_RING);
+	struct io_uring_sqe *entries =
+		mmap(NULL, layout.sq_entries * sizeof(*entries), PROT_READ | PROT_WRITE, MAP_SHARED, number, IORING_OFF_SQES);
+	CHECK(layout.features & IORING_FEAT_SINGLE_MMAP && rings != MAP_FAILED && entries != MAP_FAILED);
+	CHECK(by_ring(number, &layout, rings, entries, fd, IORING_OP_READ) == -EINVAL);
+	CHECK(by_ring(number, &layout, rings, entries, fd, IORING_OP_POLL_ADD) == POLLIN);
+}
+
+/* A library that is loaded and goes again, with a buffer each time. */
+static void load(const char *path)
+{
+	for (int round = 0; round < 3; round++) {
+		void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+		CHECK(library);
+		int (*write_it)(int) = (int (*)(int))dlsym(library, "plugin_write"), fd = *(int *)dlsym(library, "plugin_buffer");
+		CHECK(!write_it(round) && lseek(fd, 0, SEEK_END) == SIZE);
+		unsigned char *bytes = map(fd, SIZE);
+		CHECK(holds(fd, bytes, round, SIZE) && !dlclose(library));
+		REFUSED(EBADF, sync_once(fd, START | READ));
+		CHECK(bytes[SIZE - 1] == round && !munmap(bytes, SIZE));
+	}
+}
+
 /* It leaves its parent, its session and its terminal, and goes on working. */
 static void daemon_of_its_own(void)
 {
@@ -503,11 +561,14 @@ int main(int count, char **arguments)
 	static const struct { const char *name; void (*run)(void); } kinds[] = {
 		{ "compositor", compositor }, { "pool", pool }, { "sandbox", sandbox }, { "relatives", relatives },
 		{ "folders", folders }, { "loop", loop }, { "thief", thief }, { "mover", mover }, { "crowd", crowd },
-		{ "spawn", spawn }, { "spawned", spawned }, { "daemon", daemon_of_its_own },
+		{ "spawn", spawn }, { "spawned", spawned }, { "daemon", daemon_of_its_own }, { "ring", ring },
 	};
 	self = realpath("/proc/self/exe", NULL);
-	if (count > 2 && !strcmp(arguments[1], "client")) {
-		client(atoi(arguments[2]));
+	if (count > 2) {
+		if (!strcmp(arguments[1], "client"))
+			client(atoi(arguments[2]));
+		else
+			load(arguments[2]);
 		return 0;
 	}
 	for (size_t place = 0; place < sizeof(kinds) / sizeof(*kinds); place++)
