@@ -85,6 +85,8 @@ class Mappings:
         self._files = files
         self._keys_of = keys_of
         self._tables: dict[int, _Table] = {}
+        self._relatives: dict[int, int] = {}
+        """Processes that have the memory of another, as vfork() makes them, and with it its table."""
         self._lock = files.lock  # it is asked with this one held, and says with its own held what is gone
         self.own: set[Key] = set()
         """Files of the programs' own that they have mapped shared."""
@@ -99,7 +101,7 @@ class Mappings:
     def ask(self, process: int, asked: _Asked) -> None:
         """The kernel is about to make a mapping."""
         with self._lock:
-            table = self._tables.get(process)
+            table = self._known(process)
             if table is None or self._matters(table, asked):
                 table = self._look(process, asked.thread)
             table.asked = [other for other in table.asked if other != asked]
@@ -138,7 +140,7 @@ class Mappings:
     def add(self, process: int, owner: OpenFile, begin: int, length: int, prot: int) -> None:
         """A mapping out of several pieces is there."""
         with self._lock:
-            table = self._tables.get(process) or self._look(process)
+            table = self._known(process) or self._look(process)
             part = Part(begin, begin + length, prot, self.first_flags(owner))
             keys = frozenset(self._keys_of(owner))
             _clear(table, part.begin, part.end)
@@ -148,6 +150,7 @@ class Mappings:
         """It has ended."""
         with self._lock:
             self._tables.pop(process, None)
+            self._relatives.pop(process, None)
 
     def gone(self, file: OpenFile) -> None:
         """Nobody has it any more."""
@@ -162,7 +165,7 @@ class Mappings:
         """The first mapping of a buffer that has a byte of *length* from *address* on; *thread* asks."""
         end = address + length
         with self._lock:
-            table = self._tables.get(process)
+            table = self._known(process)
             if table is None:
                 table = self._look(process, thread)
             elif any(mapping.has(address, end) for mapping in table.mappings) or (
@@ -194,7 +197,8 @@ class Mappings:
     def advise(self, process: int, advice: int, begin: int, end: int) -> None:
         """The program has given advice about the pages from *begin* to *end*."""
         with self._lock:
-            for mapping in self._tables[process].mappings if process in self._tables else ():
+            table = self._known(process)
+            for mapping in () if table is None else table.mappings:
                 if mapping.owner is not None and mapping.has(begin, end):
                     self._change(mapping, advice, begin, end)
 
@@ -217,13 +221,25 @@ class Mappings:
 
     # -- the look
 
+    def _known(self, process: int) -> _Table | None:
+        parent = self._relatives.get(process)
+        if parent is not None and not processes.share_memory(process, parent):
+            del self._relatives[process], self._tables[process]  # it has become another program
+        return self._tables.get(process)
+
     def _look(self, process: int, thread: int = 0) -> _Table:
         """What *thread* has asked for earlier is there now, or gone again."""
-        table = self._tables.get(process)
+        table = self._known(process)
         before: _Table | None = None
         if table is None:
-            table = self._tables[process] = _Table()
-            before = self._tables.get(processes.parent_of(process))
+            parent = processes.parent_of(process)
+            before = self._known(parent)
+            if before is not None and processes.share_memory(process, parent):
+                self._relatives[process] = parent
+                table, before = before, None
+            else:
+                table = _Table()
+            self._tables[process] = table
         ours = [area for area in areas.areas(process, 0, _EVERYTHING) if self._is_ours(table, area)]
         for mapping in table.mappings:
             mapping.parts = list(_kept(mapping, ours))

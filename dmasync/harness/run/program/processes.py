@@ -15,6 +15,7 @@ from typing import Final
 from dmasync.harness.run.seccomp import numbers
 
 _CAP_IPC_LOCK: Final = 14
+_KCMP_VM: Final = 1
 
 
 ON_HIDDEN: Final[list[Callable[[int], object]]] = []
@@ -203,6 +204,13 @@ def may_lock(process: int, length: int) -> bool:
     except OSError:
         return True
     return bool(rights >> _CAP_IPC_LOCK & 1) or limit == resource.RLIM_INFINITY or locked + length <= limit
+
+
+def share_memory(process: int, other: int) -> bool:
+    """Whether the two have one memory, as of ``clone(2)`` with CLONE_VM; False where the host does not say."""
+    with contextlib.suppress(OSError):
+        return numbers.call("kcmp", process, other, _KCMP_VM, 0, 0) == 0
+    return False
 
 
 def parent_of(process: int) -> int:

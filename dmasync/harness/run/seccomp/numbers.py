@@ -25,7 +25,7 @@ class Architecture:
 _X86_64: Final = Architecture(
     0xC000003E,
     {
-        "seccomp": 317, "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440,
+        "seccomp": 317, "kcmp": 312, "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440,
         "open": 2, "creat": 85, "openat": 257, "openat2": 437, "stat": 4, "lstat": 6, "newfstatat": 262, "statx": 332,
         "access": 21, "faccessat": 269, "faccessat2": 439, "readlink": 89, "readlinkat": 267,
         "ioctl": 16, "mmap": 9, "madvise": 28,
@@ -50,7 +50,7 @@ _X86_64: Final = Architecture(
 _AARCH64: Final = Architecture(
     0xC00000B7,
     {
-        "seccomp": 277, "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440,
+        "seccomp": 277, "kcmp": 272, "pidfd_open": 434, "pidfd_getfd": 438, "process_madvise": 440,
         "openat": 56, "openat2": 437, "newfstatat": 79, "statx": 291,
         "faccessat": 48, "faccessat2": 439, "readlinkat": 78,
         "ioctl": 29, "mmap": 222, "madvise": 233,
