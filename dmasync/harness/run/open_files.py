@@ -205,6 +205,8 @@ class OpenFiles:
                 self.on_position(file)
         if known is not None and known.file is file:
             return known
+        if not self.system.is_fake and processes.is_place(thread, number):
+            return None  # the real kernel's own, of the same inode
         return self._meet(process, number, file, thread)
 
     def _borrow(self, thread: int, process: int, number: int) -> Descriptor | None:

@@ -196,7 +196,7 @@ static void by_name(void)
 		counts[round] = atoi(count + strlen("count:\t"));
 		CHECK(dup(fd) >= 0 && map(fd, SIZE) && map(fd, PAGE));
 	}
-	CHECK(counts[1] == counts[0] + 3);
+	CHECK(counts[1] == counts[0] + 3 || counts[1] == counts[0] + 4); /* on a real kernel dmasync run has one, too */
 	/* A file that only looks like a descriptor's name. */
 	char place[] = "/tmp/ways-XXXXXX";
 	CHECK(mkdtemp(place) && !chdir(place) && !mkdir("fd", 0700));

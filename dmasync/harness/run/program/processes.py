@@ -145,6 +145,13 @@ def flags_of(thread: int, fd: int) -> int:
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
+def is_place(thread: int, fd: int) -> bool:
+    """Whether a descriptor was opened with O_PATH."""
+    with contextlib.suppress(OSError):
+        return bool(flags_of(thread, fd) & os.O_PATH)
+    return False
+
+
 def is_alive(process: int) -> bool:
     with contextlib.suppress(OSError), open(f"/proc/{process}/stat", "rb") as state:
         return state.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
