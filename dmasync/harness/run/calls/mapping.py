@@ -202,9 +202,7 @@ def _mlock(run: Supervisor, call: Notification) -> Answer:
     found = _buffer_at(run, call, begin, end - begin)
     if found is None or end > found.end or all(part.prot for part in found.parts):
         return Said.CARRY_ON
-    if not processes.may_lock(call.process, end - begin):
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    return 0
+    return 0 if processes.may_lock(call.process, end - begin) else Said.CARRY_ON  # the host refuses it as well
 
 
 def _process_madvise(run: Supervisor, call: Notification) -> Answer:
