@@ -130,7 +130,7 @@ def test_lava_gets_words_that_it_knows(written: dict[str, str]) -> None:
 
 BENCHER = {
     "type": "object",
-    "propertyNames": {"minLength": 1, "maxLength": 1024},
+    "propertyNames": {"minLength": 1, "maxLength": 1024, "not": {"pattern": "^[a-z0-9-]+$"}},
     "additionalProperties": {
         "type": "object",
         "propertyNames": {"pattern": "^[a-z0-9-]{1,64}$"},
@@ -143,7 +143,8 @@ BENCHER = {
     },
 }
 """The part of Bencher's Metric Format that is written. Bencher's own schema (bencher.dev/bmf.json, in no package
-index) asks for less: objects of objects, in each of which ``value`` is a number."""
+index) asks for less: objects of objects, in each of which ``value`` is a number. A benchmark's name of small letters,
+digits and dashes alone would be taken for a slug."""
 
 
 def test_bencher_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:
@@ -170,8 +171,9 @@ ACTION = {
         "additionalProperties": False,
     },
 }
-"""The keys that github-action-benchmark's custom format has. The action has no schema and no package: it reads these
-keys, and keeps a ``range`` as it is unless it begins with ±."""
+"""The keys that github-action-benchmark's custom format has. The action is in no package index: as it reads a file it
+checks these keys (its release 1.22.0 was seen to take such a one), and keeps a ``range`` as it is unless that begins
+with ±."""
 
 
 def test_the_benchmark_action_gets_what_was_judged_and_a_count_of_the_rest(written: dict[str, str]) -> None:

@@ -43,7 +43,23 @@ def surroundings(target: str, *, exact: bool) -> dict[str, bool]:
     return {"fake": target == "fake", "exclusive": exact}
 
 
-BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from dmasync.harness.bench import worker; worker.serve()"
+BOOTSTRAP = "; ".join(
+    (
+        "import sys",
+        "sys.path[:] = filter(None, sys.path)",
+        "from importlib import util",
+        "at = sys.argv[1] + '/dmasync'",
+        "spec = util.spec_from_file_location('dmasync', at + '/__init__.py', submodule_search_locations=[at])",
+        "sys.modules['dmasync'] = package = util.module_from_spec(spec)",
+        "spec.loader.exec_module(package)",
+        "from dmasync.harness.bench import worker",
+        "worker.serve()",
+    )
+)
+"""A folder on ``sys.path`` is listed and the list kept: with one file more beside the package every object would have
+another address, which now and then costs a miss in Python's method cache. So of the package nothing is listed but its
+own folders.
+"""
 
 
 def serve() -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import dmasync
+from dmasync.harness.bench import worker as measuring
 from dmasync.harness.bench.measure import WALL
 from dmasync.harness.bench.measurers import RowImpossibleError, Worker, WorkerError
 
@@ -54,3 +59,14 @@ def test_nothing_is_left_running() -> None:
         server = worker.ask("surroundings:server", {})
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
+
+
+def test_what_lies_beside_the_package_and_in_the_current_folder_is_never_listed(tmp_path: Path) -> None:
+    """A list of it would be kept, and move every object behind it."""
+    listed = measuring.BOOTSTRAP.replace("worker.serve()", "print(*sys.path_importer_cache, sep='\\n')")
+    line = [sys.executable, "-s", "-B", "-c", listed, *measuring.command(sys.executable, {})[-2:]]
+    done = subprocess.run(line, cwd=tmp_path, env=measuring.ENVIRONMENT, capture_output=True, text=True, check=True)
+    folders = {Path(folder) for folder in done.stdout.splitlines()}
+    package = Path(dmasync.__file__).parent
+    assert package in folders
+    assert folders.isdisjoint({package.parent, tmp_path, Path()})
