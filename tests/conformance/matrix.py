@@ -2,7 +2,8 @@
 
     python -m tests.conformance.matrix [--only WORD]… [--also PATH]… [--seconds S] [--output DIR] [--list]
 
-Each boots in a virtual machine and is asked what :mod:`tests.conformance.ask` asks. What is missing is fetched or
+Each boots in a virtual machine and is asked what :mod:`tests.conformance.ask` asks, then by the search for a while
+(:mod:`tests.conformance.search_fast`, which needs a C compiler). What is missing is fetched or
 built first: minutes for a package, a quarter of an hour for a build. Prints the rows of the table in
 ``docs/explanation/kernels.md``, and what each kernel answered otherwise; DIR keeps each kernel's answers as JSON.
 Exit status: 0 none differed, 1 one did or gave no answer, 4 none could be had.
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
 
 ARM64 = ("--arch", "arm64")
 # Debian's arm64 kernels have udmabuf and no dma-heaps, and the search begins with a heap.
-NO_HEAP = ("--dmasync-no-heap", "--seconds", "0")
+NO_HEAP = ("--dmasync-no-heap",)
 NO_HEAP_WORDS = "Debian's, which has no dma-heaps"
 
 KERNELS = (
@@ -74,9 +75,28 @@ def ask(entry: Entry, seconds: float, seed: int, folder: Path) -> tuple[int, dic
     # An arm64 guest has a Python of its own.
     python = "python" if ARM64[1] in entry.options else sys.executable
     command += [*entry.options, "--", python, "-m", "tests.conformance.ask"]
-    command += ["--seconds", str(seconds), "--seed", str(seed), "--json", str(answers), *entry.asked]
+    command += ["--seconds", "0", "--json", str(answers), *entry.asked]
     status = subprocess.run(command, cwd=HERE.parents[1], check=False).returncode
-    return status, json.loads(answers.read_text(encoding="utf-8")) if answers.exists() else None
+    if not answers.exists():
+        return status, None
+    said = json.loads(answers.read_text(encoding="utf-8"))
+    if seconds and entry.asked != NO_HEAP:
+        said["search"] = search(entry, seconds, seed, folder)
+        answers.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return status, said
+
+
+def search(entry: Entry, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Search on *entry* for so long: the steps, and the differences."""
+    log = folder / f"{entry.name}-search.json"
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tests.conformance.search_fast", *entry.options, "--append", "mitigations=off"]
+    command += ["--steps", "1000000", "--seconds", str(seconds), "--seed", str(seed), "--log", str(log)]
+    status = subprocess.run(command, cwd=HERE.parents[1], check=False).returncode
+    if not log.exists():
+        return {"steps": 0, "divergences": [f"the search ended with status {status}"], "seed": seed}
+    told = json.loads(log.read_text(encoding="utf-8"))
+    return {"steps": told["steps"], "divergences": told["divergences"], "seed": seed}
 
 
 def row(entry: Entry, said: dict[str, Any], day: datetime.date) -> str:

@@ -29,15 +29,24 @@ SAID: dict[str, Any] = {
 
 
 def machines(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, dict[str, Any] | None]) -> list[list[str]]:
-    """Let virtual machines end so, one after another, instead of booting any; the commands that they were."""
+    """Let virtual machines end so, one after another, instead of booting any; the commands that they were.
+
+    Each is the suite's and the search's: what the search told is in its log.
+    """
     commands: list[list[str]] = []
     left = list(answers)
+    told: dict[str, Any] = {}
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        if "tests.conformance.search_fast" in command:
+            Path(command[command.index("--log") + 1]).write_text(json.dumps(told["search"]))
+            return subprocess.CompletedProcess(command, bool(told["search"]["divergences"]))
         commands.append(command)
         status, said = left.pop(0)
         if said is not None:
-            Path(command[command.index("--json") + 1]).write_text(json.dumps(said))
+            told.update(said)
+            suite = {name: value for name, value in said.items() if name != "search"}
+            Path(command[command.index("--json") + 1]).write_text(json.dumps(suite))
         return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(matrix.subprocess, "run", run)
@@ -61,6 +70,23 @@ def test_every_kernel_of_the_list_is_asked_and_a_difference_is_told(
     out = capsys.readouterr().out
     assert "6.18 answers otherwise than 6.18.15: test_x.py::test_y" in out
     assert "6.18 answers otherwise than 6.18.15: 3.1: lseek" in out
+
+
+def test_a_search_that_gives_no_log_is_a_difference(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        if "--json" in command:
+            suite = {name: value for name, value in SAID.items() if name != "search"}
+            Path(command[command.index("--json") + 1]).write_text(json.dumps(suite))
+            return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(matrix.subprocess, "run", run)
+    assert matrix.main(["--only", "6.18", "--output", str(tmp_path)]) == 1
+    assert "the search ended with status 3" in capsys.readouterr().out
+    # Without seconds there is no search.
+    assert matrix.main(["--only", "6.18", "--output", str(tmp_path), "--seconds", "0"]) == 0
 
 
 def test_a_kernel_that_is_not_offered_is_named_and_fails_nothing(
