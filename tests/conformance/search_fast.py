@@ -128,6 +128,7 @@ class Options(argparse.Namespace):
     record: Path | None
     record_programs: int
     memfds_alone: bool
+    steering: Path | None
     guest: list[str] | None
     machine: str | None
 
@@ -152,6 +153,8 @@ class FastSearch:
         self.asking_seconds = 0.0
         self.recorder: TextIO | None = None
         self._again: list[Program] = []
+        steering = options.steering
+        self._weights = None if steering is None else json.loads(steering.read_text(encoding="utf-8"))
         self._began = time.monotonic()
 
     def start(self) -> None:
@@ -230,7 +233,7 @@ class FastSearch:
             self.seeds.add(seed)
             steps = min(PROGRAM_STEPS, options.steps - number * PROGRAM_STEPS)
             world, name = self._world(), f"{seed}.{number // options.seeds}"
-            ops = Generator(name, world).ops()
+            ops = Generator(name, world, self._weights).ops()
             yield Program(name, steps, world, of_memfds(ops) if options.memfds_alone else ops)
 
     def _world(self) -> RecordingWorld:
@@ -321,6 +324,7 @@ class FastSearch:
             "did_not_come_again": self.unconfirmed,
             "restarts": self.restarts,
             "first": self.options.first,
+            "weights": self._weights,
             "seeds": sorted(self.seeds),
             "seconds": round(self.asking_seconds, 1),
             "operations": operations,
@@ -364,6 +368,7 @@ def parsed(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--record", type=Path, help="a .jsonl.xz file for the first programs and their answers")
     parser.add_argument("--record-programs", type=int, default=120, help="how many (default: %(default)s)")
     parser.add_argument("--here", action="store_true", help="ask this machine's own kernel, as root")
+    parser.add_argument("--steering", type=Path, help="what search_steer learned, so that rare places come more often")
     parser.add_argument("--memfds-alone", action="store_true", help="only what a kernel without udmabuf answers, too")
     for option in ("--kernel", "--build", "--arch", "--config", "--memory"):
         parser.add_argument(option, help=f"as dmasync vm's {option}")

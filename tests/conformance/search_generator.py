@@ -1,6 +1,6 @@
 """Random programs: mostly sensible, so that they get deep, with one thing wrong every so often.
 
-A program depends on its seed and on what the kernel answered, nothing else.
+A program depends on its seed, on how often each production is to be chosen, and on what the kernel answered.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import random
 import select
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dmasync import uapi
@@ -80,7 +80,8 @@ _PATHS = (
 class Generator:
     """Operations for *world*, which runs each of them before the next one is asked for."""
 
-    def __init__(self, seed: str, world: World) -> None:
+    def __init__(self, seed: str, world: World, weights: Mapping[str, int] | None = None) -> None:
+        """*weights*: how often productions are chosen, by their names, other than they are by themselves."""
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self.world = world
         self._next = 1
@@ -123,7 +124,12 @@ class Generator:
             (6, self._wrong_kind),
             (5, self._fio),
         )
-        self._productions = [production for weight, production in choices for _ in range(weight)]
+        self.weights = {production.__name__[1:]: weight for weight, production in choices} | dict(weights or {})
+        self.producing = ""
+        """The production that the last operation came from."""
+        self._productions = [
+            production for _, production in choices for _ in range(self.weights[production.__name__[1:]])
+        ]
 
     def ops(self) -> Iterator[Op]:
         """Without end."""
@@ -134,7 +140,9 @@ class Generator:
         yield ("open", self.out(), UDMABUF, os.O_RDWR)
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
         while True:
-            for op in self.pick(self._productions)():
+            production = self.pick(self._productions)
+            self.producing = production.__name__[1:]
+            for op in production():
                 if self.one_in(25) and op[0] in ("open", "reopen", "memfd", "dup", "ioctl"):
                     yield ("nofd", op)
                 else:

@@ -241,7 +241,7 @@ def test_a_machine_that_dies_costs_the_program_that_it_died_of(tmp_path: Path, m
     monkeypatch.setattr(search_fast, "Executor", Mortal)
     monkeypatch.setattr(search_fast, "PROGRAM_STEPS", 3)
 
-    def ops(name: str, _: Any) -> Any:
+    def ops(name: str, *_: Any) -> Any:
         class Ops:
             def ops(self) -> Iterator[Op]:
                 title = "deadly" if name == "1.1" else "harmless"
