@@ -163,6 +163,10 @@ static void counts(int fd)
 	CHECK(!mprotect(bytes + 2 * PAGE, PAGE, PROT_READ) && holders(fd) == none + 4);
 	CHECK(!mprotect(bytes, SIZE, PROT_READ | PROT_WRITE) && holders(fd) == none + 4);
 	CHECK(!munmap(bytes + PAGE, PAGE) && holders(fd) == none + 3);
+	unsigned char seen[4];
+	REFUSED(ENOMEM, mincore(bytes, SIZE, seen));
+	REFUSED(ENOMEM, mlock(bytes, SIZE));
+	CHECK(!mincore(bytes + 2 * PAGE, 2 * PAGE, seen));
 	unsigned char *other = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, SIZE - PAGE);
 	CHECK(other != MAP_FAILED && holders(fd) == none + 4 && !munmap(other, PAGE));
 	CHECK(!munmap(bytes, SIZE) && holders(fd) == none);

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.open_files import Key, OpenFile
-from dmasync.harness.run.program import memory, processes
+from dmasync.harness.run.program import areas, memory, processes
 from dmasync.harness.run.program.inside import TracedError
 from dmasync.harness.run.program.mappings import Mapping
 from dmasync.harness.run.seccomp.listener import Notification
@@ -178,13 +178,24 @@ def _moves(run: Supervisor, call: Notification, found: Mapping) -> None:
     run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True)
 
 
+def _need_no_hole(call: Notification, begin: int, end: int) -> None:
+    """ENOMEM where nothing is mapped at some bytes from *begin* to *end*."""
+    for area in areas.areas(call.process, begin, end - begin):
+        if area.begin > begin:
+            break
+        begin = area.end
+    if begin < end:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
 def _mincore(run: Supervisor, call: Notification) -> Answer:
     """Linux looks for a dma-buf's pages in the page cache of its file, where they are not."""
     address, length, into = call.arguments[:3]
     found = _buffer_at(run, call, address, length)
     if found is None:
         return Said.CARRY_ON
-    if address + length > found.end:
+    if not found.covers(address, address + length):
+        _need_no_hole(call, address, address + length)
         from dmasync.fakes.kernel import UnmodelledCallError
 
         raise UnmodelledCallError("more than a dma-buf's mapping in one call")
@@ -200,7 +211,7 @@ def _mlock(run: Supervisor, call: Notification) -> Answer:
     begin = address // _PAGE * _PAGE
     end = -(-(address + length) // _PAGE) * _PAGE
     found = _buffer_at(run, call, begin, end - begin)
-    if found is None or end > found.end or all(part.prot for part in found.parts):
+    if found is None or not found.covers(begin, end) or all(part.prot for part in found.parts):
         return Said.CARRY_ON
     return 0 if processes.may_lock(call.process, end - begin) else Said.CARRY_ON  # the host refuses it as well
 

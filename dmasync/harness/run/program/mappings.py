@@ -46,6 +46,13 @@ class Mapping:
     def end(self) -> int:
         return self.parts[-1].end
 
+    def covers(self, begin: int, end: int) -> bool:
+        """Whether all bytes from *begin* to *end* are in it."""
+        for part in sorted(self.parts):
+            if part.begin <= begin < part.end:
+                begin = part.end
+        return begin >= end
+
     def has(self, begin: int, end: int) -> bool:
         """Whether a byte from *begin* to *end* is in it."""
         return any(part.begin < end and begin < part.end for part in self.parts)
