@@ -1,7 +1,8 @@
 """Programs of the next Debian, which has newer ones than the host: their packages, unpacked into a folder of the cache.
 
 Nothing is installed and no script of a package runs. The programs run with that folder as their root, under a
-``dmasync run`` that stays outside. They find no /proc and no /dev there but the nodes of the fake kernel.
+``dmasync run`` that stays outside. They find no /proc there; their /dev is this machine's, as a root without one has no
+nodes, with the fake kernel as on Linux.
 """
 
 from __future__ import annotations
@@ -72,9 +73,11 @@ def run(
     timeout: int = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run *program*, a path of *root* and its arguments, under ``dmasync run`` with *options*."""
-    # As root of a user namespace where this is not root: that may change its root, too.
-    elevation = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-    words = [*elevation, sys.executable, "-m", "dmasync", "run", f"--timeout={timeout}", *options]
+    (root / "dev").mkdir(exist_ok=True)
+    # As root of a user namespace where this is not root: that may mount, and change its root, too.
+    elevation = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    mounted = ["sh", "-c", 'mount --bind /dev "$0/dev" && exec "$@"', root]
+    words = [*elevation, *mounted, sys.executable, "-m", "dmasync", "run", f"--timeout={timeout}", *options]
     return subprocess.run(
         [*map(str, words), "--", "chroot", root, *map(str, program)],
         capture_output=True, text=True, check=False, timeout=timeout + 60, env={**os.environ, **(environment or {})},
