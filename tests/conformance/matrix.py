@@ -90,7 +90,7 @@ def search(entry: Entry, seconds: float, seed: int, folder: Path) -> dict[str, A
     """Search on *entry* for so long: the steps, and the differences."""
     log = folder / f"{entry.name}-search.json"
     log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "tests.conformance.search_fast", *entry.options, "--append", "mitigations=off"]
+    command = [sys.executable, "-m", "tests.conformance.search_fast", *entry.options]
     command += ["--steps", "1000000", "--seconds", str(seconds), "--seed", str(seed), "--log", str(log)]
     status = subprocess.run(command, cwd=HERE.parents[1], check=False).returncode
     if not log.exists():

@@ -29,6 +29,7 @@ from tests.conformance.search_generator import Generator
 from tests.conformance.search_places import place_name
 from tests.conformance.search_program import (
     CHECKPOINT,
+    answerable,
     as_python,
     digest,
     from_json,
@@ -78,7 +79,8 @@ class Search:
         answers: list[tuple[str, int]] = []
         try:
             generator = Generator(seed, fake)
-            for count, op in enumerate(generator.ops(), 1):
+            ops_to_ask = answerable(generator.ops(), merges_pages=self.machine.merges_pages)
+            for count, op in enumerate(ops_to_ask, 1):
                 self._both(fake, real, op, ops, answers)
                 if count % CHECKPOINT_EVERY == 0 or count >= steps:
                     self._both(fake, real, CHECKPOINT, ops, answers)

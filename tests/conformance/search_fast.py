@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,7 +34,7 @@ from tests.conformance.search_executor import Answered, Executor, ExecutorError
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_memory import Arena
 from tests.conformance.search_places import place_name
-from tests.conformance.search_program import CHECKPOINT, digest, label_of, observe, outcome_of, to_json
+from tests.conformance.search_program import CHECKPOINT, answerable, digest, label_of, observe, outcome_of, to_json
 from tests.conformance.search_replay import Answers, OffTheTrackError, ReplayWorld
 from tests.conformance.search_world import Observation, Op, World
 
@@ -142,6 +142,7 @@ class FastSearch:
         self.executor = Executor(options.guest, options.machine)
         self.kernel = self.profile = ""
         self.keep_memfds = False
+        self.merges_pages = True
         self.steps = self.checkpoints = self.programs = self.unmodelled = 0
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
         self.places: collections.Counter[str] = collections.Counter()
@@ -169,6 +170,7 @@ class FastSearch:
         self.profile = self.options.profile or nearest.name
         # Before 6.11 a udmabuf maps its memfd's own pages, which are spoiled when the memfd goes first.
         self.keep_memfds = not nearest.udmabuf_pins_folios
+        self.merges_pages = said.merges_pages
 
     def run(self) -> None:
         """Everything that was asked for."""
@@ -224,7 +226,7 @@ class FastSearch:
         options = self.options
         if not options.memfds_alone:
             for name, ops in known_programs([HERE / "divergences"]):
-                yield Program(name, len(ops), self._world(), iter(ops))
+                yield Program(name, len(ops), self._world(), self._answerable(ops))
         for number in range(options.first, -(-options.steps // PROGRAM_STEPS)):
             if options.seconds is not None and time.monotonic() - began > options.seconds:
                 return
@@ -234,7 +236,10 @@ class FastSearch:
             steps = min(PROGRAM_STEPS, options.steps - number * PROGRAM_STEPS)
             world, name = self._world(), f"{seed}.{number // options.seeds}"
             ops = Generator(name, world, self._weights).ops()
-            yield Program(name, steps, world, of_memfds(ops) if options.memfds_alone else ops)
+            yield Program(name, steps, world, self._answerable(of_memfds(ops) if options.memfds_alone else ops))
+
+    def _answerable(self, ops: Iterable[Op]) -> Iterator[Op]:
+        return answerable(ops, merges_pages=self.merges_pages)
 
     def _world(self) -> RecordingWorld:
         contents = self.options.record is not None
@@ -408,4 +413,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the machine is to be ended, too
     sys.exit(main())

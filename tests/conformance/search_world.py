@@ -704,6 +704,7 @@ class RealMachine:
         # mapped, Linux miscounts ("Bad page cache", "Bad page map") and gives the page to others: the guest then shows
         # wrong bytes, or hangs. There each program keeps its memfds until it has unmapped everything.
         self.mapped_pages_outlive_their_file = nearest_profile(os.uname().release).udmabuf_maps_numbers
+        self.merges_pages = Path("/sys/kernel/mm/ksm").exists()
         parameters = Path("/sys/module/udmabuf/parameters")
         self.default_limits = [int((parameters / name).read_text()) for name in ("list_limit", "size_limit_mb")]
 

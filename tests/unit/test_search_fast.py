@@ -24,7 +24,7 @@ from tests.conformance.search_executor import Answered, Executor, ExecutorError,
 from tests.conformance.search_fast import Program, of_memfds
 from tests.conformance.search_generator import Generator
 from tests.conformance.search_memory import Arena
-from tests.conformance.search_program import observe
+from tests.conformance.search_program import answerable, observe
 from tests.conformance.search_record import first_difference
 from tests.conformance.search_replay import Answers, ReplayWorld
 from tests.conformance.search_world import FakeWorld, Op, RealMachine, RealNoneLeft, RealWorld
@@ -257,6 +257,18 @@ def test_a_machine_that_dies_costs_the_program_that_it_died_of(tmp_path: Path, m
     assert said["divergences"] == ["1.1: the kernel died"]
     assert said["steps"] == 3 * 3 + 3
     assert said["restarts"] >= 2
+
+
+def test_a_kernel_that_was_built_without_ksm_is_not_asked_for_it() -> None:
+    ops: list[Op] = [("madvise", 1, advice, 0, PAGE) for advice in (11, 12, 13, 14)] + [("lseek", 1, 12, 0)]
+    assert list(answerable(ops, merges_pages=True)) == ops
+    assert list(answerable(ops, merges_pages=False)) == [ops[0], ops[3], ops[4]]
+
+
+def test_the_executor_says_what_its_kernel_has(executor: Executor) -> None:
+    said = executor.hello(20)
+    assert (said.release, said.page_size) == (os.uname().release, os.sysconf("SC_PAGESIZE"))
+    assert said.merges_pages == os.path.exists("/sys/kernel/mm/ksm")
 
 
 def test_without_a_compiler_the_search_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
