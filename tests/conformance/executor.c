@@ -46,6 +46,7 @@ enum { PATCH_DESCRIPTOR, PATCH_TABLE, PATCH_END_OF_MEMORY };
 #define BEYOND_FILE (-1002) /* what Python's mmap refuses to ask for: more than there is of a file */
 #define TICK_MICROSECONDS 400
 #define FDINFO_ROOM 4096
+#define HEAP "/dev/dma_heap/system"
 #define MERGES "/sys/kernel/mm/ksm"
 #define IDLE_MILLISECONDS (15 * 60 * 1000)
 #define OUT_ROOM ((size_t)1 << 28)
@@ -804,7 +805,8 @@ static void hello(const char *folder)
         default_limits[i][length > 0 ? length : 0] = 0;
     }
     int card = open_vgem();
-    snprintf(text, sizeof text, "%s\n%ld\n%d\n%d\n", about.release, page, card >= 0, access(MERGES, F_OK) == 0);
+    snprintf(text, sizeof text, "%s\n%s\n%ld\n%d\n%d\n%d\n", about.release, about.machine, page, card >= 0, access(MERGES, F_OK) == 0,
+             access(HEAP, F_OK) == 0);
     if (card >= 0)
         close(card);
     snprintf(path, sizeof path, "%s/hello.part", folder);

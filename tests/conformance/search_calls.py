@@ -241,8 +241,10 @@ class RecordingWorld(FakeWorld):
 
     tick = 0.0002
 
-    def __init__(self, profile: str, arena: Arena, *, keep_memfds: bool, contents: bool = False) -> None:
-        super().__init__(profile, arena)
+    def __init__(
+        self, profile: str, arena: Arena, *, keep_memfds: bool, contents: bool = False, has_heap: bool = True
+    ) -> None:
+        super().__init__(profile, arena, has_heap=has_heap)
         self.calls = Calls()
         self.backend = RecordingBackend(self.kernel, self.calls, keep_memfds=keep_memfds)
         self.bytes_as = methodcaller("content" if contents else "checksum")

@@ -33,10 +33,13 @@ class Hello(NamedTuple):
     """What the executor says of the kernel that it runs on."""
 
     release: str
+    machine: str
     page_size: int
     has_vgem: bool
     merges_pages: bool
     """Whether the kernel was built with CONFIG_KSM."""
+    has_heap: bool
+    """Whether there is a system heap: Debian's arm64 kernels have none."""
 
 
 class Answered(NamedTuple):
@@ -93,8 +96,8 @@ class Executor:
             if time.monotonic() > until:
                 raise ExecutorError(f"the executor did not start within {seconds:g} seconds")
             time.sleep(0.05)
-        release, page_size, *has = file.read_text().split()
-        return Hello(release, int(page_size), *(flag == "1" for flag in has))
+        release, machine, page_size, *has = file.read_text().split()
+        return Hello(release, machine, int(page_size), *(flag == "1" for flag in has))
 
     def send(self, programs: Sequence[bytes]) -> int:
         """Ask the executor for *programs*, each the calls of one; the number by which :meth:`answers` is asked."""

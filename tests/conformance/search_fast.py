@@ -142,7 +142,8 @@ class FastSearch:
         self.executor = Executor(options.guest, options.machine)
         self.kernel = self.profile = ""
         self.keep_memfds = False
-        self.merges_pages = True
+        self.merges_pages = self.has_heap = True
+        self.machine = ""
         self.steps = self.checkpoints = self.programs = self.unmodelled = 0
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
         self.places: collections.Counter[str] = collections.Counter()
@@ -170,7 +171,7 @@ class FastSearch:
         self.profile = self.options.profile or nearest.name
         # Before 6.11 a udmabuf maps its memfd's own pages, which are spoiled when the memfd goes first.
         self.keep_memfds = not nearest.udmabuf_pins_folios
-        self.merges_pages = said.merges_pages
+        self.merges_pages, self.has_heap, self.machine = said.merges_pages, said.has_heap, said.machine
 
     def run(self) -> None:
         """Everything that was asked for."""
@@ -243,7 +244,13 @@ class FastSearch:
 
     def _world(self) -> RecordingWorld:
         contents = self.options.record is not None
-        return RecordingWorld(self.profile, self.arena, keep_memfds=self.keep_memfds, contents=contents)
+        return RecordingWorld(
+            self.profile,
+            self.arena,
+            keep_memfds=self.keep_memfds,
+            contents=contents,
+            has_heap=self.has_heap or self.options.memfds_alone,
+        )
 
     def _start_again(self, waiting: Waiting) -> Waiting:
         """The machine died or hangs: ask a new one, each program for itself until it is known which it was."""
@@ -320,6 +327,8 @@ class FastSearch:
             operations.setdefault(label, {})[outcome] = count
         log = {
             "kernel": self.kernel,
+            "architecture": self.machine,
+            "has_heap": self.has_heap,
             "profile": self.profile,
             "steps": self.steps,
             "checkpoints": self.checkpoints,

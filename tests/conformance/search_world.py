@@ -563,9 +563,10 @@ def _asks_for_too_much(request: int, argument: bytes) -> bool:
 class FakeWorld(World):
     """The fake; counts at which places in its source it refused."""
 
-    def __init__(self, profile: str = DEFAULT_PROFILE, arena: Arena | None = None) -> None:
+    def __init__(self, profile: str = DEFAULT_PROFILE, arena: Arena | None = None, *, has_heap: bool = True) -> None:
         super().__init__(arena)
-        self.kernel = self.backend = FakeKernel(profile=profile)
+        self._has_heap = has_heap
+        self.kernel = self.backend = FakeKernel(profile=profile, providers=None if has_heap else [UDMABUF])
         self.refusals: dict[tuple[Any, int, int], int] = {}
 
     def note(self, failure: OSError) -> None:
@@ -604,16 +605,36 @@ class FakeWorld(World):
 
     def new_fence(self) -> tuple[Any, int]:
         fence = FakeFence()
-        argument = uapi.dma_heap_allocation_data.pack(mmap.PAGESIZE, 0, os.O_RDWR | os.O_CLOEXEC, 0)
-        heap = self.kernel.open(SYSTEM_HEAP, os.O_RDWR)
-        self.kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC, argument)
-        carrier = uapi.dma_heap_allocation_data.get(argument, "fd")
+        carrier = self._carrier()
         self.kernel.attach_fence(carrier, fence)
         export = uapi.dma_buf_export_sync_file.pack(uapi.DMA_BUF_SYNC_RW, -1)
         self.kernel.ioctl(carrier, uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, export)
-        for fd in (carrier, heap):
-            self.kernel.close(fd)
+        self.kernel.close(carrier)
         return fence, uapi.dma_buf_export_sync_file.get(export, "fd")
+
+    def _carrier(self) -> int:
+        """A dma-buf of one page."""
+        kernel = self.kernel
+        if self._has_heap:
+            argument = uapi.dma_heap_allocation_data.pack(mmap.PAGESIZE, 0, os.O_RDWR | os.O_CLOEXEC, 0)
+            heap = kernel.open(SYSTEM_HEAP, os.O_RDWR)
+            kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC, argument)
+            kernel.close(heap)
+            return uapi.dma_heap_allocation_data.get(argument, "fd")
+        memfd = kernel.memfd_create("carrier", uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC)
+        kernel.ftruncate(memfd, mmap.PAGESIZE)
+        kernel.add_seals(memfd, uapi.F_SEAL_SHRINK)
+        device = kernel.open(UDMABUF, os.O_RDWR)
+        limit, kernel.size_limit_mb = kernel.size_limit_mb, 1
+        try:
+            made = kernel.ioctl(
+                device, uapi.UDMABUF_CREATE, bytearray(struct.pack("=IIQQ", memfd, 1, 0, mmap.PAGESIZE))
+            )
+        finally:
+            kernel.size_limit_mb = limit
+            kernel.close(device)
+            kernel.close(memfd)
+        return made
 
     def signal_fence(self, fence: Any) -> None:
         fence.signal()

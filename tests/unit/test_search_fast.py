@@ -271,6 +271,15 @@ def test_the_executor_says_what_its_kernel_has(executor: Executor) -> None:
     assert said.merges_pages == os.path.exists("/sys/kernel/mm/ksm")
 
 
+def test_without_a_heap_programs_run_on_udmabufs_alone(arena: Arena) -> None:
+    """Debian's arm64 kernels: a fence has a udmabuf for its carrier, whatever the program made of the limits."""
+    world = RecordingWorld("6.12", arena, keep_memfds=False, has_heap=False)
+    ops: list[Op] = [("open", 1, "/dev/dma_heap/system", os.O_RDWR), ("limits", 0, 0), ("fence", 2, 3), ("signal", 2)]
+    program = Program("one", len(ops), world, iter(ops))
+    assert [outcome for _, _, outcome in program.answers] == ["ENOENT", "ok", "ok", "ok", "ok"]
+    assert len(world.kernel.open_fds()) == 0
+
+
 def test_without_a_compiler_the_search_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExecutorError, match="there is no cc on PATH"):
