@@ -140,3 +140,8 @@ def test_a_program_that_lets_nobody_look_into_it_is_told_of(monkeypatch):
     assert processes.file_of(7, 3) is None
     assert memory._through_file(8, 0x1000, 4) == b""
     assert told == [7, 8]
+
+
+def test_a_process_that_is_none_of_the_run_may_hide(dmasync_run):
+    done = dmasync_run("sh", "-c", "stat -L /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2 > /dev/null 2>&1; true", check=False)
+    assert (done.status, done.errors) == (0, "")

@@ -277,6 +277,8 @@ class Supervisor:
         return file is not None and file.path == HEAPS
 
     def _hidden(self, thread: int) -> None:
+        if not self.processes.has(thread):
+            return  # another's, which the program looks at
         name = processes.name_of(thread)
         text = (
             f"{name} lets nobody look into it (PR_SET_DUMPABLE), and only root may all the same: its calls go past"

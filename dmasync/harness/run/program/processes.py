@@ -50,6 +50,10 @@ class Processes:
                     self._handles[leader] = numbers.call("pidfd_open", leader, 0)
         return leader
 
+    def has(self, thread: int) -> bool:
+        """Whether *thread* has made a call."""
+        return thread in self._leaders
+
     def shares_root(self, thread: int) -> bool:
         """Whether paths lead *thread* where they lead this process."""
         leader = self._leaders.get(thread, thread)
