@@ -198,3 +198,29 @@ def test_a_service_that_does_not_answer_is_told_in_a_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("dmasync history: s3://lab/fleet: ")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def nightly(monkeypatch: pytest.MonkeyPatch, kept: Path, store: str) -> tuple[int, list[Path]]:
+    measured: list[Path] = []
+
+    def measure(output: Path, **options: Any) -> None:
+        exact(output, {PAIR: 1800})
+        measured.append(output)
+
+    monkeypatch.setattr("dmasync.harness.history.nightly.measure_host", measure)
+    return main(["history", "--storage", str(kept), "nightly", "--store", store]), measured
+
+
+def test_each_night_goes_into_the_bucket(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, measured = nightly(monkeypatch, tmp_path / "kept", store)
+    assert (status, len(measured), len(files(store))) == (0, 1, 1)
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("service")
+def test_a_bucket_that_takes_nothing_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nightly(monkeypatch, tmp_path / "kept", "s3://nobody-has-this/fleet") == (2, [])
+    assert "bucket does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
