@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.conformance.ask import differences_in
+
 HERE = Path(__file__).parent
 CMA = ("--append", "cma=64M")
 NOT_HERE = 4
@@ -37,8 +39,8 @@ class Entry(NamedTuple):
     """Of ``dmasync vm``: where the kernel comes from, and what it needs."""
     how: str
     """For the table: whose it is, or how it was made."""
-    asked: tuple[str, ...] = ()
-    """Of :mod:`tests.conformance.ask`: what this kernel cannot be asked."""
+    asked: tuple[str, ...] = ("--library",)
+    """Of :mod:`tests.conformance.ask`: what this kernel is asked besides, and what it cannot be asked."""
 
 
 ARM64 = ("--arch", "arm64")
@@ -63,8 +65,8 @@ KERNELS = (
     Entry("newest", (), "the newest that Debian offers here"),
 )
 HEAD = (
-    "| Profile | Architecture | Pages | Kernel | Cases | Differences | Search steps | Differences | Date |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| Profile | Architecture | Pages | Kernel | Cases | Differences | Library | Search steps | Differences | Date |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -111,11 +113,17 @@ def row(entry: Entry, said: dict[str, Any], day: datetime.date) -> str:
         f"{said['kernel']}, {entry.how}",
         f"{said['cases']:,}",
         len(said["differences"]),
+        passed(said["library"]) if "library" in said else "",
         f"{searched['steps']:,}",
         len(searched["divergences"]),
         day.isoformat(),
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def passed(suite: dict[str, Any]) -> str:
+    """How many tests of how many."""
+    return f"{suite['cases'] - len(suite['differences'])} of {suite['cases']}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,7 +165,7 @@ def _ask_all(wanted: Sequence[Entry], seconds: float, seed: int, folder: Path, t
             bad += status != NOT_HERE
             continue
         rows.append(row(entry, said, today))
-        differences = said["differences"] + said.get("search", {}).get("divergences", [])
+        differences = differences_in(said)
         notes += [f"{entry.name} answers otherwise than {said['profile']}: {name}" for name in differences]
         bad += bool(differences)
     print(HEAD, *rows, "", *notes, sep="\n")

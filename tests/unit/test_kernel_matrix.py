@@ -24,6 +24,7 @@ SAID: dict[str, Any] = {
     "cma": False,
     "cases": 1405,
     "differences": [],
+    "library": {"cases": 61, "not_asked": 0, "differences": []},
     "search": {"steps": 12000, "divergences": [], "seed": 7},
 }
 
@@ -56,20 +57,29 @@ def machines(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, dict[str, Any
 def test_a_kernel_becomes_a_line_of_the_table() -> None:
     entry = matrix.Entry("6.18", ("--kernel", "debian:6.18"), "Debian's")
     line = matrix.row(entry, SAID, DAY)
-    assert line == "| 6.18.15 | x86-64 | 4 KiB | 6.18.15+deb13-amd64, Debian's | 1,405 | 0 | 12,000 | 0 | 2026-11-27 |"
+    assert line == (
+        "| 6.18.15 | x86-64 | 4 KiB | 6.18.15+deb13-amd64, Debian's | 1,405 | 0 | 61 of 61 | 12,000 | 0 | 2026-11-27 |"
+    )
     assert line.count("|") == matrix.HEAD.splitlines()[0].count("|")
 
 
 def test_every_kernel_of_the_list_is_asked_and_a_difference_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = SAID | {"differences": ["test_x.py::test_y"], "search": {"steps": 5, "divergences": ["3.1: lseek"]}}
+    library = {"cases": 61, "not_asked": 0, "differences": ["suite.py::test_z"]}
+    other = SAID | {
+        "differences": ["test_x.py::test_y"],
+        "library": library,
+        "search": {"steps": 5, "divergences": ["3.1: lseek"]},
+    }
     commands = machines(monkeypatch, (0, SAID), (1, other))
     assert matrix.main(["--only", "6.12", "--only", "6.18", "--seconds", "5"]) == 1
     assert [command[command.index("--kernel") + 1] for command in commands] == ["debian:6.12", "debian:6.18"]
     out = capsys.readouterr().out
     assert "6.18 answers otherwise than 6.18.15: test_x.py::test_y" in out
+    assert "6.18 answers otherwise than 6.18.15: suite.py::test_z" in out
     assert "6.18 answers otherwise than 6.18.15: 3.1: lseek" in out
+    assert "| 60 of 61 |" in out
 
 
 def test_a_search_that_gives_no_log_is_a_difference(
