@@ -121,6 +121,18 @@ def machine(request):
         ("mremap", (0, 4096, 8192)),
         ("mincore", (0, 4096)),
         ("seccomp", (1, 8)),
+        ("execve", ()),
+        ("execveat", (3, 1, 2, 3, EMPTY_PATH)),
+        ("name_to_handle_at", (3,)),
+        ("mlock", (4096, 4096)),
+        ("mlock2", (4096, 4096, 0)),
+        ("process_madvise", (3, 1, 1, 20)),
+        ("statfs", ()),
+        ("setxattr", ()),
+        ("removexattr", ()),
+        ("flock", (BASE,)),
+        ("ioctl", (3, 0x40049409)),
+        ("fcntl", (BASE, 16)),
     ],
 )
 def test_what_may_be_the_backends_stops(machine, call, arguments):
@@ -154,6 +166,8 @@ def test_what_may_be_the_backends_stops(machine, call, arguments):
         ("seccomp", (1, 0)),
         ("ppoll", ()),
         ("exit_group", ()),
+        ("flock", (3,)),
+        ("fcntl", (3, 16)),
     ],
 )
 def test_what_cannot_be_goes_by(machine, call, arguments):
@@ -174,6 +188,8 @@ def test_on_a_real_kernel_its_own_files_answer_for_their_bytes(machine):
     assert not stops(machine, "newfstatat", 3, 1, 2, EMPTY_PATH, fake=False)
     assert not stops(machine, "madvise", 0, 4096, 4, fake=False)
     assert not stops(machine, "mremap", 0, 4096, 8192, fake=False)
+    for call in ("execve", "execveat", "mlock", "process_madvise", "statfs", "setxattr", "name_to_handle_at"):
+        assert not stops(machine, call, BASE, fake=False)
     for call in ("dup", "fstat", "lseek"):
         assert not stops(machine, call, 3, 0, os.SEEK_END, fake=False)
         assert stops(machine, call, BASE, 0, os.SEEK_END, fake=False)
