@@ -50,7 +50,9 @@ def test_the_same_done_right_is_clean(compiled, dmasync_run, bug):
     assert (done.status, done.findings) == (0, []), done.errors
 
 
-@pytest.mark.parametrize(("release", "fixed", "found"), [("6.6", [], 1), ("6.6", ["fixed"], 0), ("6.12", [], 0)])
+@pytest.mark.parametrize(
+    ("release", "fixed", "found"), [("6.1", [], 1), ("6.1", ["fixed"], 0), ("6.6", [], 0), ("6.12", [], 0)]
+)
 def test_a_memfd_that_goes_while_its_udmabuf_is_mapped_is_found_where_linux_miscounts(
     compiled, dmasync_run, release, fixed, found
 ):

@@ -56,7 +56,7 @@ class Checking:
         if system.is_fake:
             fake: FakeSystem = system  # type: ignore[assignment]  # is_fake says so
             fake.backend.pages = self._pages
-            if not fake.kernel.profile.udmabuf_pins_folios:
+            if not fake.kernel.profile.udmabuf_maps_numbers:
                 run.watcher.on_closed = _Miscounts(fake, run, self._pages).look
 
     def findings(self) -> list[Finding]:
@@ -81,7 +81,7 @@ class Checking:
 
 
 class _Miscounts:
-    """Memfds that are gone while pages of their udmabufs are mapped, which releases before 6.11 miscount.
+    """Memfds that are gone while pages of their udmabufs are mapped, where the release counts such pages.
 
     The supervisor has each memfd open itself, so it looks whether the programs have.
     """
