@@ -25,6 +25,7 @@ from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
 from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, Profile, profile_named
+from dmasync.fakes.kernel.short_arguments import CHOICES, EFAULT, ZEROS, before_a_hole
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.kernel.waiting import Deadline, Waker
 from dmasync.fakes.memory.coherent import BufferMemory
@@ -48,7 +49,8 @@ class FakeKernel:
     may be changed at any time. *memory_mb* is what heap buffers and the pages
     of memfds in udmabufs may take together, in MiB; beyond it is ENOMEM. *cma_mb* gives each CMA heap a region of that
     many MiB of its own instead.
-    *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE.
+    *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE. *short_arguments* says what follows an ioctl's argument
+    that is shorter than its structure: "zeros", as behind ``fcntl.ioctl``, or nothing at all, "EFAULT".
 
     Each method returns what the system call returns and raises ``OSError`` with its errno, after the same
     checks in the same order. What Linux knows but the fake does not raises
@@ -69,9 +71,12 @@ class FakeKernel:
         memory_mb: int = 1024,
         cma_mb: int | None = None,
         descriptor_limit: int | None = None,
+        short_arguments: str = ZEROS,
     ) -> None:
         if page_size < mmap.PAGESIZE or page_size % mmap.PAGESIZE:
             raise ValueError(f"page_size={page_size} must be a multiple of the host's, {mmap.PAGESIZE}")
+        if short_arguments not in CHOICES:
+            raise ValueError(f"short_arguments={short_arguments!r} must be one of {', '.join(map(repr, CHOICES))}")
         self.profile: Profile = profile_named(profile)
         self.coherent = coherent
         self.list_limit = list_limit
@@ -86,6 +91,7 @@ class FakeKernel:
         """Hears of dma-bufs whose pages Linux has just begun to give to others, although they are mapped."""
         self.lost: list[DmaBuf] = []
         self._files = self.descriptors.files
+        self._ends_arguments = short_arguments == EFAULT
         self._memory_mb, self._memory_left = memory_mb, memory_mb << 20
         self._region_size = None if cma_mb is None else cma_mb << 20
         self._region_left: dict[str, int] = {}
@@ -135,7 +141,7 @@ class FakeKernel:
         file = self._files.get(fd) if fd.__class__ is int else self._slow_lookup(fd)
         if file is None:
             raise bad_descriptor(fd)
-        if arg.__class__ is bytearray:
+        if arg.__class__ is bytearray and not self._ends_arguments:
             return file.ioctl(fd, request & _REQUEST, arg)
         return self._ioctl_with_any(file, fd, request & _REQUEST, arg)
 
@@ -319,8 +325,11 @@ class FakeKernel:
     def _ioctl_with_any(self, file: File, fd: int, request: int, arg: Argument) -> Any:
         if isinstance(arg, (bytes, str)):
             copy = bytearray(arg.encode() if isinstance(arg, str) else arg)
-            file.ioctl(fd, request, copy)
+            self._ioctl_with_any(file, fd, request, copy)
             return bytes(copy)
+        if self._ends_arguments and not isinstance(arg, int):
+            with before_a_hole(arg) as address:
+                return file.ioctl(fd, request, address)
         return file.ioctl(fd, request, arg)
 
     def _track(self, mapping: FakeMapping, area: Area, file: File, writable: bool) -> None:

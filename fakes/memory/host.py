@@ -19,6 +19,7 @@ _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
 )  # fmt: skip
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.read.restype = ctypes.c_ssize_t
 _libc.read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _libc.write.restype = ctypes.c_ssize_t
@@ -103,6 +104,11 @@ def map_over(address: int, length: int, prot: int, flags: int, fd: int, offset: 
     got = _libc.mmap(address, length, prot, flags | MAP_FIXED, fd, offset)
     if got is None or got == ctypes.c_void_p(-1).value:
         raise _error(ctypes.get_errno() or errno.ENOMEM)
+
+
+def forbid(address: int, length: int) -> None:
+    """mprotect(2): nobody may touch these pages any more."""
+    _checked(_libc.mprotect(address, length, 0))
 
 
 def populate(fd: int, offset: int, length: int) -> None:
