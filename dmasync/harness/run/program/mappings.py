@@ -6,6 +6,7 @@ when it is asked for, though not where it comes to lie: the next look at the pro
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -83,6 +84,24 @@ class _Table:
     """About single places, since the last look."""
     buffers: set[Key] = field(default_factory=set)
     """Files of which a buffer was ever mapped here."""
+    _spans: list[tuple[int, int]] | None = None
+
+    def become(self, mappings: Iterable[Mapping]) -> None:
+        """These, of which some may have changed, are all that there are."""
+        self.mappings = [mapping for mapping in mappings if mapping.parts]
+        self._spans = None
+
+    def spans(self) -> list[tuple[int, int]]:
+        """(begin, end) of all parts, in order."""
+        if self._spans is None:
+            self._spans = sorted((part.begin, part.end) for mapping in self.mappings for part in mapping.parts)
+        return self._spans
+
+    def has(self, begin: int, end: int) -> bool:
+        """Whether a byte from *begin* to *end* is in one of them."""
+        spans = self.spans()
+        place = bisect.bisect_left(spans, (end, 0)) - 1
+        return place >= 0 and spans[place][1] > begin
 
 
 class Mappings:
@@ -151,7 +170,7 @@ class Mappings:
             part = Part(begin, begin + length, prot, self.first_flags(owner))
             keys = frozenset(self._keys_of(owner))
             _clear(table, part.begin, part.end)
-            table.mappings.append(Mapping(owner, begin, -1, keys, [part]))
+            table.become([*table.mappings, Mapping(owner, begin, -1, keys, [part])])
 
     def forget(self, process: int) -> None:
         """It has ended."""
@@ -163,7 +182,7 @@ class Mappings:
         """Nobody has it any more."""
         with self._lock:
             for table in self._tables.values():
-                table.mappings = [mapping for mapping in table.mappings if mapping.owner is not file]
+                table.become(mapping for mapping in table.mappings if mapping.owner is not file)
                 table.asked = [asked for asked in table.asked if asked.owner is not file]
 
     # -- what is asked
@@ -175,9 +194,7 @@ class Mappings:
             table = self._known(process)
             if table is None:
                 table = self._look(process, thread)
-            elif any(mapping.has(address, end) for mapping in table.mappings) or (
-                table.asked and self._must_look(table, process, address, length)
-            ):
+            elif table.has(address, end) or (table.asked and self._must_look(table, process, address, length)):
                 self._look(process, thread)
             found = [mapping for mapping in table.mappings if mapping.owner is not None and mapping.has(address, end)]
             first = min(found, key=lambda mapping: mapping.begin, default=None)
@@ -248,13 +265,14 @@ class Mappings:
                 table = _Table()
             self._tables[process] = table
         ours = [area for area in areas.areas(process, 0, _EVERYTHING) if self._is_ours(table, area)]
+        begins = [area.begin for area in ours]
         for mapping in table.mappings:
-            mapping.parts = list(_kept(mapping, ours))
+            mapping.parts = list(_kept(mapping, ours, begins))
             self._join(mapping) if mapping.parts else None
-        table.mappings = [mapping for mapping in table.mappings if mapping.parts]
-        for area in ours:
-            for begin, end in list(_uncovered(table.mappings, area)):
-                self._explain(table, before, area, begin, end)
+        table.become(table.mappings)
+        taken = table.spans()
+        found = [piece for area in ours for piece in self._explained(table, before, area, taken)]
+        table.become([*table.mappings, *found])
         table.asked = [asked for asked in table.asked if asked.thread != thread]
         table.questions = 0
         return table
@@ -262,7 +280,14 @@ class Mappings:
     def _is_ours(self, table: _Table, area: Area) -> bool:
         return self._files.buffer_of(area.key) is not None and (area.is_shared or area.key in table.buffers)
 
-    def _explain(self, table: _Table, before: _Table | None, area: Area, begin: int, end: int) -> None:
+    def _explained(
+        self, table: _Table, before: _Table | None, area: Area, taken: list[tuple[int, int]]
+    ) -> Iterator[Mapping]:
+        """Of what is not *taken* of *area*."""
+        for begin, end in _uncovered(taken, area):
+            yield from self._explain(table, before, area, begin, end)
+
+    def _explain(self, table: _Table, before: _Table | None, area: Area, begin: int, end: int) -> Iterator[Mapping]:
         """Find out whose the bytes from *begin* to *end* of *area* are."""
         while begin < end:
             offset = area.offset + begin - area.begin
@@ -295,14 +320,14 @@ class Mappings:
                     for part in flags
                     if part.begin < stop and begin < part.end
                 ]
-            table.mappings.append(Mapping(owner, begin, offset, frozenset({area.key}), parts, is_sure, area.is_shared))
+            yield Mapping(owner, begin, offset, frozenset({area.key}), parts, is_sure, area.is_shared)
             begin = stop
 
 
 def _clear(table: _Table, begin: int, end: int) -> None:
     for mapping in table.mappings:
         mapping.parts = list(_without(mapping.parts, begin, end))
-    table.mappings = [mapping for mapping in table.mappings if mapping.parts]
+    table.become(table.mappings)
 
 
 def _of(table: _Table | None, key: Key, address: int) -> Mapping | None:
@@ -318,11 +343,14 @@ def _without(parts: Iterable[Part], begin: int, end: int) -> Iterator[Part]:
                 yield piece
 
 
-def _kept(mapping: Mapping, present: Iterable[Area]) -> Iterator[Part]:
-    """What of its parts is still there; a part whose pages may do different things by now is several."""
+def _kept(mapping: Mapping, present: list[Area], begins: list[int]) -> Iterator[Part]:
+    """What of its parts is still there; a part whose pages may do different things by now is several. *begins* are
+    those of the areas that are *present*.
+    """
     for part in mapping.parts:
         last: Part | None = None
-        for area in present:
+        first = max(0, bisect.bisect_right(begins, part.begin) - 1)
+        for area in present[first : bisect.bisect_left(begins, part.end)]:
             low, high = max(part.begin, area.begin), min(part.end, area.end)
             moved = mapping.offset >= 0 and area.offset - area.begin != mapping.offset - mapping.begin
             if low >= high or area.key not in mapping.keys or moved:
@@ -350,13 +378,12 @@ def _joined(parts: Iterable[Part]) -> Iterator[Part]:
         yield last
 
 
-def _uncovered(mappings: Iterable[Mapping], area: Area) -> Iterator[tuple[int, int]]:
+def _uncovered(taken: list[tuple[int, int]], area: Area) -> Iterator[tuple[int, int]]:
     position = area.begin
-    taken = sorted((part.begin, part.end) for one in mappings for part in one.parts if one.has(area.begin, area.end))
-    for begin, end in taken:
+    first = max(0, bisect.bisect_right(taken, (area.begin, 0)) - 1)
+    for begin, end in taken[first : bisect.bisect_left(taken, (area.end, 0))]:
         if begin > position:
-            yield position, min(begin, area.end)
+            yield position, begin
         position = max(position, end)
-        if position >= area.end:
-            return
-    yield position, area.end
+    if position < area.end:
+        yield position, area.end
