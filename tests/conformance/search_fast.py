@@ -44,7 +44,7 @@ AHEAD = 3
 """So many files of programs may wait for the executor."""
 _START_SECONDS = 600
 _PATIENCE_SECONDS = 240
-_LOG_EVERY = 40
+_LOG_EVERY = 4
 _MOST_RESTARTS = 20
 _MOST_SHRUNK = 12
 
