@@ -199,11 +199,15 @@ def _opened(witness: int, flags: int) -> int:
 
 def _folder(file: Directory) -> HostFile:
     """A folder that nobody finds by a name; what it lists is never asked of it."""
-    path = tempfile.mkdtemp(prefix="dmasync-")
     try:
-        witness = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    finally:
-        os.rmdir(path)
+        path = tempfile.mkdtemp(prefix="dmasync-")
+    except OSError:  # no file can be made anywhere: one that is sure to be there, for all that open it
+        witness = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        try:
+            witness = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.rmdir(path)
     return HostFile(_opened(witness, file.flags | os.O_DIRECTORY), DIRECTORY, witness)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import stat
+import tempfile
 import threading
 import time
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from dmasync.fakes import Journal
+from dmasync.fakes.foreign.systems import FakeSystem
 from dmasync.harness.run import supervisor as module
 from dmasync.harness.run.answers import Said
 from dmasync.harness.run.device_paths import Places
@@ -145,3 +148,16 @@ def test_a_program_that_lets_nobody_look_into_it_is_told_of(monkeypatch):
 def test_a_process_that_is_none_of_the_run_may_hide(dmasync_run):
     done = dmasync_run("sh", "-c", "stat -L /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2 > /dev/null 2>&1; true", check=False)
     assert (done.status, done.errors) == (0, "")
+
+
+def test_the_folder_of_the_heaps_opens_where_no_file_can_be_made(monkeypatch):
+    def refuse(prefix):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    system = FakeSystem()
+    host = system.host_file(system.backend.open("/dev/dma_heap", os.O_RDONLY))
+    assert host.kind == "directory"
+    assert stat.S_ISDIR(os.fstat(host.fd).st_mode)
+    for fd in (host.fd, host.witness):
+        os.close(fd)
