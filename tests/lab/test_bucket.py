@@ -39,18 +39,22 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of S3, and who asks."""
+    import s3fs
+
     url: str = request.getfixturevalue("server")
+    s3fs.S3FileSystem.clear_instance_cache()  # which know the address of another test's
     for name, value in {
         "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab",
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    return url
+    yield url
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.lab)])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=(pytest.mark.lab, pytest.mark.bucket))])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder of a bucket."""
     bucket = f"{request.param}://{tmp_path.name.replace('_', '-')}"
@@ -173,6 +177,7 @@ def test_a_folder_given_as_a_file_address_is_that_folder(tmp_path: Path) -> None
 
 
 @pytest.mark.lab
+@pytest.mark.bucket
 @pytest.mark.usefixtures("service")
 def test_a_bucket_that_is_not_there_is_told_in_a_line(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "store", "s3://nobody-has-this/fleet", runs[0]]) == 2
@@ -185,19 +190,16 @@ def test_a_bucket_that_is_not_there_is_told_in_a_line(runs: list[str], capsys: p
 
 
 @pytest.mark.lab
+@pytest.mark.bucket
 @pytest.mark.usefixtures("service")
 def test_a_service_that_does_not_answer_is_told_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
     assert main(["history", "moved", "s3://lab/fleet"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("dmasync history: s3://lab/fleet: ")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def nightly(monkeypatch: pytest.MonkeyPatch, kept: Path, store: str) -> tuple[int, list[Path]]:
@@ -217,6 +219,7 @@ def test_each_night_goes_into_the_bucket(store: str, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.lab
+@pytest.mark.bucket
 @pytest.mark.usefixtures("service")
 def test_a_bucket_that_takes_nothing_is_told_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
