@@ -106,31 +106,22 @@ class _State:
         return (head + times + numbers).ljust(256, b"\0")
 
 
-def _of_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool = True) -> _State | None:
-    """What is at a path of ours; None for all others, and for a link that *follow* does not follow. ENOENT where the
-    fake has nothing there.
+def _behind_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool) -> _State | None:
+    """What is at a path of ours, or where a descriptor's name in /proc leads; None for all others, and for a link that
+    *follow* does not follow. ENOENT where the fake has nothing there.
     """
     if not run.places.fake:
         return None
     path = run.places.of_call(call.thread, folder, address, follow=follow)
-    if path is None or path.startswith(("/proc/", "/dev/fd/")):
+    if path is None or path.startswith(("/sys/", PREFIX)):
         return None
+    if path.startswith(("/proc/", "/dev/fd/")):
+        known = numbered(run, call, path) if follow and "/fdinfo/" not in path else None
+        return None if known is None else _of_known(run, known)
     if path.rstrip("/") == HEAPS and run.places.heaps:
         return _folder()
-    if path.startswith(("/sys/", PREFIX)):
-        return None
     run.places.need_node(path)
     return _node(run, path)
-
-
-def _behind_path(run: Supervisor, call: Notification, folder: int, address: int, *, follow: bool) -> _State | None:
-    """As :func:`_of_path`, and what a descriptor's name in /proc leads to."""
-    if follow and run.places.fake:
-        path = run.places.of_call(call.thread, folder, address)
-        known = numbered(run, call, path) if path is not None and path.startswith(("/proc/", "/dev/fd/")) else None
-        if known is not None and path is not None and "/fdinfo/" not in path:
-            return _of_known(run, known)
-    return _of_path(run, call, folder, address, follow=follow)
 
 
 def _folder() -> _State:
