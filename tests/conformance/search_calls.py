@@ -8,6 +8,7 @@ fake, and notes each call that it is asked for.
 from __future__ import annotations
 
 import os
+import platform
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,8 +29,26 @@ NOWHERE = -1
 """Instead of a slot or an index: the fake refused, nothing will be named."""
 KINDS = {"b": 0, "m": 1, "r": 2, "i": 3}
 _PATCH = struct.Struct("<HHIq")
+_HOST = platform.machine()
+_ASIDE = 40
+_ORDERS = {  # O_DIRECT, O_LARGEFILE, O_DIRECTORY, O_NOFOLLOW
+    "x86_64": (0o40000, 0o100000, 0o200000, 0o400000),
+    "aarch64": (0o200000, 0o400000, 0o40000, 0o100000),
+}
 _DESCRIPTOR, _TABLE, _END_OF_MEMORY = range(3)
 _FENCES_AT = uapi.sync_file_info.offsets["num_fences"]
+
+
+def translated(flags: int, machine: str) -> int:
+    """Flags of ``open(2)`` that this host's fake was given, as *machine* has them, or the other way about: arm64 has
+    four of them in another order (``arch/arm64/include/uapi/asm/fcntl.h``).
+    """
+    if machine in ("", _HOST) or {machine, _HOST} != {"aarch64", "x86_64"}:
+        return flags
+    for here, there in zip(_ORDERS[_HOST], _ORDERS[machine], strict=True):
+        if flags & here:
+            flags = flags & ~here | there << _ASIDE
+    return flags & (1 << _ASIDE) - 1 | flags >> _ASIDE
 
 
 class Code(IntEnum):
@@ -95,7 +114,8 @@ class Calls:
 class RecordingBackend:
     """The fake kernel as a backend that notes each call."""
 
-    def __init__(self, kernel: Any, calls: Calls, *, keep_memfds: bool) -> None:
+    def __init__(self, kernel: Any, calls: Calls, *, keep_memfds: bool, machine: str = "") -> None:
+        self._machine = machine
         self._kernel, self._calls = kernel, calls
         self._keep_memfds = int(keep_memfds)
         self.free_maps: list[int] = []
@@ -112,10 +132,16 @@ class RecordingBackend:
         return made
 
     def open(self, path: str, flags: int) -> int:
-        return self._new(Code.OPEN, lambda: self._kernel.open(path, flags), 0, flags, 0, os.fsencode(path) + b"\0")
+        return self._new(
+            Code.OPEN, lambda: self._kernel.open(path, flags), 0, self._of(flags), 0, os.fsencode(path) + b"\0"
+        )
 
     def open_again(self, fd: int, flags: int) -> int:
-        return self._new(Code.REOPEN, lambda: self._kernel.open(f"/proc/self/fd/{fd}", flags), fd, flags, 0, b"")
+        place = f"/proc/self/fd/{fd}"
+        return self._new(Code.REOPEN, lambda: self._kernel.open(place, flags), fd, self._of(flags), 0, b"")
+
+    def _of(self, flags: int) -> int:
+        return translated(flags, self._machine)
 
     def memfd_create(self, name: str, flags: int) -> int:
         data = os.fsencode(name) + b"\0"
@@ -242,11 +268,18 @@ class RecordingWorld(FakeWorld):
     tick = 0.0002
 
     def __init__(
-        self, profile: str, arena: Arena, *, keep_memfds: bool, contents: bool = False, has_heap: bool = True
+        self,
+        profile: str,
+        arena: Arena,
+        *,
+        keep_memfds: bool,
+        contents: bool = False,
+        has_heap: bool = True,
+        machine: str = "",
     ) -> None:
         super().__init__(profile, arena, has_heap=has_heap)
         self.calls = Calls()
-        self.backend = RecordingBackend(self.kernel, self.calls, keep_memfds=keep_memfds)
+        self.backend = RecordingBackend(self.kernel, self.calls, keep_memfds=keep_memfds, machine=machine)
         self.bytes_as = methodcaller("content" if contents else "checksum")
         self._fences = 0
 

@@ -252,6 +252,7 @@ class FastSearch:
             keep_memfds=self.keep_memfds,
             contents=contents,
             has_heap=self.has_heap or self.options.memfds_alone,
+            machine=self.machine,
         )
 
     def _start_again(self, waiting: Waiting) -> Waiting:
@@ -282,7 +283,7 @@ class FastSearch:
             return
         answers = Answers(memoryview(answered.data), program.by_python)
         contents = self.options.record is not None
-        world = ReplayWorld(answers, self.arena, contents=contents)
+        world = ReplayWorld(answers, self.arena, contents=contents, machine=self.machine)
         wrong = program.first_difference(world)
         if wrong is not None:
             index, seen = wrong
@@ -410,8 +411,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     search = FastSearch(options)
     try:
         search.run()
-    except (ExecutorError, KeyboardInterrupt) as failure:
-        search.found.append(f"the search ended early: {failure or 'interrupted'}")
+    except ExecutorError as failure:
+        search.found.append(f"the search ended early: {failure}")
+    except KeyboardInterrupt:
+        search.found.append("the search ended early: interrupted")
+        search.differing.clear()  # no other machine now
     finally:
         summary = search.write_log()
         busy = search.close()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from operator import methodcaller
 from typing import Any
 
-from tests.conformance.search_calls import Code
+from tests.conformance.search_calls import Code, translated
 from tests.conformance.search_memory import Arena
 from tests.conformance.search_world import Held, Placed, World
 
@@ -162,8 +162,9 @@ def _fatal(result: int) -> str:
 class ReplayWorld(World):
     """The kernel that answered."""
 
-    def __init__(self, answers: Answers, arena: Arena, *, contents: bool = False) -> None:
+    def __init__(self, answers: Answers, arena: Arena, *, contents: bool = False, machine: str = "") -> None:
         super().__init__(arena)
+        self._machine = machine
         self._answers = answers
         self.backend = ReplayBackend(answers)
         self.bytes_as = methodcaller("content" if contents else "checksum")
@@ -195,7 +196,8 @@ class ReplayWorld(World):
         result, text = self._answers.next(Code.FDINFO)
         if result < 0:
             raise OSError(-result, os.strerror(-result))
-        return self.told_by(bytes(text), held, doubled=True)
+        pos, flags, *more = self.told_by(bytes(text), held, doubled=True)
+        return (pos, b"0%o" % translated(int(flags, 8), self._machine), *more)
 
     @contextmanager
     def without_descriptors(self) -> Iterator[None]:

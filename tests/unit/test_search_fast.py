@@ -18,8 +18,8 @@ import pytest
 
 from dmasync.fakes.kernel import FakeKernel
 from dmasync.fakes.kernel.profile import nearest_profile
-from tests.conformance import search_executor, search_fast
-from tests.conformance.search_calls import CALL, Calls, Code, RecordingWorld
+from tests.conformance import search_calls, search_executor, search_fast
+from tests.conformance.search_calls import CALL, Calls, Code, RecordingWorld, translated
 from tests.conformance.search_executor import Answered, Executor, ExecutorError, compiled
 from tests.conformance.search_fast import Program, of_memfds
 from tests.conformance.search_generator import Generator
@@ -278,6 +278,19 @@ def test_without_a_heap_programs_run_on_udmabufs_alone(arena: Arena) -> None:
     program = Program("one", len(ops), world, iter(ops))
     assert [outcome for _, _, outcome in program.answers] == ["ENOENT", "ok", "ok", "ok", "ok"]
     assert len(world.kernel.open_fds()) == 0
+
+
+@pytest.mark.parametrize("name", ["O_DIRECT", "O_DIRECTORY", "O_NOFOLLOW"])
+def test_the_flags_of_open_are_those_of_the_kernels_machine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_arm64 = {"O_DIRECT": 0o200000, "O_DIRECTORY": 0o40000, "O_NOFOLLOW": 0o100000}
+    of_x86_64 = {"O_DIRECT": 0o40000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000}
+    monkeypatch.setattr(search_calls, "_HOST", "x86_64")
+    flags = of_x86_64[name] | os.O_RDWR | os.O_CLOEXEC | 0o100000
+    there = of_arm64[name] | os.O_RDWR | os.O_CLOEXEC | 0o400000
+    assert translated(flags, "aarch64") == there
+    assert translated(flags, "x86_64") == flags
+    monkeypatch.setattr(search_calls, "_HOST", "aarch64")
+    assert translated(there, "x86_64") == flags
 
 
 def test_without_a_compiler_the_search_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
