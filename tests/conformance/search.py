@@ -58,9 +58,9 @@ class DivergenceError(Exception):
 class Search:
     """All that one call does, and what it counted."""
 
-    def __init__(self, machine: RealMachine, folder: Path | None) -> None:
+    def __init__(self, machine: RealMachine, folder: Path | None, profile: str | None = None) -> None:
         self.machine = machine
-        self.profile = nearest_profile(os.uname().release).name
+        self.profile = profile or nearest_profile(os.uname().release).name
         self.folder = folder
         self.steps = 0
         self.checkpoints = 0
@@ -211,12 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop between two programs after this time")
     parser.add_argument("--log", type=Path, help="a JSON file for the statistics; divergences go beside it")
     parser.add_argument("--record", type=Path, help="a .jsonl.xz file for the programs and the kernel's answers")
+    parser.add_argument("--profile", help="the release that the fake answers as (default: the kernel's)")
     parser.add_argument("--again", type=Path, help="run the programs in this folder, shrink what differs, and end")
     options = parser.parse_args(arguments)
     folder = options.log.parent / "divergences" if options.log is not None else None
     signal.signal(signal.SIGALRM, lambda *_: None)
     began = time.monotonic()
-    search = Search(RealMachine(), folder or HERE / "divergences")
+    search = Search(RealMachine(), folder or HERE / "divergences", options.profile)
     if options.again is not None:
         for name, program in known_programs([options.again]):
             divergence = search.replay(program)

@@ -367,10 +367,11 @@ class FastSearch:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for seed, ops in self.differing[:_MOST_SHRUNK]:
-            (folder / f"{seed}.json").write_text(json.dumps({"program": to_json(ops)}))
+            (folder / f"{seed.removesuffix('.json')}.json").write_text(json.dumps({"program": to_json(ops)}))
         command = [sys.executable, "-m", "dmasync", "vm", "--timeout", "1800", *self.options.guest]
         command += ["--output", str(folder), "--", sys.executable, "-m", "tests.conformance.search", "--again"]
-        subprocess.run([*command, str(folder), "--log", str(folder / "log.json")], cwd=HERE.parents[1], check=False)
+        command += [str(folder), "--profile", self.profile, "--log", str(folder / "log.json")]
+        subprocess.run(command, cwd=HERE.parents[1], check=False)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> Options:

@@ -59,6 +59,7 @@ _PROTECTIONS = (RW, RW, RW, RW, RW, RW, RO, RO, 0, _WO, _EXEC, _EXEC | RO, _EXEC
 _ADVICE = (0, 0, 1, 2, 4, 4, 9, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23, 24)
 """NORMAL, RANDOM, SEQUENTIAL, DONTNEED, REMOVE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, COLD,
 PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED."""
+_MAP_POPULATE = 0x8000
 _NEWLINE = 10
 _HUGE_SIZE = 1 << 40
 """A udmabuf whose table of pages Linux does not even try to allocate."""
@@ -479,6 +480,9 @@ class Generator:
             length = PAGE
         if length == 0 and held is not None and held.kind in ("memfd", "huge memfd") and held.file.size > 64 * PAGE:
             length = PAGE
+        if prot == _EXEC:
+            # Where the processor has protection keys, and the kernel knows them, Linux cannot read it to populate it.
+            flags &= ~_MAP_POPULATE
         if len(self.world.by_kind.get("map", ())) > 8:
             yield ("unmap", self.pick(self.world.by_kind["map"]))
         yield ("mmap", self.out(), var, length, prot, flags, offset)

@@ -64,6 +64,20 @@ def test_a_seed_makes_the_same_program_and_the_same_answers_again() -> None:
     assert program("one") != program("two")
 
 
+def test_whether_a_processor_has_protection_keys_is_not_asked() -> None:
+    """Linux cannot populate what may only be executed where there are such keys, and does so where there are none."""
+    world = FakeWorld()
+    maps = [
+        (op[4], op[5])
+        for op, _ in zip(Generator("keys", world, {"mmap": 400}).ops(), range(4000), strict=False)
+        if observe(world, op) and op[0] == "mmap"
+    ]
+    world.close()
+    assert (3, 0x8001) in maps
+    assert (4, 1) in maps
+    assert not [prot for prot, flags in maps if prot == 4 and flags & 0x8000]
+
+
 def test_a_program_leaves_nothing_open() -> None:
     world = FakeWorld()
     for op, _ in zip(Generator("left", world).ops(), range(STEPS), strict=False):
