@@ -533,3 +533,18 @@ def test_neither_node_can_be_mapped_or_sought(system: System, flags: int) -> Non
             system.backend.lseek(fd, 0, 5)
         with refused(errno.EINVAL):
             system.backend.ftruncate(fd, 0)
+
+
+@pytest.mark.parametrize("sealed", [SHRINK, SHRINK | GROW])
+def test_a_length_that_is_set_again_clears_what_was_written_behind_the_end(system: System, sealed: int) -> None:
+    """Before 6.11 a buffer may have the whole of a memfd's last page, and so bytes that are not the memfd's."""
+    device, memfd = system.open(UDMABUF), system.memfd(1.5, sealed)
+    if system.since("6.11"):
+        with refused(errno.EINVAL):
+            system.create(device, memfd, 0, 2 * PAGE)
+        return
+    view = system.mmap(system.create(device, memfd, 0, 2 * PAGE), 2 * PAGE)
+    inside, behind = PAGE + 100, 2 * PAGE - 8
+    view[inside : inside + 4], view[behind : behind + 8] = b"kept", b"forgiven"
+    system.backend.ftruncate(memfd, PAGE * 3 // 2)
+    assert (view[inside : inside + 4], view[behind : behind + 8]) == (b"kept", bytes(8))

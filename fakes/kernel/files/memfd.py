@@ -84,9 +84,9 @@ class MemfdInode:
             length > self.size and self.seals & uapi.F_SEAL_GROW
         ):
             raise os_error(errno.EPERM)
-        if length != self.size:
-            self.store.resize(length)
-            self.size = length
+        # Also to the length that it has: what a udmabuf wrote behind the end, in the last page, is zero then.
+        self.store.resize(length)
+        self.size = length
 
     def add_seals(self, seals: int) -> None:
         """``F_ADD_SEALS`` of a file that may be written."""
