@@ -120,8 +120,7 @@ class Nodes:
 
     def open(self, kernel: Kernel, path: str, flags: int) -> File:
         """``do_filp_open()`` of a device node; flags are Linux's, and passed both checks."""
-        if any(len(part) > _NAME_MAX for part in os.fsencode(path).split(b"/")):
-            raise os_error(errno.ENAMETOOLONG)
+        self._check_names(path)
         if flags & O_PATH:
             flags &= _O_PATH_FLAGS
         place = place_in(kernel, path)
@@ -142,6 +141,19 @@ class Nodes:
         if flags & os.O_DIRECT:
             raise os_error(errno.EINVAL)
         return opener(kernel, flags & _VALID_FLAGS & ~NOT_KEPT | O_LARGEFILE)
+
+    def _check_names(self, path: str) -> None:
+        """``link_path_walk()`` as far as a name that no folder can have: what lies before it is looked for first."""
+        parts = os.fsencode(path).split(b"/")
+        for at, part in enumerate(parts):
+            if len(part) > _NAME_MAX:
+                before = posixpath.normpath(os.fsdecode(b"/".join(parts[:at])) or "/")
+                if any(f"{before}/".startswith(f"{node}/") for node in (*self._openers, NULL)):
+                    raise os_error(errno.ENOTDIR)
+                # Of folders elsewhere the fake knows nothing.
+                if before.startswith(_DEV) and not self._is_directory(before):
+                    raise os_error(errno.ENOENT)
+                raise os_error(errno.ENAMETOOLONG)
 
     def _find(self, path: str, flags: int) -> Opener:
         node = posixpath.normpath(path)

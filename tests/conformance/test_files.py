@@ -108,6 +108,28 @@ def test_other_opens_are_refused(system: System, node: str, suffix: str, flags: 
 
 
 @pytest.mark.parametrize(
+    ("before", "code"),
+    [
+        ("/dev/", errno.ENAMETOOLONG),
+        ("/dev/./../dev//", errno.ENAMETOOLONG),
+        ("/dev/udmabuf/", errno.ENOTDIR),
+        ("/dev/null/", errno.ENOTDIR),
+        ("/dev/nosuch/", errno.ENOENT),
+        ("/dev/nosuch/there/", errno.ENOENT),
+        ("/dev/dma_heap/nosuch/", errno.ENOENT),
+        ("/dev/udmabuf/there/", errno.ENOTDIR),
+    ],
+)
+@pytest.mark.parametrize("behind", ["", "/", "/x"])
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_PATH])
+def test_a_name_that_is_too_long_is_found_when_its_folder_has_been(
+    system: System, before: str, code: int, behind: str, flags: int
+) -> None:
+    with refused(code):
+        system.open(before + "x" * 256 + behind, flags)
+
+
+@pytest.mark.parametrize(
     ("path", "flags", "code"),
     [
         ("", os.O_RDWR, errno.ENOENT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import platform
 
 import pytest
 
@@ -408,7 +409,12 @@ HUGE = PAGE * (PAGE // 8)
 USUAL = HUGE.bit_length() - 1
 
 
-@pytest.mark.parametrize("size_log", [0, 21, USUAL] if USUAL != 21 else [0, 21])
+SIZES = [0, 21, USUAL] if USUAL != 21 else [0, 21]
+if (platform.machine(), PAGE) == ("aarch64", 4096):
+    SIZES += [16, 25]  # blocks of 16 pages, and of 16 huge ones
+
+
+@pytest.mark.parametrize("size_log", SIZES)
 @pytest.mark.parametrize(("flags", "seals"), [(0, SEAL), (uapi.MFD_ALLOW_SEALING, 0), (uapi.MFD_NOEXEC_SEAL, EXEC)])
 def test_a_memfd_of_huge_pages_can_be_made_without_any(system: System, size_log: int, flags: int, seals: int) -> None:
     if flags & uapi.MFD_NOEXEC_SEAL and not system.since("6.3"):
@@ -423,7 +429,7 @@ def test_a_memfd_of_huge_pages_can_be_made_without_any(system: System, size_log:
     assert int.from_bytes(argument, "little") == (1 << size_log if size_log else HUGE)
 
 
-@pytest.mark.parametrize("size_log", [1, 12, 20, 22, 63])
+@pytest.mark.parametrize("size_log", [log for log in (1, 12, 16, 20, 22, 25, 63) if log not in SIZES])
 def test_huge_pages_of_another_size_are_enodev(system: System, size_log: int) -> None:
     with refused(errno.ENODEV):
         system.backend.memfd_create("huge", uapi.MFD_HUGETLB | size_log << 26)

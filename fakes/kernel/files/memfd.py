@@ -6,6 +6,7 @@ import contextlib
 import errno
 import mmap
 import os
+import platform
 import weakref
 from typing import Any
 
@@ -21,8 +22,10 @@ _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
 _HUGE_SHIFT = 26
 _HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
-_CONTIGUOUS = {16384: (21,), 65536: (21,)}
+_CONTIGUOUS: dict[int, tuple[int, ...]] = {16384: (21,), 65536: (21,)}
 """Logarithms of arm64's other huge pages, blocks of pages in a row, for its larger pages (asm/pgtable-hwdef.h)."""
+if platform.machine() == "aarch64":
+    _CONTIGUOUS[4096] = (16, 25)
 _GIGABYTE = 30
 _DIRECT = Since.of("6.6")  # read; 6.1.192 refuses it
 _ALL_SEALS = (
