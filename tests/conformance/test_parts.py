@@ -14,6 +14,7 @@ from tests.support.page_size import PAGE
 
 NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, REMOVE, DONTFORK, DOFORK = 0, 1, 2, 3, 4, 9, 10, 11
 HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, KEEPONFORK = 14, 15, 16, 17, 19
+MAP_STACK = 0x20000
 PAGES = 6
 _KEEPS_A_DESCRIPTOR = sys.version_info < (3, 13)
 """A real mapping's duplicate of the descriptor, which counts like a part of it."""
@@ -22,11 +23,13 @@ _KEEPS_A_DESCRIPTOR = sys.version_info < (3, 13)
 class Mapped:
     """A buffer, and one mapping of all of it."""
 
-    def __init__(self, system: System, provider: str, prot: int = mmap.PROT_READ | mmap.PROT_WRITE) -> None:
+    def __init__(
+        self, system: System, provider: str, prot: int = mmap.PROT_READ | mmap.PROT_WRITE, more_flags: int = 0
+    ) -> None:
         self._system = system
         self.fd = system.buffer(provider, PAGES)
         self._before = self._count()
-        self.mapping: Any = system.mmap(self.fd, PAGES * PAGE, prot)
+        self.mapping: Any = system.mmap(self.fd, PAGES * PAGE, prot, SHARED | more_flags)
         self._duplicates = int(_KEEPS_A_DESCRIPTOR and system.holds_duplicates)
 
     def _count(self) -> int:
@@ -51,6 +54,13 @@ def mapped(system: System, provider: str) -> Mapped:
 def joins(system: System, provider: str) -> bool:
     """Whether parts that are alike become one again: those of pages that the kernel counts."""
     return not system.maps_numbers(provider)
+
+
+def test_what_is_mapped_for_a_stack_has_no_huge_pages_from_the_start(system: System, provider: str) -> None:
+    mapped = Mapped(system, provider, more_flags=MAP_STACK)
+    has_none = system.since("6.7")
+    assert mapped.advise(NOHUGEPAGE, 1, 2) == (1 if has_none else 3)
+    assert mapped.advise(HUGEPAGE, 4, 5) == (3 if has_none else 5)
 
 
 @pytest.mark.parametrize("advice", [RANDOM, SEQUENTIAL, DONTFORK, HUGEPAGE, NOHUGEPAGE])

@@ -58,11 +58,13 @@ class Vmas:
     """The parts of one mapping of *length* bytes, whole pages; each call returns by how many more they are after it.
 
     Where *joins* says so, neighbours with the same flags become one again. Parts of what a driver mapped by page
-    numbers never do, and no dump has them from the start.
+    numbers never do, and no dump has them from the start. What is mapped for a stack has no huge pages from the start,
+    where *for_stack* says so.
     """
 
-    def __init__(self, length: int, *, joins: bool) -> None:
-        self._parts = [_Part(0, length, VmFlags.NONE if joins else VmFlags.DONTDUMP)]
+    def __init__(self, length: int, *, joins: bool, for_stack: bool = False) -> None:
+        flags = VmFlags.NONE if joins else VmFlags.DONTDUMP
+        self._parts = [_Part(0, length, flags | VmFlags.NOHUGEPAGE if for_stack else flags)]
         self._joins = joins
 
     def advise(self, advice: int, begin: int, end: int) -> int:
