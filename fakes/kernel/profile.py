@@ -36,6 +36,7 @@ _NO_HUGE_UDMABUF = Since.of("6.5")
 _MAP_ABOVE4G = Since.of("6.6")
 _SHORT_FOLDERS = Since.of("6.6")
 _DEADLINE = Since.of("6.7")
+_STACK_WITHOUT_HUGE_PAGES = Since.of("6.7")
 _SEALED_MAPS_READ = Since.of("6.7", "6.12.9", "6.6.103", "6.1.149")
 _LONG_FOLDERS = Since.of("6.9")
 _FS_IDENTITY = Since.of("6.9")
@@ -94,6 +95,8 @@ class Profile:
     sealed_maps_read: bool
     """A mapping to read made under a seal on writing can never write, and Linux knows; before, it was counted as one
     that may, so that F_SEAL_WRITE refused it, and was refused by it."""
+    stack_without_huge_pages: bool
+    """What is mapped with MAP_STACK has no huge pages, as if MADV_NOHUGEPAGE had been said of it."""
     folder_end: int
     """The last place in a folder of nodes that lseek() takes."""
     size_limit_mb: int
@@ -165,6 +168,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         failed_udmabuf_goes=release in _FAILED_UDMABUF_GOES,
         limit_in_64_bits=release in _LIMIT_IN_64_BITS,
         sealed_maps_read=release in _SEALED_MAPS_READ,
+        stack_without_huge_pages=release in _STACK_WITHOUT_HUGE_PAGES,
         folder_end=(1 << 32) - 1 if release in _SHORT_FOLDERS and release not in _LONG_FOLDERS else (1 << 63) - 1,
         size_limit_mb=_INT_MAX if release in _NO_SIZE_LIMIT else 64,
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,

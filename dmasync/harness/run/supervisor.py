@@ -375,7 +375,13 @@ def _as_linux_keeps_them(mappings: Mappings) -> None:
     from dmasync.fakes.kernel.files.vmas import VmFlags, changed
 
     mappings.joins = lambda file: not file.held.mapped_pages()
-    mappings.first_flags = lambda file: VmFlags.DONTDUMP if file.held.mapped_pages() else VmFlags.NONE
+
+    def first_flags(file: OpenFile, for_stack: bool) -> VmFlags:
+        flags = VmFlags.DONTDUMP if file.held.mapped_pages() else VmFlags.NONE
+        has_none = for_stack and file.held.kernel.profile.stack_without_huge_pages
+        return flags | VmFlags.NOHUGEPAGE if has_none else flags
+
+    mappings.first_flags = first_flags
     mappings.change = lambda flags, advice: changed(VmFlags(flags), advice)
 
 

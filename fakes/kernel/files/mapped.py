@@ -12,7 +12,6 @@ from dmasync.fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
 from dmasync.fakes.kernel.files.memfd import Memfd
 from dmasync.fakes.kernel.files.vmas import Vmas
-from dmasync.fakes.kernel.releases import Since
 
 _WRITE_SEALS: Final = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 # asm-generic/mman-common.h; Python's mmap module has some of them, by release and by the host.
@@ -22,7 +21,6 @@ _HWPOISON, _SOFT_OFFLINE, _GUARD_INSTALL, _GUARD_REMOVE = 100, 101, 102, 103
 _KNOWN: Final = frozenset({*range(_DONTNEED + 1), *range(_FREE, _COLLAPSE + 1)})
 _HUGE_PAGE: Final = 2 << 20
 _MAP_STACK: Final = 0x20000
-_STACKS_WITHOUT_HUGE_PAGES: Final = Since.of("6.7")  # read; 6.6.87 has it not
 _OF_ANONYMOUS_MEMORY: Final = frozenset({_FREE, _WIPEONFORK})
 _OF_PAGES: Final = frozenset(
     {_DONTNEED, _DONTNEED_LOCKED, _COLD, _PAGEOUT, _POPULATE_READ, _POPULATE_WRITE, _DODUMP}
@@ -45,7 +43,7 @@ class Area:
         self.offset = offset
         self._shared = is_shared(flags)
         self._may_write = file.writable and not (isinstance(file, Memfd) and file.seals & _WRITE_SEALS)
-        for_stack = bool(flags & _MAP_STACK) and file.kernel.profile.release in _STACKS_WITHOUT_HUGE_PAGES
+        for_stack = bool(flags & _MAP_STACK) and file.kernel.profile.stack_without_huge_pages
         self._vmas = Vmas(self._in_pages(length), joins=not file.mapped_pages(), for_stack=for_stack)
         self._hold(1)
 

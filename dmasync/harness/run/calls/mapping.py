@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WHERE: Final = 0x10 | 0x100000  # MAP_FIXED, MAP_FIXED_NOREPLACE
 _MAP_FIXED: Final = 0x10
+_MAP_STACK: Final = 0x20000
 _MAP_LOCKED: Final = 0x2000
 _LONGEST: Final = 1 << 47
 """No program has room for more."""
@@ -82,8 +83,11 @@ def _of_its_own(run: Supervisor, call: Notification, fd: int) -> None:
 def _expect(run: Supervisor, call: Notification, file: OpenFile | None, key: Key, length: int, offset: int) -> None:
     address = call.arguments[0] if call.arguments[3] & _WHERE else 0
     place = offset, -(-length // _PAGE) * _PAGE
-    replaces = bool(call.arguments[3] & _MAP_FIXED)
-    run.mappings.expect(call.process, call.thread, file, key, place, address, replaces=replaces)
+    flags = call.arguments[3]
+    run.mappings.expect(
+        call.process, call.thread, file, key, place, address,
+        replaces=bool(flags & _MAP_FIXED), for_stack=bool(flags & _MAP_STACK),
+    )  # fmt: skip
 
 
 # -- what is asked of a mapping: that of a dma-buf refuses what the memfd that stands for it would do
@@ -175,7 +179,7 @@ def _moves(run: Supervisor, call: Notification, found: Mapping) -> None:
         return
     (key,) = found.keys
     place = found.offset + address - found.begin, length
-    run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True)
+    run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True, for_stack=False)
 
 
 def _need_no_hole(call: Notification, begin: int, end: int) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 4096
 _MAP_PRIVATE: Final = 0x02
 _MAP_FIXED: Final = 0x10
+_MAP_STACK: Final = 0x20000
 _WHERE: Final = 0x10 | 0x40 | 0x100000
 """MAP_FIXED, MAP_32BIT, MAP_FIXED_NOREPLACE."""
 _MAP_ANONYMOUS: Final = 0x20
@@ -65,6 +66,6 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
         for number in numbers.values():
             thread.call("close", number)
         if not is_error(result):
-            run.mappings.add(call.process, known.file, base, length, prot & 7)
+            run.mappings.add(call.process, known.file, base, length, prot & 7, for_stack=bool(flags & _MAP_STACK))
         thread.finish(result)
     return Said.SENT

@@ -72,6 +72,7 @@ class _Asked:
     """Where it must be, 0 for anywhere."""
     replaces: bool
     """Whether it takes the place of what is there."""
+    for_stack: bool
 
 
 @dataclass
@@ -120,7 +121,8 @@ class Mappings:
         """Whether parts of such a mapping that are alike become one again, on the kernel that answers."""
         self.change: Callable[[int, int], int] = lambda flags, advice: flags
         """What advice makes of a part's flags."""
-        self.first_flags: Callable[[OpenFile], int] = lambda file: 0
+        self.first_flags: Callable[[OpenFile, bool], int] = lambda file, for_stack: 0
+        """Those of a new mapping; the second argument: whether it was asked for with MAP_STACK."""
 
     # -- what is heard
 
@@ -148,12 +150,12 @@ class Mappings:
         is_mixed = len(owners) > 1 or (asked.owner is not None and asked.key in self.own)
         return is_mixed or changed or len(table.asked) >= _MOST_ASKED
 
-    def _first_flags(self, owner: OpenFile | None) -> int:
-        return 0 if owner is None else self.first_flags(owner)
+    def _first_flags(self, owner: OpenFile | None, for_stack: bool = False) -> int:
+        return 0 if owner is None else self.first_flags(owner, for_stack)
 
     def expect(
         self, process: int, thread: int, owner: OpenFile | None, key: Key, place: tuple[int, int], address: int,
-        *, replaces: bool,
+        *, replaces: bool, for_stack: bool,
     ) -> None:  # fmt: skip
         """As :meth:`ask`; *place* is (offset in the file, length in bytes), *address* 0 for anywhere."""
         offset, length = place
@@ -161,13 +163,15 @@ class Mappings:
             self.own.add(key)
             if self._files.buffer_of(key) is None:
                 return  # a file as any other
-        self.ask(process, _Asked(thread, owner, key, offset, length, address, replaces))
+        self.ask(process, _Asked(thread, owner, key, offset, length, address, replaces, for_stack))
 
-    def add(self, process: int, owner: OpenFile, begin: int, length: int, prot: int) -> None:
+    def add(
+        self, process: int, owner: OpenFile, begin: int, length: int, prot: int, *, for_stack: bool = False
+    ) -> None:
         """A mapping out of several pieces is there."""
         with self._lock:
             table = self._known(process) or self._look(process)
-            part = Part(begin, begin + length, prot, self.first_flags(owner))
+            part = Part(begin, begin + length, prot, self.first_flags(owner, for_stack))
             keys = frozenset(self._keys_of(owner))
             _clear(table, part.begin, part.end)
             table.become([*table.mappings, Mapping(owner, begin, -1, keys, [part])])
@@ -299,6 +303,7 @@ class Mappings:
             ]  # fmt: skip
             found = next((one for one in asked if one.length == end - begin), asked[0] if asked else None)
             stop, is_sure, flags = end, True, None
+            for_stack = found is not None and found.for_stack
             if found is not None:
                 table.asked.remove(found)
                 owner, stop = found.owner, begin + found.length
@@ -313,7 +318,7 @@ class Mappings:
                 buffers = [file for file in self._files.all_of(area.key) if file.kind == "dmabuf"]
                 owner = buffers[0] if buffers and area.is_shared else None
                 is_sure = len(buffers) == 1 and area.key not in self.own
-            parts = [Part(begin, stop, area.prot, self._first_flags(owner))]
+            parts = [Part(begin, stop, area.prot, self._first_flags(owner, for_stack))]
             if flags is not None:
                 parts = [
                     part._replace(begin=max(part.begin, begin), end=min(part.end, stop))
