@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import platform
 import signal
 
 import pytest
@@ -35,9 +36,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the release that the fake kernel of the conformance suite imitates",
     )
 
+    parser.addoption(
+        "--dmasync-machine",
+        default=platform.machine(),
+        metavar="NAME",
+        help="the processor that the fake kernel of the conformance suite has, by uname -m (default: this host's)",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     page_size.PROFILE = config.getoption("--dmasync-profile")
+    page_size.MACHINE = config.getoption("--dmasync-machine")
     size = config.getoption("--dmasync-page-size")
     if size < mmap.PAGESIZE or size % mmap.PAGESIZE or size & (size - 1):
         raise pytest.UsageError(f"--dmasync-page-size {size}: expected a power of two from {mmap.PAGESIZE} on")

@@ -6,6 +6,7 @@
 ``files/``             what Linux has in ``fs/`` and ``mm/``
 ``dma_buf/``           what Linux has in ``drivers/dma-buf/``
 ``profile.py``         where releases differ
+``machine.py``         where processors differ
 ``releases.py``        numbers of releases, and since which of them something is so
 ``parts.py``           what files and drivers may ask of the kernel
 ``usermem.py``         copies to and from the program

@@ -23,6 +23,7 @@ from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
 from dmasync.fakes.kernel.files.mapped import Area
 from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
+from dmasync.fakes.kernel.machine import HOST, Machine, machine_named
 from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, Profile, profile_named
 from dmasync.fakes.kernel.short_arguments import CHOICES, EFAULT, ZEROS, before_a_hole
@@ -43,7 +44,9 @@ class FakeKernel:
     ``dmasync.Provider`` is; None means all that the allocator knows, or, under pyfakefs, those of the fake
     file system (whose permissions hold in any case, see :mod:`dmasync.fakes.kernel.nodes`). *profile* says which
     release answers: "6.1", "6.6", "6.12", "6.18" or "7.3", another release between them ("6.17", "6.12.93"), or
-    "host", the running kernel's. *coherent* and *memory* choose what lies behind a buffer
+    "host", the running kernel's. *machine* is the processor that it was built for: "x86_64", "aarch64" or "host"
+    (:mod:`dmasync.fakes.kernel.machine`), *page_size* the bytes of its pages, 16384 or 65536 for an arm64 with larger
+    ones; the host's or a multiple of them. *coherent* and *memory* choose what lies behind a buffer
     (:mod:`dmasync.fakes.memory.coherent`).
     *list_limit* and *size_limit_mb* (None: as the release has it) are udmabuf's module parameters, and attributes that
     may be changed at any time. *memory_mb* is what heap buffers and the pages
@@ -63,6 +66,7 @@ class FakeKernel:
         *,
         providers: Iterable[Any] | None = None,
         profile: str = DEFAULT_PROFILE,
+        machine: str = HOST,
         coherent: bool = True,
         list_limit: int = 1024,
         size_limit_mb: int | None = None,
@@ -78,6 +82,7 @@ class FakeKernel:
         if short_arguments not in CHOICES:
             raise ValueError(f"short_arguments={short_arguments!r} must be one of {', '.join(map(repr, CHOICES))}")
         self.profile: Profile = profile_named(profile)
+        self.machine: Machine = machine_named(machine)
         self.coherent = coherent
         self.list_limit = list_limit
         self.size_limit_mb = self.profile.size_limit_mb if size_limit_mb is None else size_limit_mb

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from dmasync.fakes.kernel.machine import Machine
 from dmasync.fakes.kernel.profile import Profile
 from dmasync.fakes.kernel.usermem import Argument
 from dmasync.fakes.memory.coherent import BufferMemory
@@ -35,6 +36,7 @@ class Kernel(Protocol):
     """The kernel as its files and drivers see it."""
 
     profile: Profile
+    machine: Machine
     page_size: int
     list_limit: int
     size_limit_mb: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--dmasync-no-heap: /dev/dma_heap is there, ask its heaps too")
     if config.getoption("--dmasync-cma") != any(os.path.exists(path) for path in CMA_HEAPS):
         raise pytest.UsageError("--dmasync-cma: give it if, and only if, /dev/dma_heap has a CMA heap")
-    if page_size.PAGE != mmap.PAGESIZE or page_size.PROFILE is not None:
-        raise pytest.UsageError("--dmasync-page-size and --dmasync-profile are the fake's: a real kernel is what it is")
+    if (mmap.PAGESIZE, platform.machine()) != (page_size.PAGE, page_size.MACHINE) or page_size.PROFILE is not None:
+        raise pytest.UsageError(
+            "--dmasync-page-size, --dmasync-machine and --dmasync-profile are the fake's: a real kernel is what it is"
+        )
 
 
 def _is_real(config: pytest.Config) -> bool:

@@ -22,7 +22,7 @@ from dmasync.fakes import FakeDevice
 from dmasync.fakes.kernel import FakeFence, FakeKernel
 from dmasync.fakes.kernel.releases import Release, Since
 from dmasync.harness.vgem import Vgem
-from tests.support.page_size import PAGE, PROFILE
+from tests.support.page_size import MACHINE, PAGE, PROFILE
 
 UDMABUF = "/dev/udmabuf"
 SYSTEM_HEAP = "/dev/dma_heap/system"
@@ -32,7 +32,7 @@ O_LARGEFILE = {"x86_64": 0o100000, "aarch64": 0o400000}[platform.machine()]
 """asm/fcntl.h; the kernel adds it to every open of a 64-bit process."""
 SEALED_MAPS_READ = ("6.7", "6.12.9", "6.6.103", "6.1.149")
 """Since when a mapping to read that was made under a seal on writing is known never to write."""
-ADDRESS_SPACE = 1 << {"x86_64": 47, "aarch64": 48}[platform.machine()]
+ADDRESS_SPACE = 1 << {"x86_64": 47, "aarch64": 48}[MACHINE]
 """asm/processor.h: what a process has, in bytes."""
 START_READ, START_WRITE, START_RW = 1, 2, 3
 END_READ, END_WRITE, END_RW = 5, 6, 7
@@ -296,7 +296,7 @@ class FakeSystem(System):
 
     def __init__(self, has_heap: bool = True) -> None:
         super().__init__(has_heap)
-        options = {} if PROFILE is None else {"profile": PROFILE}
+        options = {"machine": MACHINE} if PROFILE is None else {"machine": MACHINE, "profile": PROFILE}
         self.backend = self.kernel = FakeKernel(
             page_size=PAGE, providers=None if has_heap else [UDMABUF], cma_mb=16, **options
         )

@@ -18,6 +18,7 @@ from operator import methodcaller
 from typing import Any, TypeVar
 
 from dmasync import uapi
+from dmasync.fakes.kernel.machine import HOST
 from tests.conformance.search_memory import Arena
 from tests.conformance.search_world import CLOSED, FakeWorld, Held, Placed, is_told, made_by
 
@@ -277,7 +278,7 @@ class RecordingWorld(FakeWorld):
         has_heap: bool = True,
         machine: str = "",
     ) -> None:
-        super().__init__(profile, arena, has_heap=has_heap)
+        super().__init__(profile, arena, has_heap=has_heap, machine=machine or HOST)
         self.calls = Calls()
         self.backend = RecordingBackend(self.kernel, self.calls, keep_memfds=keep_memfds, machine=machine)
         self.bytes_as = methodcaller("content" if contents else "checksum")

@@ -17,6 +17,7 @@ import gc
 import json
 import lzma
 import mmap
+import platform
 import shutil
 import signal
 import subprocess
@@ -164,8 +165,11 @@ class FastSearch:
     def start(self) -> None:
         """Wait for the kernel, and learn what it is."""
         said = self.executor.hello(_START_SECONDS)
-        if said.page_size != mmap.PAGESIZE:
-            raise ExecutorError(f"the kernel's pages have {said.page_size} bytes, the fake's memory {mmap.PAGESIZE}")
+        if said.page_size % mmap.PAGESIZE:
+            raise ExecutorError(f"the kernel's pages have {said.page_size} bytes, fewer than this host's")
+        if said.page_size != self.arena.page:
+            self.arena.close()
+            self.arena = Arena(said.page_size)
         if not said.has_vgem and not self.options.memfds_alone:
             raise ExecutorError("the kernel has no vgem, which makes the fences")
         self.kernel = said.release
@@ -332,6 +336,7 @@ class FastSearch:
         log = {
             "kernel": self.kernel,
             "architecture": self.machine,
+            "page_size": self.arena.page,
             "has_heap": self.has_heap,
             "profile": self.profile,
             "steps": self.steps,
@@ -369,7 +374,9 @@ class FastSearch:
         for seed, ops in self.differing[:_MOST_SHRUNK]:
             (folder / f"{seed.removesuffix('.json')}.json").write_text(json.dumps({"program": to_json(ops)}))
         command = [sys.executable, "-m", "dmasync", "vm", "--timeout", "1800", *self.options.guest]
-        command += ["--output", str(folder), "--", sys.executable, "-m", "tests.conformance.search", "--again"]
+        # A guest of another architecture has a Python of its own.
+        python = sys.executable if self.options.machine in (None, platform.machine()) else "python"
+        command += ["--output", str(folder), "--", python, "-m", "tests.conformance.search", "--again"]
         command += [str(folder), "--profile", self.profile, "--log", str(folder / "log.json")]
         subprocess.run(command, cwd=HERE.parents[1], check=False)
 

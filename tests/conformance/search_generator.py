@@ -17,7 +17,6 @@ from dmasync import uapi
 from tests.conformance.search_world import SYSTEM_HEAP, UDMABUF, Op, World
 
 T = TypeVar("T")
-PAGE = mmap.PAGESIZE
 RW, RO = mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ
 SHARED, PRIVATE = mmap.MAP_SHARED, mmap.MAP_PRIVATE
 O_PATH = 0o10000000
@@ -39,8 +38,6 @@ REQUESTS = {
     **FIO,
 }
 REQUEST_NUMBERS = tuple(REQUESTS.values())
-SIZES = (0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE, 3 * PAGE + 7, 4 * PAGE, 8 * PAGE, 16 * PAGE)
-FAR = (1 << 31, 1 << 32, (1 << 47) - PAGE, 1 << 47, (1 << 62), (1 << 63) - PAGE, (1 << 63) - 1)
 SEALS = (0, 1, 2, 2, 2, 4, 6, 6, 7, 8, 10, 16, 18, 32, 34, 63, 64, 0x82, 1 << 30)
 EVENTS = (
     select.POLLIN,
@@ -53,7 +50,6 @@ EVENTS = (
     select.POLLRDNORM | select.POLLWRNORM,
 )
 _SYNC_BITS = (*range(16), 1 << 4, 1 << 31, 1 << 32 | 1, 1 << 63 | 3)
-_INT_ARGUMENTS = (0, 1, 2, PAGE, 0x7FFF_FFFF, -1, -PAGE)
 _WO, _EXEC = mmap.PROT_WRITE, mmap.PROT_EXEC
 _PROTECTIONS = (RW, RW, RW, RW, RW, RW, RO, RO, 0, _WO, _EXEC, _EXEC | RO, _EXEC | _WO, _EXEC | RW)
 _ADVICE = (0, 0, 1, 2, 4, 4, 9, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23, 24)
@@ -85,6 +81,12 @@ class Generator:
         """*weights*: how often productions are chosen, by their names, other than they are by themselves."""
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self.world = world
+        self.page = page = world.page
+        few = (2 * page, 3 * page, 3 * page + 7, 4 * page, 8 * page, 16 * page)
+        self._sizes = (0, 1, page - 1, page, page + 1, *few)
+        end = world.machine.address_space
+        self._far = (1 << 31, 1 << 32, end - page, end, 1 << 62, (1 << 63) - page, (1 << 63) - 1)
+        self._int_arguments = (0, 1, 2, page, 0x7FFF_FFFF, -1, -page)
         self._next = 1
         self._may_be_huge = False
         choices: tuple[tuple[int, Callable[[], Iterator[Op]]], ...] = (
@@ -192,18 +194,19 @@ class Generator:
         self, var: int, request: int, payload: bytes, patches: Sequence[tuple[int, int, Any]] = ()
     ) -> tuple[Any, ...]:
         """A call, its argument now and then where it can only be read, or not to its end."""
+        page = self.page
         out = self.out()
         size = request >> 16 & 0x3FFF
         if self.one_in(8):
             roll = self.below(8)
-            if roll < 2 and len(payload) < PAGE:
+            if roll < 2 and len(payload) < page:
                 return ("ioctl", out, var, request, "m", payload, 0, list(patches))
-            if roll < 4 and len(payload) < PAGE:
+            if roll < 4 and len(payload) < page:
                 cut = 1 + self.below(len(payload))
                 return ("ioctl", out, var, request, "m", payload, cut, list(patches))
-            if roll < 7 and len(payload) < PAGE:
+            if roll < 7 and len(payload) < page:
                 return ("ioctl", out, var, request, "r", payload, 0, list(patches))
-            return ("ioctl", out, var, request, "i", self.pick(_INT_ARGUMENTS), 0, [])
+            return ("ioctl", out, var, request, "i", self.pick(self._int_arguments), 0, [])
         room = max(size, _BUFFER_ROOM)
         if len(payload) < room and request not in (uapi.DMA_BUF_SET_NAME_A, uapi.DMA_BUF_SET_NAME_B):
             payload = payload.ljust(room, b"\0")
@@ -226,6 +229,7 @@ class Generator:
 
     def _path(self) -> Iterator[Op]:
         """A descriptor that is only a place, and something that it cannot do; opens that cannot be."""
+        page = self.page
         node = self.pick((UDMABUF, SYSTEM_HEAP))
         if self.one_in(2):
             wrong = (os.O_CREAT | os.O_EXCL, os.O_CREAT | os.O_DIRECTORY, os.O_DIRECTORY, os.O_DIRECT)
@@ -237,20 +241,21 @@ class Generator:
             yield self.pick(
                 (
                     ("lseek", out, 0, 2),
-                    ("ftruncate", out, PAGE),
+                    ("ftruncate", out, page),
                     ("add_seals", out, 2),
                     ("get_seals", out),
-                    ("mmap", self.out(), out, PAGE, RO, SHARED, 0),
+                    ("mmap", self.out(), out, page, RO, SHARED, 0),
                     ("dup", self.out(), out),
                     ("poll", out, select.POLLIN),
                     self.ioctl(out, self.pick(REQUEST_NUMBERS), bytes(64)),
                 )
             )
-        yield self._create(out, 1, 0, PAGE)
+        yield self._create(out, 1, 0, page)
         yield ("close", out)
 
     def _place(self) -> Iterator[Op]:
         """``/dev/null``, or a folder, and something that neither is there for."""
+        page = self.page
         out = self.out()
         path = self.pick(("/dev/null", "/dev/null", "/dev/dma_heap", "/dev/dma_heap/", *_FOLDERS_OF_NUMBERS))
         flags = self.pick((os.O_RDONLY, os.O_RDWR, os.O_WRONLY, 3)) if path == "/dev/null" else os.O_RDONLY
@@ -260,30 +265,33 @@ class Generator:
         for _ in range(1 + self.below(3)):
             yield self.pick(
                 (
-                    ("lseek", out, self.pick((0, 1, PAGE, -1, (1 << 63) - 1)), self.pick((0, 0, 1, 1, 2, 3, 4, 5))),
-                    ("ftruncate", out, PAGE),
+                    ("lseek", out, self.pick((0, 1, page, -1, (1 << 63) - 1)), self.pick((0, 0, 1, 1, 2, 3, 4, 5))),
+                    ("ftruncate", out, page),
                     ("add_seals", out, 2),
                     ("get_seals", out),
-                    ("mmap", self.out(), out, self.pick((0, PAGE)), self.pick((0, RO, RW)), self.pick((0, 1, 2)), 0),
+                    ("mmap", self.out(), out, self.pick((0, page)), self.pick((0, RO, RW)), self.pick((0, 1, 2)), 0),
                     ("poll", out, self.pick(EVENTS)),
                     self.ioctl(out, self.pick(REQUEST_NUMBERS), bytes(64)),
-                    self._create(out, 1, 0, PAGE),
+                    self._create(out, 1, 0, page),
                 )
             )
         yield ("close", out)
 
     def _huge(self) -> Iterator[Op]:
         """A memfd of huge pages, of which there are none."""
-        out, huge = self.out(), 2 << 20
-        log = self.pick((0, 0, 21 << 26, 21 << 26, 16 << 26, 22 << 26, 63 << 26))
+        page = self.page
+        machine, out = self.world.machine, self.out()
+        usual, *others = machine.huge_pages(page)
+        huge = 1 << usual
+        log = self.pick((0, 0, usual, usual, *others, 16, 22, 63)) << 26
         yield ("memfd", out, "huge", MEMFD_SEALABLE | uapi.MFD_HUGETLB | log)
-        yield ("ftruncate", out, self.pick((huge, huge, 2 * huge, PAGE, 0)))
+        yield ("ftruncate", out, self.pick((huge, huge, 2 * huge, page, 0)))
         yield ("add_seals", out, self.pick((2, 2, 6)))
         yield self.pick(
             (
                 ("lseek", out, self.pick((0, 1, huge, 2 * huge, -1)), self.pick((0, 2, 3, 4))),
-                ("mmap", self.out(), out, PAGE, RW, SHARED, self.pick((0, 0, PAGE))),
-                self._create(out, 1, 0, PAGE),
+                ("mmap", self.out(), out, page, RW, SHARED, self.pick((0, 0, page))),
+                self._create(out, 1, 0, page),
                 self._create(out, 1, 0, huge),
                 ("ftruncate", out, self.pick((0, huge, 4 * huge))),
             )
@@ -295,7 +303,7 @@ class Generator:
         flags = self.pick((MEMFD_SEALABLE, MEMFD_SEALABLE, 0, 1, 2, 3, 8, 9, 0x0A, 0x10, 0x12, 0x18, 4, 6, 0x20, 0x100))
         if self.one_in(12):
             flags |= self.below(64) << 26
-            if flags >> 26 & 0x3F == 30:
+            if flags >> 26 & 0x3F in self.world.machine.perhaps.get(self.page, ()):
                 flags ^= 1 << 26
         name = "search"
         if self.one_in(3):
@@ -305,28 +313,30 @@ class Generator:
         out = self.out()
         yield ("memfd", out, name, flags)
         if out in self.world.held and not self.one_in(4):
-            yield ("ftruncate", out, self.pick(SIZES))
+            yield ("ftruncate", out, self.pick(self._sizes))
 
     def _sealed(self, pages: int) -> Iterator[Op]:
         """A memfd that a udmabuf can be made of, most of the time."""
+        page = self.page
         out = self.out()
         yield ("memfd", out, "search", MEMFD_SEALABLE)
-        size = pages * PAGE
-        yield ("ftruncate", out, size - 1 - self.below(PAGE) if self.one_in(16) else size)
+        size = pages * page
+        yield ("ftruncate", out, size - 1 - self.below(page) if self.one_in(16) else size)
         if not self.one_in(16):
             yield ("add_seals", out, self.pick((2, 2, 2, 6, 7)))
 
     def _udmabuf(self) -> Iterator[Op]:
+        page = self.page
         if self.one_in(2):
-            # 256 pages are the most where size_limit_mb is 1.
-            pages = self.pick((256, 256, 257)) if self.one_in(40) else self.pick((1, 1, 2, 3, 4, 8))
+            most = (1 << 20) // page  # where size_limit_mb is 1
+            pages = self.pick((most, most, most + 1)) if self.one_in(40) else self.pick((1, 1, 2, 3, 4, 8))
             yield from self._sealed(pages)
         memfd = self.memfd_for_a_udmabuf(wrong=20)
         held = self.world.held.get(memfd)
-        size = held.file.size if held is not None and held.file.size <= 300 * PAGE else PAGE
-        whole = max(PAGE, size // PAGE * PAGE)
-        offset = 0 if self.one_in(2) else self.below(whole // PAGE) * PAGE
-        length = whole - offset if self.one_in(2) else (1 + self.below((whole - offset) // PAGE)) * PAGE
+        size = held.file.size if held is not None and held.file.size <= 300 * page else page
+        whole = max(page, size // page * page)
+        offset = 0 if self.one_in(2) else self.below(whole // page) * page
+        length = whole - offset if self.one_in(2) else (1 + self.below((whole - offset) // page)) * page
         yield self._create(memfd, self.pick((0, 1)), offset, length)
         if not self.one_in(3):
             yield from self._use_new_buffer()
@@ -337,21 +347,22 @@ class Generator:
         return self.ioctl(self.var("udmabuf device"), uapi.UDMABUF_CREATE, payload, [(0, 4, memfd)])
 
     def _bad_create(self) -> Iterator[Op]:
+        page = self.page
         memfd = self.var("memfd", "huge memfd", wrong=5)
         held = self.world.held.get(memfd)
-        end = held.file.size // PAGE * PAGE if held is not None else PAGE
-        far = (1 << 64) - PAGE
-        offset = self.pick((0, 0, 0, PAGE, 1, PAGE - 1, end, end + PAGE, far, far - PAGE, 1 << 63, (1 << 63) - PAGE))
+        end = held.file.size // page * page if held is not None else page
+        far = (1 << 64) - page
+        offset = self.pick((0, 0, 0, page, 1, page - 1, end, end + page, far, far - page, 1 << 63, (1 << 63) - page))
         # Sizes that the kernel would pin are kept small: the guest's memory is too.
-        limit = (64 << 20) + PAGE
-        sizes = (0, 0, 1, PAGE, PAGE, PAGE - 1, min(end + PAGE, 8 * PAGE), limit, far, far - offset, 1 << 63)
+        limit = (64 << 20) + page
+        sizes = (0, 0, 1, page, page, page - 1, min(end + page, 8 * page), limit, far, far - offset, 1 << 63)
         size = _HUGE_SIZE if self.one_in(2 if self._may_be_huge else 20) else self.pick(sizes)
-        if size == 0 and end > 64 * PAGE:
-            size = PAGE
+        if size == 0 and end > 64 * page:
+            size = page
         if self.one_in(3):
             count = self.pick((0, 1, 1, 2, 3))
             first = (memfd, offset & far | offset & 1, size)
-            yield self._list([first] * min(count, 1) + [(memfd, 0, PAGE)] * max(0, count - 1))
+            yield self._list([first] * min(count, 1) + [(memfd, 0, page)] * max(0, count - 1))
         else:
             yield self._create(memfd, self.below(4), offset, size)
 
@@ -368,15 +379,16 @@ class Generator:
         return self.ioctl(self.var("udmabuf device"), uapi.UDMABUF_CREATE_LIST, payload, patches)
 
     def _udmabuf_of_a_list(self) -> Iterator[Op]:
+        page = self.page
         if self.one_in(2):
             yield from self._sealed(self.pick((1, 2, 4)))
         items = []
         for _ in range(1 + self.below(5)):
             memfd = self.memfd_for_a_udmabuf(wrong=40)
             held = self.world.held.get(memfd)
-            pages = min(300, held.file.size // PAGE) if held is not None else 1
+            pages = min(300, held.file.size // page) if held is not None else 1
             offset = self.below(max(1, pages))
-            items.append((memfd, offset * PAGE, (1 + self.below(max(1, min(4, pages - offset)))) * PAGE))
+            items.append((memfd, offset * page, (1 + self.below(max(1, min(4, pages - offset)))) * page))
         if self.one_in(10):
             at = self.below(len(items))
             memfd, offset, size = items[at]
@@ -390,24 +402,26 @@ class Generator:
             yield from self._use_new_buffer()
 
     def _use_new_buffer(self) -> Iterator[Op]:
+        page = self.page
         buffers = self.world.by_kind.get("dmabuf")
         if not buffers:
             return
         buffer = buffers[-1]
         held = self.world.held[buffer]
-        size = max(PAGE, min(held.file.size, 8 * PAGE))
+        size = max(page, min(held.file.size, 8 * page))
         yield ("mmap", self.out(), buffer, size, RW, SHARED, 0)
-        if size > PAGE and self.one_in(3):
-            offset = (1 + self.below(size // PAGE - 1)) * PAGE
+        if size > page and self.one_in(3):
+            offset = (1 + self.below(size // page - 1)) * page
             yield ("mmap", self.out(), buffer, size - offset, RW, SHARED, offset)
         maps = [var for var in self.world.by_kind.get("memfd", ()) if not self.world.held[var].file.maps]
         if maps and self.one_in(2):
-            size = min(self.world.held[maps[-1]].file.size, 8 * PAGE)
+            size = min(self.world.held[maps[-1]].file.size, 8 * page)
             yield ("mmap", self.out(), maps[-1], size, RW, SHARED, 0)
         yield from self._write()
 
     def _allocate(self) -> Iterator[Op]:
-        length = self.pick((1, PAGE - 1, PAGE, PAGE, 2 * PAGE, 2 * PAGE, PAGE + 1, 4 * PAGE, 16 * PAGE))
+        page = self.page
+        length = self.pick((1, page - 1, page, page, 2 * page, 2 * page, page + 1, 4 * page, 16 * page))
         flags = self.pick((os.O_RDWR | os.O_CLOEXEC, os.O_RDWR, os.O_RDONLY, os.O_WRONLY, 3, os.O_RDWR | os.O_CLOEXEC))
         yield self._alloc(length, 0, flags, 0)
         if self.one_in(2):
@@ -418,10 +432,11 @@ class Generator:
         return self.ioctl(self.var("heap device"), request, payload)
 
     def _odd_allocate(self) -> Iterator[Op]:
-        length, fd, flags, heap_flags, request = PAGE, 0, os.O_RDWR | os.O_CLOEXEC, 0, uapi.DMA_HEAP_IOCTL_ALLOC
+        page = self.page
+        length, fd, flags, heap_flags, request = page, 0, os.O_RDWR | os.O_CLOEXEC, 0, uapi.DMA_HEAP_IOCTL_ALLOC
         roll = self.below(6)
         if roll == 0:
-            length = self.pick((0, (1 << 64) - 1, (1 << 64) - PAGE + 1, 0))
+            length = self.pick((0, (1 << 64) - 1, (1 << 64) - page + 1, 0))
         elif roll == 1:
             fd = self.pick((1, 3, 0xFFFF_FFFF))
         elif roll == 2:
@@ -434,9 +449,9 @@ class Generator:
         yield self._alloc(length, fd, flags, heap_flags, request)
 
     def _ftruncate(self) -> Iterator[Op]:
-        length = self.pick(SIZES)
+        length = self.pick(self._sizes)
         if self.one_in(6):
-            length = self.pick((*FAR, -1, -(1 << 63), PAGE * 100, 2 << 20, 4 << 20))
+            length = self.pick((*self._far, -1, -(1 << 63), self.page * 100, 2 << 20, 4 << 20))
         yield ("ftruncate", self.var("memfd", "memfd", "huge memfd"), length)
 
     def _add_seals(self) -> Iterator[Op]:
@@ -453,33 +468,35 @@ class Generator:
         yield ("get_seals", self.var("memfd", "huge memfd", "dmabuf", "sync_file"))
 
     def _mmap(self) -> Iterator[Op]:
+        page = self.page
         var = self.var("memfd", "dmabuf", "dmabuf", wrong=10)
         held = self.world.held.get(var)
-        size = min(held.file.size, 16 * PAGE) if held is not None else PAGE
+        size = min(held.file.size, 16 * page) if held is not None else page
         length, prot, flags, offset = size, self.pick(_PROTECTIONS), SHARED, 0
         roll = self.below(8)
         if roll == 0:
-            length = self.pick((0, 1, PAGE - 1, PAGE, size + 1, size + PAGE, size - 1, 1 << 47, (1 << 62)))
+            length = self.pick((0, 1, page - 1, page, size + 1, size + page, size - 1, self._far[3], 1 << 62))
         elif roll == 1:
-            offset = self.pick((1, PAGE, PAGE, size, size + PAGE, PAGE - 1, 1 << 40, (1 << 63) - PAGE))
-            length = self.pick((1, PAGE, max(1, size - PAGE)))
+            offset = self.pick((1, page, page, size, size + page, page - 1, 1 << 40, (1 << 63) - page))
+            length = self.pick((1, page, max(1, size - page)))
         elif roll == 2:
             flags = self.pick((0, PRIVATE, PRIVATE, 3, 4, 0x0F, SHARED | 0x4000, SHARED | 0x100, 3 | 1 << 24))
         elif roll == 3:
             odd = (SHARED | 0x40000, PRIVATE | 0x40000, 3 | 0x80000, SHARED | 0x80000, SHARED | 0x800)
             flags = self.pick((*odd, SHARED | 0x8000, SHARED | 0x20000, 3 | 0x18000, PRIVATE | 0x8000))
         elif roll == 4:
-            flags, length = PRIVATE, self.pick((PAGE, size))
+            flags, length = PRIVATE, self.pick((page, size))
         if length < 0:
             length = 0
         if held is not None and held.kind in ("udmabuf device", "heap device", "path"):
             # How /dev is mounted decides whether that is EPERM.
             prot &= ~mmap.PROT_EXEC
         # A large mapping costs the fake real pages tables, and overcommitment decides: neither is what is asked.
-        if held is not None and held.kind in ("memfd", "huge memfd") and 16 * PAGE < length <= 1 << 46:
-            length = PAGE
-        if length == 0 and held is not None and held.kind in ("memfd", "huge memfd") and held.file.size > 64 * PAGE:
-            length = PAGE
+        room = self.world.machine.longest_mapping
+        if held is not None and held.kind in ("memfd", "huge memfd") and 16 * page < length <= room:
+            length = page
+        if length == 0 and held is not None and held.kind in ("memfd", "huge memfd") and held.file.size > 64 * page:
+            length = page
         if prot == _EXEC:
             # Where the processor has protection keys, and the kernel knows them, Linux cannot read it to populate it.
             flags &= ~_MAP_POPULATE
@@ -494,6 +511,7 @@ class Generator:
 
     def _madvise(self) -> Iterator[Op]:
         """Advice about one of the mappings or a part of it, often one that does something."""
+        page = self.page
         maps = self.world.by_kind.get("map")
         if not maps:
             return
@@ -504,16 +522,17 @@ class Generator:
             advice = self.pick((-1, 26, 99, 102, 103, 104, 1 << 30))
         at, part = 0, length
         if self.one_in(2):
-            at = self.pick((0, PAGE, 2 * PAGE, PAGE, 1, length - 1, length, PAGE - 1))
-            part = self.pick((0, 1, PAGE, PAGE + 1, length, 2 * length))
+            at = self.pick((0, page, 2 * page, page, 1, length - 1, length, page - 1))
+            part = self.pick((0, 1, page, page + 1, length, 2 * length))
         yield ("madvise", var, advice, at, part)
         while self.one_in(3):
-            at, part = self.pick((0, 0, PAGE, 2 * PAGE)), self.pick((PAGE, PAGE, length))
+            at, part = self.pick((0, 0, page, 2 * page)), self.pick((page, page, length))
             yield ("madvise", var, self.pick(_ADVICE), at, part)
         if self.one_in(3):
             yield from self._write()
 
     def _ask_mapping(self) -> Iterator[Op]:
+        page = self.page
         maps = self.world.by_kind.get("map")
         if not maps:
             return
@@ -526,14 +545,15 @@ class Generator:
             yield (
                 "resize",
                 var,
-                self.pick((length, PAGE, 2 * PAGE, length + PAGE, length - 1, 1, 0, 3 * PAGE + 7, -1)),
+                self.pick((length, page, 2 * page, length + page, length - 1, 1, 0, 3 * page + 7, -1)),
             )
         else:
-            at = self.pick((0, 0, 0, PAGE, 1, length))
-            yield ("flush", var, at, self.pick((length, length, length - at, 0, 1, PAGE)))
+            at = self.pick((0, 0, 0, page, 1, length))
+            yield ("flush", var, at, self.pick((length, length, length - at, 0, 1, page)))
 
     def _reopen(self) -> Iterator[Op]:
         """A file opened once more, mostly a memfd to read only, and something that shows the difference."""
+        page = self.page
         out = self.out()
         var = self.var("memfd", "memfd", "memfd", "huge memfd", "dmabuf", "udmabuf device", "path", wrong=6)
         flags = self.pick((os.O_RDONLY, os.O_RDONLY, os.O_RDWR, os.O_WRONLY, 3, O_PATH))
@@ -542,7 +562,7 @@ class Generator:
         yield ("reopen", out, var, flags)
         if out not in self.world.held:
             return
-        size, shared = min(self.world.held[out].file.size, 16 * PAGE), self.pick((1, 1, 2))
+        size, shared = min(self.world.held[out].file.size, 16 * page), self.pick((1, 1, 2))
         # How /dev is mounted decides whether a node's PROT_EXEC is EPERM.
         protections = _PROTECTIONS if self.world.held[out].file.kind == "memfd" else (RW, RO, 0, _WO)
         for _ in range(1 + self.below(3)):
@@ -552,25 +572,26 @@ class Generator:
                         "mmap",
                         self.out(),
                         out,
-                        self.pick((PAGE, size)),
+                        self.pick((page, size)),
                         self.pick(protections),
                         shared,
                         0,
                     ),
                     ("add_seals", out, self.seals()),
                     ("add_seals", var, self.seals()),
-                    ("ftruncate", out, self.pick(SIZES)),
-                    ("lseek", out, self.pick((0, 1, PAGE)), self.pick((0, 1, 2, 3, 4))),
+                    ("ftruncate", out, self.pick(self._sizes)),
+                    ("lseek", out, self.pick((0, 1, page)), self.pick((0, 1, 2, 3, 4))),
                     ("lseek", var, 0, 1),
-                    self._create(out, 1, 0, PAGE),
+                    self._create(out, 1, 0, page),
                     ("reopen", self.out(), out, self.pick((os.O_RDONLY, os.O_RDWR, O_PATH))),
                 )
             )
 
     def _write(self) -> Iterator[Op]:
+        page = self.page
         maps = [var for var in self.world.by_kind.get("map", ()) if self.world.held[var].prot & mmap.PROT_WRITE]
         if maps:
-            at = self.below(4) * PAGE + self.pick((0, 0, 1, 100, PAGE - 8, PAGE - 1))
+            at = self.below(4) * page + self.pick((0, 0, 1, 100, page - 8, page - 1))
             data = self._random.getrandbits(64).to_bytes(8, "little")[: self.pick((1, 2, 8, 8))]
             yield ("write", self.pick(maps), at, data)
 
@@ -680,7 +701,7 @@ class Generator:
         var = self.var("dmabuf", "memfd", "huge memfd", "sync_file", wrong=6)
         held = self.world.held.get(var)
         size = held.file.size if held is not None and held.file.size < 1 << 62 else 0
-        near = (0, 0, 0, 1, -1, PAGE, size, size - 1, size + 1, -size, -size - 1)
+        near = (0, 0, 0, 1, -1, self.page, size, size - 1, size + 1, -size, -size - 1)
         offset = self.pick((*near, 1 << 40, (1 << 63) - 1, -(1 << 63)))
         yield ("lseek", var, offset, self.pick((0, 1, 2, 2, 3, 4, 5, -1, 77)))
 
@@ -722,11 +743,11 @@ class Generator:
             request = request & ~0xFF | self.below(8)
         payload = self._random.getrandbits(64 * 8).to_bytes(64, "little") if self.one_in(3) else bytes(64)
         # Small values mean something more often than random ones; and no heap may be asked for much.
-        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, PAGE)), 0, 2, 0) + payload[24:]
+        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, self.page)), 0, 2, 0) + payload[24:]
         yield self.ioctl(self.any_var(), request, payload)
 
     def _wrong_kind(self) -> Iterator[Op]:
-        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, PAGE)), 0, 2, 0).ljust(64, b"\0")
+        payload = struct.pack("=QIIQ", self.pick((1, 2, 3, self.page)), 0, 2, 0).ljust(64, b"\0")
         yield self.ioctl(self.any_var(), self.pick(REQUEST_NUMBERS), payload)
 
 

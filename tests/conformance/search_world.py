@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel.machine import HOST, Machine, machine_named
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, nearest_profile
 from dmasync.harness.vgem import Vgem
 from tests.conformance.search_memory import Arena
@@ -95,6 +96,8 @@ class World:
     """Variables over one kernel. Subclasses know the kernel."""
 
     backend: Any
+    machine: Machine = machine_named(HOST)
+    """The processor that the kernel is for."""
     tick = 0.002
     """Seconds after which what waits is interrupted, again and again."""
     bytes_as: Callable[[Any], Any] = bytes
@@ -106,6 +109,8 @@ class World:
         self.pending = 0
         self._none_left = False
         self.arena = arena or Arena()
+        self.page = self.arena.page
+        """The bytes of the kernel's pages."""
         self._own_arena = arena is None
         self._table_address = ctypes.addressof(self.arena.table)
         self._ids: dict[str, dict[Any, int]] = {"ino": {}, "context": {}}
@@ -303,7 +308,7 @@ class World:
 
     def do_mmap(self, out: int, var: int, length: int, prot: int, flags: int, offset: int) -> int:
         fd = self.fd(var)
-        if fd == CLOSED and offset % mmap.PAGESIZE:
+        if fd == CLOSED and offset % self.page:
             return "not run: mmap.mmap duplicates the descriptor first, before Python 3.13"
         mapping = self.backend.mmap(fd, length, prot, flags, offset)
         file = self.held[var].file
@@ -407,7 +412,7 @@ class World:
             elif kind == "r":
                 argument = self.arena.put_read_only(whole)
         before = whole[: len(whole) - cut] if kind == "m" else whole
-        if file_kind == "heap device" and not request & 0xFF and _asks_for_too_much(request, before):
+        if file_kind == "heap device" and not request & 0xFF and _asks_for_too_much(request, before, self.page):
             return "not run: would wake the out-of-memory killer"
         may_wait = bool(self.pending) and request == uapi.DMA_BUF_IOCTL_SYNC and file_kind == "dmabuf"
         placed = Placed(argument, kind, whole, cut if kind == "m" else 0, patches, file_kind, may_wait)
@@ -555,18 +560,28 @@ def uapi_size(request: int) -> int:
     return request >> 16 & 0x3FFF
 
 
-def _asks_for_too_much(request: int, argument: bytes) -> bool:
+def _asks_for_too_much(request: int, argument: bytes, page: int) -> bool:
     length = int.from_bytes(argument[: min(8, uapi_size(request))], "little") if request >> 30 & 1 else 0
-    return _MOST_OF_A_HEAP < length <= (1 << 64) - mmap.PAGESIZE
+    return _MOST_OF_A_HEAP < length <= (1 << 64) - page
 
 
 class FakeWorld(World):
     """The fake; counts at which places in its source it refused."""
 
-    def __init__(self, profile: str = DEFAULT_PROFILE, arena: Arena | None = None, *, has_heap: bool = True) -> None:
+    def __init__(
+        self,
+        profile: str = DEFAULT_PROFILE,
+        arena: Arena | None = None,
+        *,
+        has_heap: bool = True,
+        machine: str = HOST,
+    ) -> None:
         super().__init__(arena)
         self._has_heap = has_heap
-        self.kernel = self.backend = FakeKernel(profile=profile, providers=None if has_heap else [UDMABUF])
+        self.kernel = self.backend = FakeKernel(
+            profile=profile, machine=machine, page_size=self.page, providers=None if has_heap else [UDMABUF]
+        )
+        self.machine = self.kernel.machine
         self.refusals: dict[tuple[Any, int, int], int] = {}
 
     def note(self, failure: OSError) -> None:
@@ -616,20 +631,18 @@ class FakeWorld(World):
         """A dma-buf of one page."""
         kernel = self.kernel
         if self._has_heap:
-            argument = uapi.dma_heap_allocation_data.pack(mmap.PAGESIZE, 0, os.O_RDWR | os.O_CLOEXEC, 0)
+            argument = uapi.dma_heap_allocation_data.pack(self.page, 0, os.O_RDWR | os.O_CLOEXEC, 0)
             heap = kernel.open(SYSTEM_HEAP, os.O_RDWR)
             kernel.ioctl(heap, uapi.DMA_HEAP_IOCTL_ALLOC, argument)
             kernel.close(heap)
             return uapi.dma_heap_allocation_data.get(argument, "fd")
         memfd = kernel.memfd_create("carrier", uapi.MFD_ALLOW_SEALING | uapi.MFD_CLOEXEC)
-        kernel.ftruncate(memfd, mmap.PAGESIZE)
+        kernel.ftruncate(memfd, self.page)
         kernel.add_seals(memfd, uapi.F_SEAL_SHRINK)
         device = kernel.open(UDMABUF, os.O_RDWR)
         limit, kernel.size_limit_mb = kernel.size_limit_mb, 1
         try:
-            made = kernel.ioctl(
-                device, uapi.UDMABUF_CREATE, bytearray(struct.pack("=IIQQ", memfd, 1, 0, mmap.PAGESIZE))
-            )
+            made = kernel.ioctl(device, uapi.UDMABUF_CREATE, bytearray(struct.pack("=IIQQ", memfd, 1, 0, self.page)))
         finally:
             kernel.size_limit_mb = limit
             kernel.close(device)

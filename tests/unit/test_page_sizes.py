@@ -20,6 +20,8 @@ LEFT_OUT = (
 AT_LEAST = 1690
 SHORT = ("tests/unit/test_allocator.py", "tests/conformance/test_udmabuf.py", "tests/conformance/test_heap.py")
 SHORT_AT_LEAST = 560
+OF_MACHINES = ("tests/conformance/test_memfd.py", "tests/conformance/test_files.py")
+OF_MACHINES_AT_LEAST = 480
 SIZES = pytest.mark.parametrize("size", [4 * mmap.PAGESIZE, 16 * mmap.PAGESIZE])
 
 
@@ -29,14 +31,15 @@ SIZES = pytest.mark.parametrize("size", [4 * mmap.PAGESIZE, 16 * mmap.PAGESIZE])
         pytest.param(4 * mmap.PAGESIZE, SUITES, AT_LEAST, marks=pytest.mark.nightly),
         pytest.param(16 * mmap.PAGESIZE, SUITES, AT_LEAST, marks=pytest.mark.nightly),
         (16 * mmap.PAGESIZE, SHORT, SHORT_AT_LEAST),
+        (mmap.PAGESIZE, OF_MACHINES, OF_MACHINES_AT_LEAST),
     ],
-    ids=["4-all", "16-all", "16"],
+    ids=["4-all", "16-all", "16", "1"],
 )
-def test_the_allocators_tests_and_the_fakes_hold_with_larger_pages(
+def test_the_allocators_tests_and_the_fakes_hold_on_an_arm64_and_with_larger_pages(
     size: int, suites: tuple[str, ...], at_least: int
 ) -> None:
     left_out = [f"--ignore={path}" for path in LEFT_OUT]
-    run = pytest_of_its_own(f"--dmasync-page-size={size}", *left_out, *suites)
+    run = pytest_of_its_own(f"--dmasync-page-size={size}", "--dmasync-machine=aarch64", *left_out, *suites)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     last = run.stdout.splitlines()[-1]
     passed = re.match(r"(\d+) passed in ", last)

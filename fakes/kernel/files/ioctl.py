@@ -150,7 +150,7 @@ def _fioqsize(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
 
 
 def _figetbsz(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
-    put_user(arg, _INT.pack(file.block_size()))
+    put_user(arg, _UINT.pack(file.block_size() & 0xFFFF_FFFF))  # an int: of 16 GiB, 0
     return 0
 
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import mmap
 import os
-import platform
 import weakref
 from typing import Any
 
@@ -22,11 +21,6 @@ _MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
 _HUGE_SHIFT = 26
 _HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
-_CONTIGUOUS: dict[int, tuple[int, ...]] = {16384: (21,), 65536: (21,)}
-"""Logarithms of arm64's other huge pages, blocks of pages in a row, for its larger pages (asm/pgtable-hwdef.h)."""
-if platform.machine() == "aarch64":
-    _CONTIGUOUS[4096] = (16, 25)
-_GIGABYTE = 30
 _DIRECT = Since.of("6.6")  # read; 6.1.192 refuses it
 _ALL_SEALS = (
     uapi.F_SEAL_SEAL
@@ -219,11 +213,10 @@ class HugeMemfdInode(MemfdInode):
 
     def __init__(self, kernel: Kernel, flags: int) -> None:
         size_log = flags >> _HUGE_SHIFT & 0x3F
-        if size_log == _GIGABYTE:
+        usual, *others = kernel.machine.huge_pages(kernel.page_size)
+        if size_log in kernel.machine.perhaps.get(kernel.page_size, ()):
             raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
-        # A page of pointers, eight bytes each, is a huge page: 2 MiB of 4 KiB pages, 32 MiB of 16 KiB ones.
-        usual = (kernel.page_size * (kernel.page_size // 8)).bit_length() - 1
-        if size_log not in (0, usual, *_CONTIGUOUS.get(kernel.page_size, ())):
+        if size_log not in (0, usual, *others):
             raise os_error(errno.ENODEV)
         super().__init__(kernel, flags)
         self.huge_page = 1 << (size_log or usual)

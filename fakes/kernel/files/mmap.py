@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import mmap
-import platform
 
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, is_shared
 from dmasync.fakes.kernel.files.memfd import HugeMemfd, Memfd
 
-_TASK_SIZE = (1 << (48 if platform.machine() == "aarch64" else 47)) - 4096  # asm/processor.h
 MAP_TYPE = 0x0F
 _POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
 _MAP_SHARED_VALIDATE = 0x03
@@ -23,8 +21,6 @@ _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
 _LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
 _LEGACY_FLAGS |= 0x20000 | 0x40000 | 21 << 26 | 30 << 26
-_LEGACY_FLAGS |= 0x40 if platform.machine() == "x86_64" else 0  # MAP_32BIT
-_MAP_ABOVE4G = 0x80 if platform.machine() == "x86_64" else 0
 
 
 def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
@@ -35,10 +31,13 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
         raise os_error(errno.EINVAL)
     if not length:
         raise os_error(errno.EINVAL)
-    if length > _TASK_SIZE:
+    machine = file.kernel.machine
+    if length > machine.longest_mapping:
         raise os_error(errno.ENOMEM)
     kind = flags & MAP_TYPE
-    known = _LEGACY_FLAGS | (_MAP_ABOVE4G if file.kernel.profile.maps_above_4g else 0)
+    known = _LEGACY_FLAGS | machine.map_flags
+    if file.kernel.profile.maps_above_4g:
+        known |= machine.map_above_4g
     if kind == _MAP_SHARED_VALIDATE and flags & ~known:
         raise os_error(errno.EOPNOTSUPP)
     if kind not in (mmap.MAP_SHARED, mmap.MAP_PRIVATE, _MAP_SHARED_VALIDATE):
