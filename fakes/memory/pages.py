@@ -135,6 +135,8 @@ class Area(Protocol):
     def offset(self) -> int: ...
     @property
     def prot(self) -> int: ...
+    @property
+    def page_size(self) -> int: ...
     def is_of(self, file: object) -> bool: ...
     @property
     def can_resize(self) -> bool: ...
@@ -165,9 +167,11 @@ class FakeMapping(RunMapping):
         for_the_host = self.area.advise(option, start, length)
         if for_the_host is None:
             return
+        page = self.area.page_size
+        whole = min(-(-length // page) * page, size - start)  # the host's pages may be smaller
         # What is only a hint may fail: the host need not know it. What brings pages, or lets copies go, may not.
         with contextlib.suppress(OSError) if for_the_host not in _TO_BE_DONE else contextlib.nullcontext():
-            super().madvise(for_the_host, start, length)
+            super().madvise(for_the_host, start, whole)
 
     def flush(self, *span: int) -> None:
         """``msync(2)`` on (offset, size), by default all; OSError, or ValueError as ``mmap``'s."""

@@ -47,11 +47,16 @@ ARM64 = ("--arch", "arm64")
 # Debian's arm64 kernels have udmabuf and no dma-heaps.
 NO_HEAP = ("--dmasync-no-heap",)
 NO_HEAP_WORDS = "Debian's, which has no dma-heaps"
+# A built kernel has the heaps, and the pages that it is told to have.
+PAGES_16K = ("--config", str(HERE / "pages_16k.config"))
+PAGES_64K = ("--config", str(HERE / "pages_64k.config"), "--memory", "2G")
+"""The smallest CMA region is a huge page there, 512 MiB."""
+BUILT_WORDS = "built from Debian's `linux-source-{}`, with a CMA heap"
 
 KERNELS = (
-    Entry("6.1-cma", ("--build", "debian:6.1", *CMA), "built from Debian's `linux-source-6.1`, with a CMA heap"),
+    Entry("6.1-cma", ("--build", "debian:6.1", *CMA), BUILT_WORDS.format("6.1")),
     Entry("6.12", ("--kernel", "debian:6.12"), "Debian's"),
-    Entry("6.12-cma", ("--build", "debian:6.12", *CMA), "built from Debian's `linux-source-6.12`, with a CMA heap"),
+    Entry("6.12-cma", ("--build", "debian:6.12", *CMA), BUILT_WORDS.format("6.12")),
     Entry("6.16", ("--kernel", "debian:6.16"), "Debian's"),
     Entry("6.17", ("--kernel", "debian:6.17"), "Debian's"),
     Entry("6.18", ("--kernel", "debian:6.18"), "Debian's"),
@@ -59,6 +64,9 @@ KERNELS = (
     Entry("7.3", ("--kernel", "debian:7.3"), "Debian's"),
     Entry("6.12-arm64", (*ARM64, "--kernel", "debian:6.12"), NO_HEAP_WORDS, NO_HEAP),
     Entry("6.12-arm64-16k", (*ARM64, "--kernel", "debian:6.12-16k"), NO_HEAP_WORDS, NO_HEAP),
+    Entry("6.12-arm64-cma", (*ARM64, "--build", "debian:6.12", *CMA), BUILT_WORDS.format("6.12")),
+    Entry("6.12-arm64-16k-cma", (*ARM64, "--build", "debian:6.12", *PAGES_16K, *CMA), BUILT_WORDS.format("6.12")),
+    Entry("6.12-arm64-64k-cma", (*ARM64, "--build", "debian:6.12", *PAGES_64K, *CMA), BUILT_WORDS.format("6.12")),
     Entry("6.18-arm64", (*ARM64, "--kernel", "debian:6.18"), NO_HEAP_WORDS, NO_HEAP),
     Entry("7.3-arm64", (*ARM64, "--kernel", "debian:7.3"), NO_HEAP_WORDS, NO_HEAP),
     Entry("7.3-arm64-16k", (*ARM64, "--kernel", "debian:7.3-16k"), NO_HEAP_WORDS, NO_HEAP),
@@ -83,7 +91,7 @@ def ask(entry: Entry, seconds: float, seed: int, folder: Path) -> tuple[int, dic
     if not answers.exists():
         return status, None
     said = json.loads(answers.read_text(encoding="utf-8"))
-    if seconds and said["page_size"] == mmap.PAGESIZE:  # the fake's memory in the search is the host's
+    if seconds and said["page_size"] % mmap.PAGESIZE == 0:  # the fake's memory in the search is the host's
         said["search"] = search(entry, seconds, seed, folder)
         answers.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return status, said
@@ -138,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the names of the kernels, and end")
     options = parser.parse_args(arguments)
     if options.list:
-        print(*(f"{entry.name:14} {' '.join(entry.options)}".rstrip() for entry in KERNELS), sep="\n")
+        print(*(f"{entry.name:18} {' '.join(entry.options)}".rstrip() for entry in KERNELS), sep="\n")
         return 0
     if unknown := set(options.only) - {entry.name for entry in KERNELS}:
         parser.error(f"--only {', '.join(sorted(unknown))}: no such kernel here; --list prints their names")

@@ -39,7 +39,7 @@ from tests.conformance.search_program import (
     to_json,
 )
 from tests.conformance.search_shrink import shrunk
-from tests.conformance.search_world import FakeWorld, Observation, Op, RealMachine, RealWorld
+from tests.conformance.search_world import SYSTEM_HEAP, FakeWorld, Observation, Op, RealMachine, RealWorld
 
 HERE = Path(__file__).parent
 PROGRAM_STEPS = 400
@@ -74,7 +74,7 @@ class Search:
 
     def random_program(self, seed: str, steps: int) -> None:
         """One program of *steps* operations."""
-        fake, real = FakeWorld(self.profile), RealWorld(self.machine)
+        fake, real = FakeWorld(self.profile, has_heap=os.path.exists(SYSTEM_HEAP)), RealWorld(self.machine)
         ops: list[Op] = []
         answers: list[tuple[str, int]] = []
         try:
@@ -122,7 +122,7 @@ class Search:
 
     def replay(self, program: Iterable[Op]) -> DivergenceError | None:
         """Run a program that was there before; the first difference."""
-        fake, real = FakeWorld(self.profile), RealWorld(self.machine)
+        fake, real = FakeWorld(self.profile, has_heap=os.path.exists(SYSTEM_HEAP)), RealWorld(self.machine)
         ops: list[Op] = []
         try:
             for op in program:

@@ -7,6 +7,7 @@ fake, and notes each call that it is asked for.
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import struct
@@ -32,6 +33,7 @@ KINDS = {"b": 0, "m": 1, "r": 2, "i": 3}
 _PATCH = struct.Struct("<HHIq")
 _HOST = platform.machine()
 _ASIDE = 40
+_MADV_POPULATE_WRITE = 23
 _ORDERS = {  # O_DIRECT, O_LARGEFILE, O_DIRECTORY, O_NOFOLLOW
     "x86_64": (0o40000, 0o100000, 0o200000, 0o400000),
     "aarch64": (0o200000, 0o400000, 0o40000, 0o100000),
@@ -187,7 +189,9 @@ class RecordingBackend:
         finally:
             # ValueError too: a file that is too short is refused by what the kernel says of its size.
             self._calls.add(Code.MMAP, fd, length, offset, index, struct.pack("<qq", prot, flags))
-        return RecordingMapping(mapping, index, prot, offset, self)
+        made = RecordingMapping(mapping, index, prot, offset, self)
+        made.copies_pages = self._kernel.page_size if flags & mmap.MAP_PRIVATE else 0
+        return made
 
     def note(self, code: int, *numbers: int, data: bytes = b"") -> None:
         self._calls.add(code, *numbers, data=data)
@@ -199,6 +203,9 @@ class RecordingBackend:
 
 class RecordingMapping:
     """A mapping of the fake's that notes what is asked of it."""
+
+    copies_pages = 0
+    """The bytes of the page that the kernel copies when a byte of it is written, 0 where it copies none."""
 
     def __init__(self, mapping: Any, index: int, prot: int, offset: int, backend: RecordingBackend) -> None:
         self._mapping, self._index, self._offset, self._backend = mapping, index, offset, backend
@@ -213,6 +220,11 @@ class RecordingMapping:
 
     def __setitem__(self, where: slice, data: bytes) -> None:
         self._backend.note(Code.POKE, self._index, where.start, data=data)
+        if self.copies_pages > mmap.PAGESIZE:
+            # The fake's mapping is the host's memory, which is copied by the host's smaller pages.
+            begin = where.start // self.copies_pages * self.copies_pages
+            length = -(-(where.stop - begin) // self.copies_pages) * self.copies_pages
+            mmap.mmap.madvise(self._mapping, _MADV_POPULATE_WRITE, begin, length)
         self._mapping[where] = data
 
     def content(self) -> bytes:

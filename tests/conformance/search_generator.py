@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dmasync import uapi
+from dmasync.fakes.kernel.profile import largest_kmalloc
 from tests.conformance.search_world import SYSTEM_HEAP, UDMABUF, Op, World
 
 T = TypeVar("T")
@@ -57,10 +58,10 @@ _ADVICE = (0, 0, 1, 2, 4, 4, 9, 9, 10, 11, 14, 15, 16, 17, 20, 21, 22, 23, 24)
 PAGEOUT, POPULATE_READ, POPULATE_WRITE, DONTNEED_LOCKED."""
 _MAP_POPULATE = 0x8000
 _NEWLINE = 10
-_HUGE_SIZE = 1 << 40
-"""A udmabuf whose table of pages Linux does not even try to allocate."""
+_HUGE_PAGES = 1 << 28
+"""A udmabuf of so many pages has a table of them that Linux does not even try to allocate."""
 _LIST_LIMITS = (1024, 1024, 0, 1, 2, 4, -1, -1)
-_SIZE_LIMITS_MB = (64, 64, 1, 1, 1, 0, 2047, _HUGE_SIZE >> 19)
+_SIZE_LIMITS_MB = (64, 64, 1, 1, 1, 0, 2047)
 _BUFFER_ROOM = 64
 _OPEN_FLAGS = (
     os.O_CREAT, os.O_EXCL, os.O_NOCTTY, os.O_TRUNC, os.O_APPEND, os.O_NONBLOCK, os.O_DSYNC, 0o20000, os.O_DIRECT,
@@ -87,6 +88,7 @@ class Generator:
         end = world.machine.address_space
         self._far = (1 << 31, 1 << 32, end - page, end, 1 << 62, (1 << 63) - page, (1 << 63) - 1)
         self._int_arguments = (0, 1, 2, page, 0x7FFF_FFFF, -1, -page)
+        self._huge_size = _HUGE_PAGES * page
         self._next = 1
         self._may_be_huge = False
         choices: tuple[tuple[int, Callable[[], Iterator[Op]]], ...] = (
@@ -137,8 +139,8 @@ class Generator:
     def ops(self) -> Iterator[Op]:
         """Without end."""
         if self.one_in(3):
-            size_limit_mb = self.pick(_SIZE_LIMITS_MB)
-            self._may_be_huge = size_limit_mb << 20 > _HUGE_SIZE
+            size_limit_mb = self.pick((*_SIZE_LIMITS_MB, self._huge_size >> 19))
+            self._may_be_huge = size_limit_mb << 20 > self._huge_size
             yield ("limits", self.pick(_LIST_LIMITS), size_limit_mb)
         yield ("open", self.out(), UDMABUF, os.O_RDWR)
         yield ("open", self.out(), SYSTEM_HEAP, os.O_RDWR)
@@ -356,7 +358,7 @@ class Generator:
         # Sizes that the kernel would pin are kept small: the guest's memory is too.
         limit = (64 << 20) + page
         sizes = (0, 0, 1, page, page, page - 1, min(end + page, 8 * page), limit, far, far - offset, 1 << 63)
-        size = _HUGE_SIZE if self.one_in(2 if self._may_be_huge else 20) else self.pick(sizes)
+        size = self._huge_size if self.one_in(2 if self._may_be_huge else 20) else self.pick(sizes)
         if size == 0 and end > 64 * page:
             size = page
         if self.one_in(3):
@@ -394,7 +396,9 @@ class Generator:
             memfd, offset, size = items[at]
             wrong = ((memfd, offset + 1, size), (memfd, offset, size + 1), (memfd, offset, 0), (0, offset, size))
             items[at] = self.pick(wrong)
-        count = self.pick((*[None] * 5, 0, len(items) - 1, 1024, 1025, 0xFFFF_FFFF, 1 << 20))
+        # Too long a list to be copied at once: of a shorter one the kernel reads what nobody has written.
+        endless = max(1 << 20, largest_kmalloc(page) // 24 + 1)
+        count = self.pick((*[None] * 5, 0, len(items) - 1, 1024, 1025, 0xFFFF_FFFF, endless))
         if count in (1024, 1025) and not self.one_in(4):
             count = None
         yield self._list(items, count)

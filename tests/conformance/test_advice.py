@@ -136,12 +136,15 @@ def test_a_seal_on_writing_keeps_the_pages(system: System) -> None:
 
 
 @pytest.mark.parametrize("advice", [DONTNEED, DONTNEED_LOCKED])
-def test_a_private_mapping_lets_its_copies_go(system: System, advice: int) -> None:
+@pytest.mark.parametrize("length", [1, PAGE])
+def test_a_private_mapping_lets_its_copies_go(system: System, advice: int, length: int) -> None:
     memfd = system.memfd(2)
     shown, copy = system.mmap(memfd, 2 * PAGE), system.mmap(memfd, 2 * PAGE, flags=PRIVATE)
-    shown[:4], copy[:4], copy[PAGE : PAGE + 4] = b"file", b"mine", b"mine"
-    copy.madvise(advice, 0, PAGE)
-    assert (copy[:4], copy[PAGE : PAGE + 4], shown[:4]) == (b"file", b"mine", b"file")
+    last = slice(PAGE - 4, PAGE)
+    shown[:4], shown[last] = b"file", b"file"
+    copy[:4], copy[last], copy[PAGE : PAGE + 4] = b"mine", b"mine", b"mine"
+    copy.madvise(advice, 0, length)
+    assert (copy[:4], copy[last], copy[PAGE : PAGE + 4], shown[:4]) == (b"file", b"file", b"mine", b"file")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from dmasync import uapi
 from dmasync.fakes.kernel.machine import MACHINES
+from dmasync.fakes.kernel.profile import largest_kmalloc
 from tests.conformance import search_fast
 from tests.conformance.search_calls import RecordingWorld
 from tests.conformance.search_executor import ExecutorError, Hello
@@ -129,3 +131,31 @@ def test_an_arm64_shrinks_with_a_python_of_its_own(tmp_path: Path, monkeypatch: 
         search.close()
         command = called.pop()
         assert command[command.index("--") + 1] == python
+
+
+@pytest.mark.parametrize("page", [16384])
+def test_a_private_page_that_is_written_is_copied_as_a_whole(arena: Arena, page: int) -> None:
+    world = RecordingWorld("6.12", arena, keep_memfds=False, machine="aarch64")
+    for op in (("memfd", 1, "a", 3), ("ftruncate", 1, 2 * page)):
+        world.step(op)
+    world.step(("mmap", 2, 1, 2 * page, 3, 1, 0))
+    world.step(("mmap", 3, 1, 2 * page, 3, 2, 0))
+    world.step(("write", 3, 0, b"mine"))
+    world.step(("write", 2, page - 4, b"late"))
+    world.step(("write", 2, page, b"next"))
+    copy = world.held[3].mapping
+    assert (copy[0:4], copy[page - 4 : page], copy[page : page + 4]) == (b"mine", bytes(4), b"next")
+    world.close()
+
+
+@pytest.mark.parametrize("page", [4096, 16384, 65536])
+def test_a_list_that_is_read_to_its_end_was_written_to_its_end(arena: Arena, page: int) -> None:
+    """What counts more items than it has is too long for the kernel to copy, whatever its pages are."""
+    counts = []
+    for op in asked(programs(arena, "aarch64")):
+        if op[0] == "ioctl" and op[3] == uapi.UDMABUF_CREATE_LIST and op[4] == "b":
+            count = int.from_bytes(op[5][4:8], "little")
+            if 8 + 24 * count > len(op[5]):
+                counts.append(count)
+    assert all(24 * count > largest_kmalloc(page) for count in counts)
+    assert counts

@@ -19,7 +19,6 @@ _DONTNEED, _FREE, _REMOVE, _DOFORK, _DODUMP, _WIPEONFORK = 4, 8, 9, 11, 17, 18
 _COLD, _PAGEOUT, _POPULATE_READ, _POPULATE_WRITE, _DONTNEED_LOCKED, _COLLAPSE = 20, 21, 22, 23, 24, 25
 _HWPOISON, _SOFT_OFFLINE, _GUARD_INSTALL, _GUARD_REMOVE = 100, 101, 102, 103
 _KNOWN: Final = frozenset({*range(_DONTNEED + 1), *range(_FREE, _COLLAPSE + 1)})
-_HUGE_PAGE: Final = 2 << 20
 _MAP_STACK: Final = 0x20000
 _OF_ANONYMOUS_MEMORY: Final = frozenset({_FREE, _WIPEONFORK})
 _OF_PAGES: Final = frozenset(
@@ -51,9 +50,13 @@ class Area:
         """Whether it is *file* that is mapped."""
         return self._file is file
 
+    @property
+    def page_size(self) -> int:
+        """In bytes, the kernel's."""
+        return self._file.kernel.page_size
+
     def _in_pages(self, length: int) -> int:
-        page = self._file.kernel.page_size
-        return -(-length // page) * page
+        return -(-length // self.page_size) * self.page_size
 
     def _hold(self, more: int) -> None:
         for _ in range(abs(more)):
@@ -83,7 +86,7 @@ class Area:
         if self._is_refused(advice):
             raise os_error(errno.EINVAL)
         if advice == _COLLAPSE:
-            if length < _HUGE_PAGE or not isinstance(self._file, Memfd):
+            if length < 1 << kernel.machine.huge_pages(kernel.page_size)[0] or not isinstance(self._file, Memfd):
                 raise os_error(errno.EINVAL)
             raise UnmodelledCallError(
                 "madvise(MADV_COLLAPSE): whether there is a huge page, the machine's memory decides"
