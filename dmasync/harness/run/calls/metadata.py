@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import stat
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _AT_FDCWD: Final = -100
 _STATX_SIZE: Final = 256
-_PAGE: Final = 4096
+_PAGE: Final = mmap.PAGESIZE
 _SECOND: Final = 10**9
 _ANONYMOUS_UNCHANGED: Final = "6.18"
 """Seen in 6.18.44 and 7.3.4, not in 6.12.117; what lies between was not asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ from dmasync.harness.run.supervisor import Supervisor
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
-_PAGE: Final = 4096
+_PAGE: Final = mmap.PAGESIZE
 _MAP_PRIVATE: Final = 0x02
 _MAP_FIXED: Final = 0x10
 _MAP_STACK: Final = 0x20000

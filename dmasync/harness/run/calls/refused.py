@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -40,7 +41,7 @@ _ACCESS_LISTS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 _AT_FDCWD: Final = -100
 _ST_VALID: Final = 0x20
 """In f_flags: they are filled in."""
-_PAGE: Final = 4096
+_PAGE: Final = mmap.PAGESIZE
 
 
 def _error(code: int) -> OSError:
