@@ -1,4 +1,5 @@
-"""Where processors differ: how much a process can map, which huge pages there are, which flags ``mmap`` knows.
+"""Where processors differ: how much a process can map, which huge pages there are, which flags ``mmap`` knows, and
+what is written of an answer that has no room.
 
 Numbers that programs and their kernel must agree on stay this host's: ``O_DIRECT`` and three other flags of ``open``
 are other bits on arm64, and are not translated.
@@ -34,6 +35,9 @@ class Machine:
     """One more, which not all releases know: ``Profile.maps_above_4g``."""
     blocks: Logs = field(default_factory=dict)
     """Huge pages besides the usual ones: so many pages, or usual huge pages, in a row."""
+    copies_words: bool = False
+    """What a kernel writes to memory that ends within it: not a byte of the word of eight that the end cuts, and of a
+    first word the first byte (``lib/copy_template.S``); otherwise all bytes up to the end."""
     perhaps: Logs = field(default_factory=dict)
     """Huge pages that not every such processor has."""
 
@@ -57,7 +61,7 @@ MACHINES: Final[Mapping[str, Machine]] = MappingProxyType(
     {
         # MAP_32BIT and MAP_ABOVE4G. Larger pages than an x86-64 has are arm64's.
         "x86_64": Machine("x86_64", 1 << 47, 0x40, 0x80, blocks=_LARGE, perhaps={4096: (_1_GIB,)}),
-        "aarch64": Machine("aarch64", 1 << 48, blocks={4096: (16, _32_MIB, _1_GIB), **_LARGE}),
+        "aarch64": Machine("aarch64", 1 << 48, blocks={4096: (16, _32_MIB, _1_GIB), **_LARGE}, copies_words=True),
     }
 )
 

@@ -79,6 +79,27 @@ def copy_to(arg: Argument, data: bytes, offset: int = 0) -> None:
         view[offset:end] = data[: end - offset]
 
 
+def copy_words_to(arg: Argument, data: bytes, *, whole: bool) -> None:
+    """:func:`copy_to`; *whole*: what is written where memory ends is as ``Machine.copies_words`` has it."""
+    if whole and isinstance(arg, int):
+        room = len(_fetch(arg, len(data)))
+        if room < len(data):
+            copy_to(arg, data[: _in_words(len(data), room)])
+            raise os_error(errno.EFAULT)
+    copy_to(arg, data)
+
+
+def _in_words(length: int, room: int) -> int:
+    """Bytes of *length* that fit into *room* in words of eight, then of four, two and one; one byte where none does."""
+    done = room // 8 * 8
+    for word in (4, 2, 1):
+        if length - done < 8 and (length - done) & word:
+            if done + word > room:
+                break
+            done += word
+    return done or min(room, 1)
+
+
 def put_user(arg: Argument, data: bytes) -> None:
     """Write one number: EFAULT, and nothing of it is written, where it cannot all be."""
     if isinstance(arg, int) and len(_fetch(arg, len(data))) < len(data):

@@ -282,6 +282,16 @@ def test_only_a_memfd_tells_what_is_left_to_read(system: System, kind: str) -> N
             system.backend.ioctl(fd, FIONREAD, argument)
 
 
+@pytest.mark.parametrize("room", range(9))
+def test_a_number_that_has_no_room_is_written_up_to_there_or_as_one_byte(system: System, room: int) -> None:
+    fd, memory = system.memfd(2), system.low_memory()
+    address = memory.put_before_end(b"\xff" * room)
+    with contextlib.nullcontext() if room == 8 else refused(errno.EFAULT):
+        system.backend.ioctl(fd, FIOQSIZE, address)
+    written = min(room, 1) if MACHINE == "aarch64" and room < 8 else room
+    assert memory.get(address, room) == bytes(written) + b"\xff" * (room - written)
+
+
 @KINDS
 def test_only_a_memfd_tells_how_many_bytes_its_pages_take(system: System, kind: str) -> None:
     fd = opened(system, kind)

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from dmasync import uapi
-from tests.conformance.kernels import END_RW, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
+from tests.conformance.kernels import END_RW, MACHINE, PAGE, PRIVATE, RO, RW, SYSTEM_HEAP, System, refused
 
 ALLOC = uapi.DMA_HEAP_IOCTL_ALLOC
 MAP_POPULATE = 0x8000
@@ -258,6 +258,18 @@ def test_a_refused_request_that_only_reads_gets_zeros_as_far_as_it_says(system: 
     with refused(errno.EINVAL):
         system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size, directions=2), argument)
     assert argument == (bytes(size) if left_behind(system) else b"\xff" * size)
+
+
+@pytest.mark.parametrize(("size", "room", "in_words"), [(12, 11, 8), (7, 5, 4), (7, 3, 1), (24, 23, 16), (31, 30, 30)])
+def test_what_is_written_back_ends_with_memory_or_with_a_whole_word(
+    system: System, size: int, room: int, in_words: int
+) -> None:
+    memory = system.low_memory()
+    address = memory.put_before_end(b"\xff" * room)
+    with refused(errno.EFAULT if left_behind(system) else errno.EINVAL):
+        system.backend.ioctl(system.open(SYSTEM_HEAP), sized(size, directions=2), address)
+    written = (in_words if MACHINE == "aarch64" else room) if left_behind(system) else 0
+    assert memory.get(address, room) == bytes(written) + b"\xff" * (room - written)
 
 
 @pytest.mark.parametrize(("fd", "heap_flags"), [(1, 0), (0, 1)])

@@ -10,7 +10,7 @@ import select
 import pytest
 
 from dmasync import uapi
-from tests.conformance.kernels import END_RW, PAGE, START_RW, System, refused
+from tests.conformance.kernels import END_RW, MACHINE, PAGE, START_RW, System, refused
 
 EXPORT, IMPORT = uapi.DMA_BUF_IOCTL_EXPORT_SYNC_FILE, uapi.DMA_BUF_IOCTL_IMPORT_SYNC_FILE
 MERGE, INFO, DEADLINE = uapi.SYNC_IOC_MERGE, uapi.SYNC_IOC_FILE_INFO, uapi.SYNC_IOC_SET_DEADLINE
@@ -228,6 +228,16 @@ def test_info_with_a_bad_table_is_efault_and_leaves_the_argument(system: System)
         assert argument == before
     argument = uapi.sync_file_info.pack(b"", 0, 0, 1, 0, memory.end - 80)
     assert system.backend.ioctl(fd, INFO, argument) == 0
+
+
+def test_a_table_is_written_up_to_where_memory_ends_or_up_to_the_last_whole_word(system: System) -> None:
+    fd, memory = sync_file(system), system.low_memory()
+    table = memory.put_before_end(b"\xff" * 79)
+    with refused(errno.EFAULT):
+        system.backend.ioctl(fd, INFO, uapi.sync_file_info.pack(b"", 0, 0, 1, 0, table))
+    driver, timeline = (name.encode().ljust(32, b"\0") for name in system.signalled_names)
+    assert memory.get(table, 64) == timeline + driver
+    assert (memory.get(table + 72, 7) == b"\xff" * 7) is (MACHINE == "aarch64")
 
 
 def test_an_info_argument_that_cannot_be_reached_is_efault(system: System) -> None:

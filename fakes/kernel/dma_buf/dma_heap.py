@@ -12,7 +12,7 @@ from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
 from dmasync.fakes.kernel.parts import Kernel
-from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_words_to
 from dmasync.fakes.memory.pages import zeroed
 
 _VALID_FD_FLAGS = os.O_CLOEXEC | os.O_ACCMODE
@@ -105,11 +105,13 @@ class HeapDevice(File):
             buffer, fd = self._allocate_with_number(data)
         except OSError:
             if out_size and not self.kernel.profile.heap_fd_last:
-                copy_to(arg, bytes(data[:out_size]))  # what was refused is written back, too
+                copy_words_to(
+                    arg, bytes(data[:out_size]), whole=self.kernel.machine.copies_words
+                )  # what was refused is written back, too
             raise
         try:
             if out_size:
-                copy_to(arg, bytes(data[:out_size]))
+                copy_words_to(arg, bytes(data[:out_size]), whole=self.kernel.machine.copies_words)
         except OSError:
             if self.kernel.profile.heap_fd_last:
                 buffer.release()

@@ -11,7 +11,7 @@ from dmasync.fakes.kernel.dma_buf.dma_fence import Fence, merged, names, unwrapp
 from dmasync.fakes.kernel.errors import os_error
 from dmasync.fakes.kernel.files.file import File
 from dmasync.fakes.kernel.parts import Kernel
-from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to, copy_words_to
 from dmasync.fakes.kernel.waiting import WaitQueue, Waker
 
 _NAME_LENGTH = 32
@@ -110,7 +110,7 @@ class SyncFile(File):
                     0,
                     fence.timestamp_ns,
                 )
-            copy_to(pointer, table)
+            copy_words_to(pointer, table, whole=self.kernel.machine.copies_words)
         assert isinstance(old_name, bytes)  # noqa: S101 - the layout says so
         name = self.write_name(old_name)
         copy_to(arg, bytes(uapi.sync_file_info.pack(name, status, 0, len(fences), 0, pointer)))

@@ -15,7 +15,7 @@ from dmasync.fakes.kernel.files.file import Directory, File
 from dmasync.fakes.kernel.files.memfd import Memfd
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import FS_IOC_GETFSUUID
-from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_to, put_user
+from dmasync.fakes.kernel.usermem import Argument, copy_from, copy_words_to, put_user
 
 FIOCLEX: Final = 0x5451
 FIONCLEX: Final = 0x5450
@@ -141,12 +141,16 @@ def _fioasync(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
 
 def _fioqsize(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:
     if isinstance(file, Directory):
-        copy_to(arg, _LOFF.pack(0))  # a tmpfs keeps no bytes for a folder
+        _tell_size(kernel, arg, 0)  # a tmpfs keeps no bytes for a folder
         return 0
     if not isinstance(file, Memfd):
         raise os_error(errno.ENOTTY)
-    copy_to(arg, _LOFF.pack(file.inode.bytes_in_pages()))
+    _tell_size(kernel, arg, file.inode.bytes_in_pages())
     return 0
+
+
+def _tell_size(kernel: Kernel, arg: Argument, size: int) -> None:
+    copy_words_to(arg, _LOFF.pack(size), whole=kernel.machine.copies_words)
 
 
 def _figetbsz(kernel: Kernel, fd: int, file: File, arg: Argument) -> int:

@@ -6,11 +6,11 @@ import contextlib
 import errno
 import mmap
 import os
+import platform
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from dmasync.fakes.kernel.machine import HOST, machine_named
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.open_files import Key, OpenFile
 from dmasync.harness.run.program import areas, memory, processes
@@ -27,7 +27,7 @@ _WHERE: Final = 0x10 | 0x100000  # MAP_FIXED, MAP_FIXED_NOREPLACE
 _MAP_FIXED: Final = 0x10
 _MAP_STACK: Final = 0x20000
 _MAP_LOCKED: Final = 0x2000
-_LONGEST: Final = machine_named(HOST).address_space
+_LONGEST: Final = 1 << (48 if platform.machine() == "aarch64" else 47)
 """No program has room for more."""
 _LAST: Final = (1 << 64) - 1
 _PAGE: Final = mmap.PAGESIZE
