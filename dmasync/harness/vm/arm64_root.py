@@ -40,6 +40,7 @@ PACKAGES = (
     "mount",
     "python3",
     "sed",
+    "strace",
     "tar",
     "usr-is-merged",  # instead of the program that merges, which needs all of Perl
     "util-linux",
