@@ -10,7 +10,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
@@ -19,9 +19,12 @@ from dmasync.fakes.kernel.dma_buf.dma_resv import Usage
 from dmasync.fakes.kernel.errors import bad_descriptor, os_error
 from dmasync.fakes.kernel.files.descriptors import Descriptors
 from dmasync.fakes.kernel.files.file import File, PathFile
+from dmasync.fakes.kernel.files.huge_mapping import area_of
+from dmasync.fakes.kernel.files.hugetlb import HugePool, pools_of
 from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
 from dmasync.fakes.kernel.files.mapped import Area
-from dmasync.fakes.kernel.files.memfd import Memfd, memfd_create
+from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.files.memfd_create import memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
 from dmasync.fakes.kernel.machine import HOST, Machine, machine_named
 from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
@@ -51,7 +54,8 @@ class FakeKernel:
     *list_limit* and *size_limit_mb* (None: as the release has it) are udmabuf's module parameters, and attributes that
     may be changed at any time. *memory_mb* is what heap buffers and the pages
     of memfds in udmabufs may take together, in MiB; beyond it is ENOMEM. *cma_mb* gives each CMA heap a region of that
-    many MiB of its own instead.
+    many MiB of its own instead. *huge_pages* are what ``/proc/sys/vm/nr_hugepages`` reserves: a number of pages of the
+    usual size (2 MiB with pages of 4 KiB), or numbers by sizes in bytes, ``{2 << 20: 16, 1 << 30: 1}``.
     *descriptor_limit* is RLIMIT_NOFILE; beyond it is EMFILE. *short_arguments* says what follows an ioctl's argument
     that is shorter than its structure: "zeros", as behind ``fcntl.ioctl``, or nothing at all, "EFAULT".
 
@@ -74,6 +78,7 @@ class FakeKernel:
         memory: Callable[[Sequence[Run]], BufferMemory] | None = None,
         memory_mb: int = 1024,
         cma_mb: int | None = None,
+        huge_pages: int | Mapping[int, int] = 0,
         descriptor_limit: int | None = None,
         short_arguments: str = ZEROS,
     ) -> None:
@@ -87,6 +92,7 @@ class FakeKernel:
         self.list_limit = list_limit
         self.size_limit_mb = self.profile.size_limit_mb if size_limit_mb is None else size_limit_mb
         self.page_size = page_size
+        self.huge_pools: Mapping[int, HugePool] = pools_of(huge_pages, self.machine, page_size)
         self.memory = memory or _memory_class(coherent)
         self.nodes = Nodes(providers)
         self.lock = threading.RLock()
@@ -101,6 +107,8 @@ class FakeKernel:
         self._region_size = None if cma_mb is None else cma_mb << 20
         self._region_left: dict[str, int] = {}
         self._inodes = itertools.count(1)
+        self._left_mapped: list[Area] = []
+        """What the process has mapped and could not unmap."""
         self._mappings: dict[int, weakref.ref[FakeMapping]] = {}
 
     # The protocol
@@ -184,7 +192,7 @@ class FakeKernel:
         file = self.descriptors.file(fd)
         check_mmap(file, length, prot, flags)
         mapping = file.map(length, prot, for_the_file(prot, flags), offset)
-        mapping.area = area = Area(file, length, prot, flags, offset)
+        mapping.area = area = area_of(mapping, file, length, prot, flags, offset)
         self._track(mapping, area, file, may_write(file, flags))
         return mapping
 
@@ -344,6 +352,9 @@ class FakeKernel:
 
         def unmapped() -> None:
             self._mappings.pop(key, None)
+            if not area.can_unmap:
+                self._left_mapped.append(area)
+                return
             if writable and isinstance(file, Memfd):
                 file.inode.mapped(-1)
             area.unmapped()

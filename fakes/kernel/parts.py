@@ -40,6 +40,8 @@ class Kernel(Protocol):
     page_size: int
     list_limit: int
     size_limit_mb: int
+    huge_pools: Mapping[int, Any]
+    """The huge pages by their size in bytes: :class:`dmasync.fakes.kernel.files.hugetlb.HugePool`."""
     memory: Callable[[Sequence[Run]], BufferMemory]
     stub_fence: Any
     """A fence that has been signalled already."""

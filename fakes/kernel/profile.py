@@ -40,6 +40,7 @@ _STACK_WITHOUT_HUGE_PAGES = Since.of("6.7")
 _SEALED_MAPS_READ = Since.of("6.7", "6.12.9", "6.6.103", "6.1.149")
 _LONG_FOLDERS = Since.of("6.9")
 _FS_IDENTITY = Since.of("6.9")
+_DIRECT_MEMFDS = Since.of("6.6")  # read; 6.1.192 refuses it
 _PINNED_FOLIOS = Since.of("6.11")
 _UDMABUF_NUMBERS = Since.of("6.11", "6.6.87")
 _FUTURE_WRITE_DENIED = Since.of("6.13", "6.12.7", "6.6.87", "6.1.192")
@@ -50,6 +51,7 @@ _LARGE_ARRAYS = Since.of("6.12")
 _FILES_GUARDED = Since.of("6.15")
 _DETACHED_NAMES = Since.of("6.17")
 _RESERVED_HUGE_PAGES = Since.of("6.17")
+_PROMISED_ANEW = Since.of("6.9")  # between 6.6.87 and 6.12.117
 _RESERVED_AS_ENOMEM = Since.of("7.2")
 _EXEC_SEAL_DENIES = Since.of("7.2", "6.18.44", "6.12.93", "6.6")
 _HEAP_FD_LAST = Since.of("7.2", "6.12.112", "6.1.191", "6.6")
@@ -78,6 +80,8 @@ class Profile:
     """Since 6.7 also SYNC_IOC_SET_DEADLINE."""
     vfs_requests: frozenset[int]
     """Requests that the VFS answers itself since 6.9: FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH."""
+    memfds_open_directly: bool
+    """A memfd may be opened with O_DIRECT, which changes nothing."""
     udmabuf_pins_folios: bool
     """Since 6.11: an item of no pages is refused, a page that the memfd's end cuts through is out of reach, and an
     offset of 2**63 or more is EINVAL; 6.1 looked each page up, and said EFBIG to the last."""
@@ -103,6 +107,11 @@ class Profile:
     """What udmabuf's module parameter is unless somebody sets it: 64, since 7.3 as good as none."""
     missing_huge_page: int
     """The errno of a udmabuf that needs a huge page which is not there, once it is more than looked for."""
+    pinning_promises: bool
+    """A udmabuf's huge page that is not there yet is promised before it is taken; before, one that was promised to
+    somebody else may be taken, and the count of promised ones goes below 0."""
+    promises_huge_pages_anew: bool
+    """When a private mapping loses a huge page of its own (MADV_DONTNEED, a hole), the next one is promised to it."""
     detached_names: bool
     """Since 6.17 a fence that has signalled no longer gives its driver's names."""
     heap_fd_last: bool
@@ -161,6 +170,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         exec_seal_denies=release in _EXEC_SEAL_DENIES,
         sync_file_requests=frozenset(requests | ({uapi.SYNC_IOC_SET_DEADLINE} if release in _DEADLINE else set())),
         vfs_requests=frozenset({FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH} if release in _FS_IDENTITY else ()),
+        memfds_open_directly=release in _DIRECT_MEMFDS,
         udmabuf_pins_folios=release in _PINNED_FOLIOS,
         udmabuf_maps_numbers=release in _UDMABUF_NUMBERS,
         udmabuf_takes_huge_pages=release not in _NO_HUGE_UDMABUF or release in _PINNED_FOLIOS,
@@ -172,6 +182,8 @@ def profile_of(release: Release, name: str = "") -> Profile:
         folder_end=(1 << 32) - 1 if release in _SHORT_FOLDERS and release not in _LONG_FOLDERS else (1 << 63) - 1,
         size_limit_mb=_INT_MAX if release in _NO_SIZE_LIMIT else 64,
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
+        pinning_promises=release in _RESERVED_HUGE_PAGES,
+        promises_huge_pages_anew=release in _PROMISED_ANEW,
         detached_names=release in _DETACHED_NAMES,
         heap_fd_last=release in _HEAP_FD_LAST,
         heap_maps_blocks=release in _HEAP_MAPS_BLOCKS,

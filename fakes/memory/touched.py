@@ -24,8 +24,9 @@ AROUND: Final = 1 << 16
 
 _PAGE: Final = mmap.PAGESIZE
 _ENTRY: Final = 8
-# Bits 63 (present) and 62 (swapped out) are the top ones of an entry.
-_PRESENT: Final = bytes(1 if top & 0xC0 else 0 for top in range(256))
+# Bits 63 (present), 62 (swapped out) and 61 (a page of a file) are the top ones of an entry.
+_HERE, _OF_FILE = 0xC0, 0x20
+_PRESENT: Final = bytes(1 if top & _HERE else 0 for top in range(256))
 _TOP_BYTE: Final = 7 if sys.byteorder == "little" else 0
 _RUN: Final = re.compile(b"\x01+")
 
@@ -68,6 +69,21 @@ class _PageMap:
 
 
 _PAGEMAP = _PageMap()
+
+
+class Entries:
+    """The page table of a mapping, as it is now; empty where nobody can tell."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._tops = _PAGEMAP.entries(host.address_of(mapping), len(mapping))[_TOP_BYTE::_ENTRY]
+
+    def filled(self, begin: int, end: int) -> bool:
+        """Whether a page from *begin* to *end*, in bytes of the mapping, was touched."""
+        return any(top & _HERE for top in self._tops[begin // _PAGE : end // _PAGE])
+
+    def own(self, begin: int, end: int) -> bool:
+        """Whether one of them is the mapping's own, and not the file's: a copy that was made for it to be written."""
+        return any(top & _HERE and not top & _OF_FILE for top in self._tops[begin // _PAGE : end // _PAGE])
 
 
 class Touched:

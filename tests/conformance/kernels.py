@@ -20,6 +20,7 @@ from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes import FakeDevice
 from dmasync.fakes.kernel import FakeFence, FakeKernel
+from dmasync.fakes.kernel.files.hugetlb import pools_of
 from dmasync.fakes.kernel.releases import Release, Since
 from dmasync.harness.vgem import Vgem
 from tests.support.page_size import MACHINE, PAGE, PROFILE
@@ -44,6 +45,7 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _MAP_FIXED_NOREPLACE = 0x100000
 _FIOQSIZE = 0x5460
+_HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
 @contextlib.contextmanager
@@ -250,6 +252,14 @@ class System:
         """What /proc/self/fdinfo shows, without what only a real file system has."""
         raise NotImplementedError
 
+    def huge_pages(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """For a while, *count* huge pages of the usual size are reserved, all of which come back before it ends."""
+        raise NotImplementedError
+
+    def huge_counts(self) -> tuple[int, int]:
+        """Huge pages that are free, and that are promised to somebody."""
+        raise NotImplementedError
+
     def udmabuf_limits(self, **limits: int) -> contextlib.AbstractContextManager[None]:
         """For a while, other values of udmabuf's module parameters."""
         raise NotImplementedError
@@ -315,6 +325,21 @@ class FakeSystem(System):
         info = self.kernel.fdinfo(fd)
         info["flags"] = f"0{info['flags']:o}"
         return {key: str(value) for key, value in info.items() if key != "ino"}
+
+    @contextlib.contextmanager
+    def huge_pages(self, count: int) -> Iterator[None]:
+        before = self.kernel.huge_pools
+        self.kernel.huge_pools = pools_of(count, self.kernel.machine, PAGE)
+        try:
+            yield
+            assert self.huge_counts() == (count, 0)
+        finally:
+            self.kernel.huge_pools = before
+
+    def huge_counts(self) -> tuple[int, int]:
+        pool = self.kernel.huge_pools[PAGE * (PAGE // 8)]
+        with pool.changing():
+            return pool.free, pool.promised
 
     @contextlib.contextmanager
     def udmabuf_limits(self, **limits: int) -> Iterator[None]:
@@ -383,6 +408,22 @@ class RealSystem(System):
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
         info = {key: value.lstrip("\t") for key, _, value in (line.partition(":") for line in lines)}
         return {key: value for key, value in info.items() if key not in ("mnt_id", "ino")}
+
+    @contextlib.contextmanager
+    def huge_pages(self, count: int) -> Iterator[None]:
+        _HUGE_PAGES.write_text(str(count))
+        try:
+            assert self.huge_counts() == (count, 0)
+            yield
+            assert self.huge_counts() == (count, 0)
+        finally:
+            _HUGE_PAGES.write_text("0")
+
+    def huge_counts(self) -> tuple[int, int]:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        told = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        free, promised = told["HugePages_Free"], told["HugePages_Rsvd"]
+        return free, promised if promised < 1 << 63 else promised - (1 << 64)
 
     @contextlib.contextmanager
     def udmabuf_limits(self, **limits: int) -> Iterator[None]:

@@ -12,7 +12,8 @@ from dmasync.access import SyncType
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
-from dmasync.fakes.kernel.files.memfd import HugeMemfd, Memfd, MemfdInode
+from dmasync.fakes.kernel.files.hugetlbfs import HugeMemfd
+from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
@@ -32,8 +33,11 @@ class UdmabufBuffer(DmaBuf):
     START.
     """
 
-    def __init__(self, kernel: Kernel, memory: BufferMemory, memfds: Sequence[MemfdInode]) -> None:
+    def __init__(
+        self, kernel: Kernel, memory: BufferMemory, memfds: Sequence[MemfdInode], huge_pages: Sequence[object] = ()
+    ) -> None:
         super().__init__(kernel, os.O_RDWR, "udmabuf", memory)
+        self._huge_pages = huge_pages
         self._has_page_table = False
         self._memfds = tuple(memfds)
         for memfd in self._memfds:
@@ -42,6 +46,7 @@ class UdmabufBuffer(DmaBuf):
     def release(self) -> None:
         for memfd in self._memfds:
             memfd.pinned_by.discard(self)
+        self._huge_pages = ()
         super().release()
 
     def holds(self, store: Store, begin: int, end: int) -> bool:
@@ -68,6 +73,10 @@ class UdmabufBuffer(DmaBuf):
     def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
+        if self._huge_pages and not self.kernel.profile.udmabuf_maps_numbers:
+            raise UnmodelledCallError(
+                "mmap() of a udmabuf of huge pages: before 6.5 Linux maps others than those, and miscounts them"
+            )
 
 
 class UdmabufDevice(File):
@@ -113,13 +122,15 @@ class UdmabufDevice(File):
         with self.kernel.lock:
             pinned: list[MemfdInode] = []
             runs: list[Run] = []
+            huge_pages: list[object] = []
             for fd, offset, size in items:
                 memfd = self._sealed_memfd(fd)
                 run = memfd.pin(offset, size)
                 if run is not None:
                     runs.append(run)
                     pinned.append(memfd)
-            buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs), pinned)
+                    huge_pages += memfd.held(run)
+            buffer = UdmabufBuffer(self.kernel, self.kernel.memory(runs), pinned, huge_pages)
         # Not under the lock: nothing may come between the descriptor and the return.
         try:
             new_fd = self.kernel.descriptors.reserve()

@@ -24,11 +24,14 @@ DEFAULT_POLL = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLW
 
 
 class Pages(IntFlag):
-    """What a driver says of the pages that it maps: VM_PFNMAP, numbers only, and VM_IO. Neither: pages as of a file."""
+    """What a driver says of the pages that it maps: VM_PFNMAP, numbers only; VM_IO; VM_DONTEXPAND of pages that are
+    counted, which never grow nor join. Nothing: pages as of a file.
+    """
 
     COUNTED = 0
     NUMBERS = 1
     IO = 2
+    FIXED = 4
 
 
 class File:

@@ -11,7 +11,7 @@ from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, bad_descriptor, os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
 from dmasync.fakes.kernel.files.memfd import Memfd
-from dmasync.fakes.kernel.files.vmas import Vmas
+from dmasync.fakes.kernel.files.vmas import Vmas, VmFlags
 
 _WRITE_SEALS: Final = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 # asm-generic/mman-common.h; Python's mmap module has some of them, by release and by the host.
@@ -42,8 +42,11 @@ class Area:
         self.offset = offset
         self._shared = is_shared(flags)
         self._may_write = file.writable and not (isinstance(file, Memfd) and file.seals & _WRITE_SEALS)
-        for_stack = bool(flags & _MAP_STACK) and file.kernel.profile.stack_without_huge_pages
-        self._vmas = Vmas(self._in_pages(length), joins=not file.mapped_pages(), for_stack=for_stack)
+        pages = file.mapped_pages()
+        vm_flags = VmFlags.DONTDUMP if pages & Pages.NUMBERS else VmFlags.NONE
+        if flags & _MAP_STACK and file.kernel.profile.stack_without_huge_pages:
+            vm_flags |= VmFlags.NOHUGEPAGE
+        self._vmas = Vmas(self._in_pages(length), joins=not pages, flags=vm_flags)
         self._hold(1)
 
     def is_of(self, file: object) -> bool:
@@ -64,6 +67,11 @@ class Area:
                 self._file.get()
             else:
                 self._file.put()
+
+    @property
+    def can_unmap(self) -> bool:
+        """Whether munmap() of it can succeed: what cannot be unmapped stays, as the process's."""
+        return True
 
     def unmapped(self) -> None:
         """The mapping is gone, and holds the file no more."""
@@ -96,8 +104,12 @@ class Area:
         if advice == _GUARD_REMOVE:
             return None
         with kernel.lock:
-            self._hold(self._vmas.advise(advice, begin, end))
+            self._change(advice, begin, end)
         return _DONTNEED if advice == _DONTNEED_LOCKED else advice
+
+    def _change(self, advice: int, begin: int, end: int) -> None:
+        """The flags that *advice* is about; OSError."""
+        self._hold(self._vmas.advise(advice, begin, end))
 
     def _is_refused(self, advice: int) -> bool:
         """Whether such a mapping knows no such advice: EINVAL."""
@@ -108,7 +120,7 @@ class Area:
         pages = self._file.mapped_pages()
         if advice == _DOFORK:
             return bool(pages if self._file.kernel.profile.dofork_for_counted_pages else pages & Pages.IO)
-        return advice in _OF_ANONYMOUS_MEMORY or (bool(pages) and advice in _OF_PAGES)
+        return advice in _OF_ANONYMOUS_MEMORY or (bool(pages & ~Pages.FIXED) and advice in _OF_PAGES)
 
     def _remove(self, begin: int, end: int) -> None:
         """``madvise_remove()``: a hole in the file."""

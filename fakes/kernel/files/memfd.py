@@ -13,15 +13,10 @@ from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import O_LARGEFILE, File
 from dmasync.fakes.kernel.parts import Kernel
-from dmasync.fakes.kernel.releases import Since
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import FakeMapping, Run, Store, copied
 
-_MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
-_ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC
-_HUGE_SHIFT = 26
-_HUGE_SIZE_BITS = 0x3F << _HUGE_SHIFT
-_DIRECT = Since.of("6.6")  # read; 6.1.192 refuses it
+MAX_SIZE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 _ALL_SEALS = (
     uapi.F_SEAL_SEAL
     | uapi.F_SEAL_EXEC
@@ -31,25 +26,6 @@ _ALL_SEALS = (
     | uapi.F_SEAL_FUTURE_WRITE
 )
 _WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
-
-
-def memfd_create(kernel: Kernel, name: str | bytes | os.PathLike[str], flags: int) -> int:
-    """``memfd_create(2)``; the checks are those of the system call, in its order."""
-    flags &= 0xFFFF_FFFF
-    allowed = _ALL_FLAGS & kernel.profile.memfd_flags
-    if flags & ~(allowed | (_HUGE_SIZE_BITS if flags & uapi.MFD_HUGETLB else 0)):
-        raise os_error(errno.EINVAL)
-    if flags & uapi.MFD_EXEC and flags & uapi.MFD_NOEXEC_SEAL:
-        raise os_error(errno.EINVAL)
-    encoded = os.fsencode(name)
-    if b"\0" in encoded:
-        raise ValueError("embedded null byte in the name of a memfd")  # as os.memfd_create says
-    if len(encoded) > uapi.MFD_NAME_MAX_LEN:
-        raise os_error(errno.EINVAL)
-    fd = kernel.descriptors.reserve()
-    inode = (HugeMemfdInode if flags & uapi.MFD_HUGETLB else MemfdInode)(kernel, flags)
-    file = (HugeMemfd if flags & uapi.MFD_HUGETLB else Memfd)(kernel, inode)
-    return kernel.descriptors.install(fd, file, close_on_exec=bool(flags & uapi.MFD_CLOEXEC))
 
 
 class MemfdInode:
@@ -180,6 +156,15 @@ class MemfdInode:
         for offset, size in pinned:
             host.populate(self.store.fd, offset, size)
 
+    def gone(self) -> None:
+        """Nobody has it any more but udmabufs that hold pages of it."""
+        if self.pinned_by:
+            self.kernel.memfd_gone(tuple(self.pinned_by))
+
+    def held(self, run: Run) -> list[object]:
+        """What goes back to the kernel once no file and no udmabuf has the pages of *run* any more."""
+        return []
+
     def punch(self, begin: int, end: int) -> None:
         """Take the pages of a range away: zeros from now on, and a hole. EPERM under a seal on writing."""
         if self.seals & _WRITE_SEALS:
@@ -201,38 +186,11 @@ class MemfdInode:
         kept = copied(self.store, begin, end - begin)
         for buffer in holders:
             buffer.keep(self.store, begin, kept)
-            if not buffer.holds(self.store, 0, _MAX_SIZE):
+            if not buffer.holds(self.store, 0, MAX_SIZE):
                 self.pinned_by.discard(buffer)
         # Pages that somebody pins there later are counted anew; these go back with the file, as all of its pages do.
         parts = [part for low, high in self._taken for part in ((low, min(high, begin)), (max(low, end), high))]
         self._taken = [(low, high) for low, high in parts if low < high]
-
-
-class HugeMemfdInode(MemfdInode):
-    """The memory of a memfd of huge pages: there are none."""
-
-    def __init__(self, kernel: Kernel, flags: int) -> None:
-        size_log = flags >> _HUGE_SHIFT & 0x3F
-        usual, *others = kernel.machine.huge_pages(kernel.page_size)
-        if size_log in kernel.machine.perhaps.get(kernel.page_size, ()):
-            raise UnmodelledCallError("memfd_create() with MFD_HUGE_1GB: not every processor has such pages")
-        if size_log not in (0, usual, *others):
-            raise os_error(errno.ENODEV)
-        super().__init__(kernel, flags)
-        self.huge_page = 1 << (size_log or usual)
-
-    def truncate(self, length: int) -> None:
-        if length % self.huge_page:
-            raise os_error(errno.EINVAL)
-        super().truncate(length)
-
-    def pin(self, offset: int, size: int) -> Run | None:
-        if not self.kernel.profile.udmabuf_pins_folios:
-            if not size:
-                return None
-            raise os_error(errno.EINVAL)  # it was looked for, never made
-        self.check_pin(offset, size)
-        raise os_error(self.kernel.profile.missing_huge_page)
 
 
 class Memfd(File):
@@ -254,12 +212,12 @@ class Memfd(File):
         with self.kernel.lock:
             self.inode.files -= 1
             last = not self.inode.files
-        if last and self.inode.pinned_by:
-            self.kernel.memfd_gone(tuple(self.inode.pinned_by))
+        if last:
+            self.inode.gone()
 
     @property
     def direct(self) -> bool:  # type: ignore[override]  # it depends on the release
-        return self.kernel.profile.release in _DIRECT
+        return self.kernel.profile.memfds_open_directly
 
     @property
     def size(self) -> int:  # type: ignore[override]  # every open file has its inode's
@@ -299,7 +257,7 @@ class Memfd(File):
             position = self.size + offset
         else:
             position = self.inode.find(offset, whence)
-        if not 0 <= position <= _MAX_SIZE:
+        if not 0 <= position <= MAX_SIZE:
             raise os_error(errno.EINVAL)
         self.position = position
         return position
@@ -315,27 +273,3 @@ class Memfd(File):
     def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
         pages = -(-length // self.kernel.page_size) * self.kernel.page_size
         return FakeMapping.of((Run(self.inode.store, 0, offset + pages),), length, prot, flags, offset)
-
-
-class HugeMemfd(Memfd):
-    """An open memfd of huge pages (``fs/hugetlbfs/inode.c``) on a system that has reserved none, as by default.
-
-    It can be made, sized and sealed; whatever needs a page of it is ENOMEM.
-    """
-
-    kind = "huge memfd"
-    direct = False
-    inode: HugeMemfdInode
-
-    def block_size(self) -> int:
-        return self.inode.huge_page
-
-    def seek(self, offset: int, whence: int) -> int:
-        if whence in (os.SEEK_DATA, os.SEEK_HOLE):  # default_llseek(): all of it is data
-            if offset >= self.size:
-                raise os_error(errno.ENXIO)
-            offset, whence = (offset if whence == os.SEEK_DATA else self.size), os.SEEK_SET
-        return super().seek(offset, whence)
-
-    def map(self, length: int, prot: int, flags: int, offset: int) -> FakeMapping:
-        raise os_error(errno.EINVAL if offset % self.inode.huge_page else errno.ENOMEM)

@@ -8,15 +8,16 @@ import mmap
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, is_shared
-from dmasync.fakes.kernel.files.memfd import HugeMemfd, Memfd
+from dmasync.fakes.kernel.files.hugetlbfs import MAP_NORESERVE, HugeMemfd
+from dmasync.fakes.kernel.files.memfd import Memfd
 
 MAP_TYPE = 0x0F
-_POPULATION = 0x8000 | 0x10000  # MAP_POPULATE, and MAP_NONBLOCK, which undoes it
+MAP_POPULATE, MAP_NONBLOCK = 0x8000, 0x10000
+_POPULATION = MAP_POPULATE | MAP_NONBLOCK  # of which the second undoes the first
 _MAP_SHARED_VALIDATE = 0x03
 _MAP_FIXED = 0x10 | 0x100000
 _MAP_GROWSDOWN = 0x100
 _MAP_LOCKED = 0x2000
-_MAP_NORESERVE = 0x4000
 _MAP_HUGETLB = 0x40000
 # What MAP_SHARED_VALIDATE takes (LEGACY_MAP_MASK in include/linux/mman.h); MAP_SHARED ignores all else.
 _LEGACY_FLAGS = 0x03 | 0x10 | 0x20 | 0x100 | 0x800 | 0x1000 | 0x2000 | 0x4000 | 0x8000 | 0x10000
@@ -53,17 +54,15 @@ def check_mmap(file: File, length: int, prot: int, flags: int) -> None:
     if flags & _MAP_GROWSDOWN:
         raise os_error(errno.EINVAL)
     file.check_map(prot, is_shared(flags))
-    if flags & _MAP_NORESERVE and isinstance(file, HugeMemfd):
-        raise UnmodelledCallError("mmap() of huge pages with MAP_NORESERVE: whoever touches one that is not there dies")
 
 
 def for_the_file(prot: int, flags: int) -> int:
-    """What of *flags* matters to the file: shared or private, and whether all pages are wanted at once.
+    """What of *flags* matters to the file: shared or private, promised or not, whether all pages are wanted at once.
 
-    They are never brought for a mapping that can only be executed: where the processor has protection keys, Linux
+    Those are never brought for a mapping that can only be executed: where the processor has protection keys, Linux
     cannot read such a mapping itself.
     """
-    return flags & (MAP_TYPE if prot == mmap.PROT_EXEC else MAP_TYPE | _POPULATION)
+    return flags & (MAP_TYPE | MAP_NORESERVE | (0 if prot == mmap.PROT_EXEC else _POPULATION))
 
 
 def check_length_in_file(file: Memfd, length: int, offset: int) -> None:

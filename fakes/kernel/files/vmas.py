@@ -57,14 +57,11 @@ class _Part(NamedTuple):
 class Vmas:
     """The parts of one mapping of *length* bytes, whole pages; each call returns by how many more they are after it.
 
-    Where *joins* says so, neighbours with the same flags become one again. Parts of what a driver mapped by page
-    numbers never do, and no dump has them from the start. What is mapped for a stack has no huge pages from the start,
-    where *for_stack* says so.
+    All have *flags* from the start. Where *joins* says so, neighbours with the same flags become one again.
     """
 
-    def __init__(self, length: int, *, joins: bool, for_stack: bool = False) -> None:
-        flags = VmFlags.NONE if joins else VmFlags.DONTDUMP
-        self._parts = [_Part(0, length, flags | VmFlags.NOHUGEPAGE if for_stack else flags)]
+    def __init__(self, length: int, *, joins: bool, flags: VmFlags = VmFlags.NONE) -> None:
+        self._parts = [_Part(0, length, flags)]
         self._joins = joins
 
     def advise(self, advice: int, begin: int, end: int) -> int:
@@ -81,6 +78,14 @@ class Vmas:
             cut = (_Part(part.begin, low, part.flags), _Part(low, high, flags), _Part(high, part.end, part.flags))
             parts += [piece for piece in cut if piece.begin < piece.end]
         return self._become(_joined(parts) if self._joins else parts)
+
+    def uncut(self, advice: int, begin: int, end: int, whole: int) -> int:
+        """How far from *begin* to *end* :meth:`advise` comes without a part that is not a multiple of *whole* bytes."""
+        for part in self._parts:
+            low, high = max(part.begin, begin), min(part.end, end)
+            if low < high and changed(part.flags, advice) != part.flags and (low % whole or high % whole):
+                return low
+        return end
 
     def resize(self, length: int) -> int:
         """``mremap(2)``: the last part grows, or what lies behind *length* goes."""
