@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(
         "missing check: pages of a dma-buf that are not wanted",
         "kernel/files/mapped.py",
-        "return advice in _OF_ANONYMOUS_MEMORY or (bool(pages) and advice in _OF_PAGES)",
+        "return advice in _OF_ANONYMOUS_MEMORY or (bool(pages & ~Pages.FIXED) and advice in _OF_PAGES)",
         "return advice in _OF_ANONYMOUS_MEMORY",
     ),
     Mutant(
@@ -211,8 +211,8 @@ MUTANTS = (
     ),
     Mutant(
         "wrong part: a dump may have what was mapped by numbers",
-        "kernel/files/vmas.py",
-        "VmFlags.NONE if joins else VmFlags.DONTDUMP",
+        "kernel/files/mapped.py",
+        "VmFlags.DONTDUMP if file.mapped_pages() & Pages.NUMBERS else VmFlags.NONE",
         "VmFlags.NONE",
     ),
     Mutant(

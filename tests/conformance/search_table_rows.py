@@ -23,6 +23,8 @@ def _row(*patterns: str) -> Row:
 
 _NO_FILE_SYSTEM = WhyNot("needs another user than root; asked of a fake file system by the unit tests")
 
+_DEADLY = WhyNot("whoever touches it is dead, and the search with it: asked by its test, in a child")
+
 _BESIDES = WhyNot("never a finding of the driver's: asked by its test, and by the search among other answers")
 
 ROWS: dict[tuple[str, str], Row | WhyNot] = {
@@ -43,11 +45,11 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("dcache_dir_lseek", ""): _row("EINVAL file.py seek: if"),
     ("null_lseek", ""): _BESIDES,
     ("do_vfs_ioctl", "FIOQSIZE on a folder"): _BESIDES,
-    ("memfd_create", "a flag that is not known"): _row("EINVAL memfd.py memfd_create: if flags & ~"),
-    ("memfd_create", "MFD_EXEC with"): _row("EINVAL memfd.py memfd_create: if flags & uapi.MFD_EXEC"),
-    ("memfd_create", "a name longer"): _row("EINVAL memfd.py memfd_create: if len"),
-    ("memfd_create", "no descriptor left"): _row("EMFILE memfd.py memfd_create"),
-    ("memfd_create", "MFD_HUGETLB with"): _row("ENODEV memfd.py"),
+    ("memfd_create", "a flag that is not known"): _row("EINVAL memfd_create.py memfd_create: if flags & ~"),
+    ("memfd_create", "MFD_EXEC with"): _row("EINVAL memfd_create.py memfd_create: if flags & uapi.MFD_EXEC"),
+    ("memfd_create", "a name longer"): _row("EINVAL memfd_create.py memfd_create: if len"),
+    ("memfd_create", "no descriptor left"): _row("EMFILE memfd_create.py memfd_create"),
+    ("memfd_create", "MFD_HUGETLB with"): _row("ENODEV hugetlbfs.py"),
     ("memfd_create", "which seals"): _row("^memfd = ok"),
     ("memfd_add_seals", "a file not opened for writing"): _row("EPERM file.py add_seals"),
     ("memfd_add_seals", "a seal that is not known"): _row("EINVAL memfd.py add_seals"),
@@ -61,9 +63,17 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("shmem_setattr", ""): _row("EPERM memfd.py truncate"),
     ("shmem_file_llseek", ""): _row("ENXIO memfd.py _seek_pages"),
     ("generic_file_llseek_size", ""): _row("EINVAL memfd.py seek"),
-    ("hugetlbfs_setattr", ""): _row("EINVAL memfd.py truncate: if length % _HUGE"),
-    ("hugetlbfs_file_mmap", ""): _row("ENOMEM memfd.py map"),
-    ("default_llseek", ""): _row("ENXIO memfd.py seek: if offset"),
+    ("hugetlbfs_setattr", ""): _row("EINVAL hugetlbfs.py truncate: if length % self.huge_page"),
+    ("hugetlbfs_file_mmap", ""): _row("ENOMEM hugetlbfs.py map", "EINVAL hugetlbfs.py map"),
+    ("hugetlb_reserve_pages", ""): _row("^huge_counts = ok"),
+    ("hugetlb_fault", ""): _DEADLY,
+    ("hugetlbfs_punch_hole", ""): _row("EPERM hugetlbfs.py punch"),
+    ("hugetlb_vm_op_split", ""): _row("EINVAL huge_mapping.py _change"),
+    ("hugetlb_vmdelete_list", ""): _BESIDES,
+    ("madvise_dontneed_free_valid_vma", ""): _row("EINVAL huge_mapping.py _forget"),
+    ("can_madv_lru_vma", ""): _row("EINVAL mapped.py advise: if self._is_refused"),
+    ("vma_to_resize", ""): _BESIDES,
+    ("default_llseek", ""): _row("ENXIO hugetlbfs.py seek: if offset"),
     ("do_sys_ftruncate", "a negative length"): _row("EINVAL kernel.py ftruncate"),
     ("do_sys_ftruncate", "not open"): _row("EBADF kernel.py ftruncate"),
     ("do_ftruncate", "no regular file"): _row("EINVAL file.py truncate"),

@@ -26,6 +26,11 @@ def test_a_buffer_is_held_by_each_part_of_its_mappings(compiled, dmasync_run):
     assert (done.status, done.output, done.errors) == (0, "", "")
 
 
+def test_what_advice_and_map_stack_made_of_a_mapping_moves_with_it(compiled, dmasync_run):
+    done = dmasync_run(compiled("mappings"), "moved", check=False)
+    assert (done.status, done.output, done.errors) == (0, "", "")
+
+
 def test_mappings_of_a_memfd_are_told_from_those_of_its_udmabuf(compiled, dmasync_run):
     done = dmasync_run(compiled("mappings"), "both", check=False)
     assert (done.status, done.output, done.errors) == (0, "", "")

@@ -65,7 +65,8 @@ def results(compiled, tmp_path_factory) -> Path:
 
     # One supervisor for many programs, where their findings need not be told apart: its start takes longest here.
     all_calls = {kind.split()[0]: (calls, *kind.split()) for kind in CALLS} | {way: (ways, way) for way in WAYS}
-    all_calls |= {habit: (compiled("habits"), habit) for habit in HABITS} | {"mappings": (compiled("mappings"),)}
+    all_calls |= {habit: (compiled("habits"), habit) for habit in HABITS}
+    all_calls |= {"mappings": (compiled("mappings"),), "moved": (compiled("mappings"), "moved")}
     lines.append(each("bare-", all_calls))
     run("calls", "sh", "-c", each("", all_calls))
     for bug in BUGS:
@@ -93,7 +94,7 @@ def statuses(results: Path) -> dict[str, int]:
     return {name: int(status) for name, status in map(str.split, (results / "status").read_text().splitlines())}
 
 
-@pytest.mark.parametrize("kind", [*(kind.split()[0] for kind in CALLS), *WAYS, *HABITS, "mappings"])
+@pytest.mark.parametrize("kind", [*(kind.split()[0] for kind in CALLS), *WAYS, *HABITS, "mappings", "moved"])
 def test_calls_are_answered_as_without_the_door(statuses, kind):
     assert statuses[f"bare-{kind}"] == 0
     assert statuses[kind] == 0

@@ -372,16 +372,11 @@ class Supervisor:
 
 
 def _as_linux_keeps_them(mappings: Mappings) -> None:
+    from dmasync.fakes.kernel.files.mapped import first_flags
     from dmasync.fakes.kernel.files.vmas import VmFlags, changed
 
     mappings.joins = lambda file: not file.held.mapped_pages()
-
-    def first_flags(file: OpenFile, for_stack: bool) -> VmFlags:
-        flags = VmFlags.DONTDUMP if file.held.mapped_pages() else VmFlags.NONE
-        has_none = for_stack and file.held.kernel.profile.stack_without_huge_pages
-        return flags | VmFlags.NOHUGEPAGE if has_none else flags
-
-    mappings.first_flags = first_flags
+    mappings.flags_of = lambda file, asked: first_flags(file.held, asked)
     mappings.change = lambda flags, advice: changed(VmFlags(flags), advice)
 
 

@@ -19,7 +19,7 @@ _DONTNEED, _FREE, _REMOVE, _DOFORK, _DODUMP, _WIPEONFORK = 4, 8, 9, 11, 17, 18
 _COLD, _PAGEOUT, _POPULATE_READ, _POPULATE_WRITE, _DONTNEED_LOCKED, _COLLAPSE = 20, 21, 22, 23, 24, 25
 _HWPOISON, _SOFT_OFFLINE, _GUARD_INSTALL, _GUARD_REMOVE = 100, 101, 102, 103
 _KNOWN: Final = frozenset({*range(_DONTNEED + 1), *range(_FREE, _COLLAPSE + 1)})
-_MAP_STACK: Final = 0x20000
+MAP_STACK: Final = 0x20000
 _OF_ANONYMOUS_MEMORY: Final = frozenset({_FREE, _WIPEONFORK})
 _OF_PAGES: Final = frozenset(
     {_DONTNEED, _DONTNEED_LOCKED, _COLD, _PAGEOUT, _POPULATE_READ, _POPULATE_WRITE, _DODUMP}
@@ -28,6 +28,14 @@ _OF_PAGES: Final = frozenset(
 """What only a mapping of pages knows that the kernel counts."""
 _TRACKS_DESCRIPTOR: Final = sys.version_info < (3, 13)
 """Whether the real backend's mappings keep a descriptor, which their size() and resize() ask."""
+
+
+def first_flags(file: File, flags: int) -> VmFlags:
+    """Those of a mapping that has just been made with *flags*, as far as advice may change them."""
+    first = VmFlags.DONTDUMP if file.mapped_pages() & Pages.NUMBERS else VmFlags.NONE
+    if flags & MAP_STACK and file.kernel.profile.stack_without_huge_pages:
+        first |= VmFlags.NOHUGEPAGE
+    return first
 
 
 class Area:
@@ -42,11 +50,7 @@ class Area:
         self.offset = offset
         self._shared = is_shared(flags)
         self._may_write = file.writable and not (isinstance(file, Memfd) and file.seals & _WRITE_SEALS)
-        pages = file.mapped_pages()
-        vm_flags = VmFlags.DONTDUMP if pages & Pages.NUMBERS else VmFlags.NONE
-        if flags & _MAP_STACK and file.kernel.profile.stack_without_huge_pages:
-            vm_flags |= VmFlags.NOHUGEPAGE
-        self._vmas = Vmas(self._in_pages(length), joins=not pages, flags=vm_flags)
+        self._vmas = Vmas(self._in_pages(length), joins=not file.mapped_pages(), flags=first_flags(file, flags))
         self._hold(1)
 
     def is_of(self, file: object) -> bool:

@@ -172,6 +172,23 @@ static void counts(int fd)
 	CHECK(!munmap(bytes, SIZE) && holders(fd) == none);
 }
 
+/* What advice and MAP_STACK made of a mapping, it is elsewhere too: the same advice about a part splits nothing. */
+static void moved(int fd)
+{
+	int none = holders(fd);
+	for (int flags = MAP_SHARED; flags <= (MAP_SHARED | MAP_STACK); flags += MAP_STACK) {
+		unsigned char *bytes = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, flags, fd, 0);
+		unsigned char *room = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		int parts = flags & MAP_STACK ? 1 : 3;
+		CHECK(bytes != MAP_FAILED && !madvise(bytes, SIZE, MADV_DONTFORK) && !madvise(bytes, SIZE, MADV_RANDOM));
+		CHECK(mremap(bytes, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room) == room && holders(fd) == none + 1);
+		CHECK(!madvise(room + PAGE, PAGE, MADV_DONTFORK) && !madvise(room + PAGE, PAGE, MADV_RANDOM));
+		CHECK(holders(fd) == none + 1);
+		CHECK(!madvise(room + PAGE, PAGE, MADV_NOHUGEPAGE) && holders(fd) == none + parts);
+		CHECK(!munmap(room, SIZE) && holders(fd) == none);
+	}
+}
+
 int main(int count, char **arguments)
 {
 	int heap = heap_buffer(SIZE), memfd = sealed_memfd(2 * SIZE), other = sealed_memfd(SIZE);
@@ -188,6 +205,10 @@ int main(int count, char **arguments)
 	}
 	if (count > 1 && !strcmp(arguments[1], "counts")) {
 		counts(heap), counts(part), counts(whole);
+		return 0;
+	}
+	if (count > 1 && !strcmp(arguments[1], "moved")) {
+		moved(heap), moved(part), moved(whole);
 		return 0;
 	}
 	advise(heap, 1), advise(part, 0), advise(whole, 0);

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _WHERE: Final = 0x10 | 0x100000  # MAP_FIXED, MAP_FIXED_NOREPLACE
 _MAP_FIXED: Final = 0x10
-_MAP_STACK: Final = 0x20000
 _MAP_LOCKED: Final = 0x2000
 _LONGEST: Final = 1 << (48 if platform.machine() == "aarch64" else 47)
 """No program has room for more."""
@@ -87,7 +86,7 @@ def _expect(run: Supervisor, call: Notification, file: OpenFile | None, key: Key
     flags = call.arguments[3]
     run.mappings.expect(
         call.process, call.thread, file, key, place, address,
-        replaces=bool(flags & _MAP_FIXED), for_stack=bool(flags & _MAP_STACK),
+        replaces=bool(flags & _MAP_FIXED), flags=run.mappings.first_flags(file, flags),
     )  # fmt: skip
 
 
@@ -175,12 +174,13 @@ def _mremap(run: Supervisor, call: Notification) -> Answer:
 def _moves(run: Supervisor, call: Notification, found: Mapping) -> None:
     address, _, new, _, to = call.arguments[:5]
     length = -(-new // _PAGE) * _PAGE
+    moved = next((part for part in found.parts if part.begin <= address < part.end), found.parts[0])
     if found.offset < 0 and found.owner is not None:
-        run.mappings.add(call.process, found.owner, to, length, found.parts[0].prot)
+        run.mappings.add(call.process, found.owner, to, length, moved.prot, flags=moved.flags)
         return
     (key,) = found.keys
     place = found.offset + address - found.begin, length
-    run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True, for_stack=False)
+    run.mappings.expect(call.process, call.thread, found.owner, key, place, to, replaces=True, flags=moved.flags)
 
 
 def _need_no_hole(call: Notification, begin: int, end: int) -> None:

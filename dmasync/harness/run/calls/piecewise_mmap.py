@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _PAGE: Final = mmap.PAGESIZE
 _MAP_PRIVATE: Final = 0x02
 _MAP_FIXED: Final = 0x10
-_MAP_STACK: Final = 0x20000
 _WHERE: Final = 0x10 | 0x40 | 0x100000
 """MAP_FIXED, MAP_32BIT, MAP_FIXED_NOREPLACE."""
 _MAP_ANONYMOUS: Final = 0x20
@@ -67,6 +66,7 @@ def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer
         for number in numbers.values():
             thread.call("close", number)
         if not is_error(result):
-            run.mappings.add(call.process, known.file, base, length, prot & 7, for_stack=bool(flags & _MAP_STACK))
+            first = run.mappings.first_flags(known.file, flags)
+            run.mappings.add(call.process, known.file, base, length, prot & 7, flags=first)
         thread.finish(result)
     return Said.SENT

@@ -72,7 +72,8 @@ class _Asked:
     """Where it must be, 0 for anywhere."""
     replaces: bool
     """Whether it takes the place of what is there."""
-    for_stack: bool
+    flags: int
+    """Of it once it is there, as advice changes them."""
 
 
 @dataclass
@@ -121,8 +122,8 @@ class Mappings:
         """Whether parts of such a mapping that are alike become one again, on the kernel that answers."""
         self.change: Callable[[int, int], int] = lambda flags, advice: flags
         """What advice makes of a part's flags."""
-        self.first_flags: Callable[[OpenFile, bool], int] = lambda file, for_stack: 0
-        """Those of a new mapping; the second argument: whether it was asked for with MAP_STACK."""
+        self.flags_of: Callable[[OpenFile, int], int] = lambda file, asked: 0
+        """Those of a new mapping; the second argument: the flags that mmap() was asked with."""
 
     # -- what is heard
 
@@ -146,16 +147,17 @@ class Mappings:
         same = [mapping for mapping in table.mappings if asked.key in mapping.keys]
         owners = {asked.owner, *(one.owner for one in same)}
         owners |= {other.owner for other in table.asked if other.key == asked.key}
-        changed = any(len(one.parts) > 1 or one.parts[0].flags != self._first_flags(one.owner) for one in same)
+        changed = any(len(one.parts) > 1 or one.parts[0].flags != self.first_flags(one.owner) for one in same)
         is_mixed = len(owners) > 1 or (asked.owner is not None and asked.key in self.own)
         return is_mixed or changed or len(table.asked) >= _MOST_ASKED
 
-    def _first_flags(self, owner: OpenFile | None, for_stack: bool = False) -> int:
-        return 0 if owner is None else self.first_flags(owner, for_stack)
+    def first_flags(self, owner: OpenFile | None, asked: int = 0) -> int:
+        """Those of a new mapping of *owner*, None for a file of the program's own, that is asked for with *asked*."""
+        return 0 if owner is None else self.flags_of(owner, asked)
 
     def expect(
         self, process: int, thread: int, owner: OpenFile | None, key: Key, place: tuple[int, int], address: int,
-        *, replaces: bool, for_stack: bool,
+        *, replaces: bool, flags: int,
     ) -> None:  # fmt: skip
         """As :meth:`ask`; *place* is (offset in the file, length in bytes), *address* 0 for anywhere."""
         offset, length = place
@@ -163,15 +165,13 @@ class Mappings:
             self.own.add(key)
             if self._files.buffer_of(key) is None:
                 return  # a file as any other
-        self.ask(process, _Asked(thread, owner, key, offset, length, address, replaces, for_stack))
+        self.ask(process, _Asked(thread, owner, key, offset, length, address, replaces, flags))
 
-    def add(
-        self, process: int, owner: OpenFile, begin: int, length: int, prot: int, *, for_stack: bool = False
-    ) -> None:
+    def add(self, process: int, owner: OpenFile, begin: int, length: int, prot: int, *, flags: int) -> None:
         """A mapping out of several pieces is there."""
         with self._lock:
             table = self._known(process) or self._look(process)
-            part = Part(begin, begin + length, prot, self.first_flags(owner, for_stack))
+            part = Part(begin, begin + length, prot, flags)
             keys = frozenset(self._keys_of(owner))
             _clear(table, part.begin, part.end)
             table.become([*table.mappings, Mapping(owner, begin, -1, keys, [part])])
@@ -302,14 +302,13 @@ class Mappings:
                 and asked.length <= end - begin
             ]  # fmt: skip
             found = next((one for one in asked if one.length == end - begin), asked[0] if asked else None)
-            stop, is_sure, flags = end, True, None
-            for_stack = found is not None and found.for_stack
+            stop, is_sure, inherited_parts = end, True, None
             if found is not None:
                 table.asked.remove(found)
                 owner, stop = found.owner, begin + found.length
             elif (inherited := _of(before, area.key, begin)) is not None:
                 owner, is_sure, stop = inherited.owner, inherited.is_sure, min(end, inherited.end)
-                flags = inherited.parts
+                inherited_parts = inherited.parts
                 if owner is not None:
                     table.buffers.add(area.key)
             elif area.key not in table.buffers and area.key in self.own:
@@ -318,11 +317,12 @@ class Mappings:
                 buffers = [file for file in self._files.all_of(area.key) if file.kind == "dmabuf"]
                 owner = buffers[0] if buffers and area.is_shared else None
                 is_sure = len(buffers) == 1 and area.key not in self.own
-            parts = [Part(begin, stop, area.prot, self._first_flags(owner, for_stack))]
-            if flags is not None:
+            flags = self.first_flags(owner) if found is None else found.flags
+            parts = [Part(begin, stop, area.prot, flags)]
+            if inherited_parts is not None:
                 parts = [
                     part._replace(begin=max(part.begin, begin), end=min(part.end, stop))
-                    for part in flags
+                    for part in inherited_parts
                     if part.begin < stop and begin < part.end
                 ]
             yield Mapping(owner, begin, offset, frozenset({area.key}), parts, is_sure, area.is_shared)
