@@ -792,6 +792,19 @@ static void run_file(const unsigned char *bytes, size_t length, const char *answ
     munmap(out, OUT_ROOM);
 }
 
+static int huge_pages(void)
+{
+    char line[256];
+    int count = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "HugePages_Total: %d", &count) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return count;
+}
+
 static void hello(const char *folder)
 {
     static const char *names[2] = {"list_limit", "size_limit_mb"};
@@ -805,8 +818,8 @@ static void hello(const char *folder)
         default_limits[i][length > 0 ? length : 0] = 0;
     }
     int card = open_vgem();
-    snprintf(text, sizeof text, "%s\n%s\n%ld\n%d\n%d\n%d\n", about.release, about.machine, page, card >= 0, access(MERGES, F_OK) == 0,
-             access(HEAP, F_OK) == 0);
+    snprintf(text, sizeof text, "%s\n%s\n%ld\n%d\n%d\n%d\n%d\n", about.release, about.machine, page, card >= 0,
+             access(MERGES, F_OK) == 0, access(HEAP, F_OK) == 0, huge_pages());
     if (card >= 0)
         close(card);
     snprintf(path, sizeof path, "%s/hello.part", folder);

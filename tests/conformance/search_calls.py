@@ -196,6 +196,12 @@ class RecordingBackend:
     def note(self, code: int, *numbers: int, data: bytes = b"") -> None:
         self._calls.add(code, *numbers, data=data)
 
+    def look(self) -> None:
+        """Let the fake see which huge pages were touched up to now: the order of touches is lost by its next call."""
+        for pool in self._kernel.huge_pools.values():
+            with pool.changing():
+                pass
+
     def by_python(self, failure: Exception | None) -> None:
         """An answer that no kernel is asked for."""
         self._calls.by_python.append((self._calls.count, failure))
@@ -216,10 +222,12 @@ class RecordingMapping:
 
     def __getitem__(self, where: slice) -> bytes:
         self._backend.note(Code.PEEK, self._index, where.start, where.stop - where.start)
+        self._backend.look()
         return bytes(self._mapping[where])
 
     def __setitem__(self, where: slice, data: bytes) -> None:
         self._backend.note(Code.POKE, self._index, where.start, data=data)
+        self._backend.look()
         if self.copies_pages > mmap.PAGESIZE:
             # The fake's mapping is the host's memory, which is copied by the host's smaller pages.
             begin = where.start // self.copies_pages * self.copies_pages
@@ -234,6 +242,7 @@ class RecordingMapping:
     def checksum(self) -> int:
         """CRC-32 of all bytes."""
         self._backend.note(Code.CHECKSUM, self._index)
+        self._backend.look()
         return zlib.crc32(self._mapping)
 
     def _asked(self, call: Callable[[], T], code: int, *numbers: int) -> T:
@@ -289,8 +298,9 @@ class RecordingWorld(FakeWorld):
         contents: bool = False,
         has_heap: bool = True,
         machine: str = "",
+        huge_pages: int = 0,
     ) -> None:
-        super().__init__(profile, arena, has_heap=has_heap, machine=machine or HOST)
+        super().__init__(profile, arena, has_heap=has_heap, machine=machine or HOST, huge_pages=huge_pages)
         self.calls = Calls()
         self.backend = RecordingBackend(self.kernel, self.calls, keep_memfds=keep_memfds, machine=machine)
         self.bytes_as = methodcaller("content" if contents else "checksum")

@@ -40,6 +40,8 @@ class Hello(NamedTuple):
     """Whether the kernel was built with CONFIG_KSM."""
     has_heap: bool
     """Whether there is a system heap: Debian's arm64 kernels have none."""
+    huge_pages: int = 0
+    """How many of the usual size are reserved: ``--append hugepages=64``."""
 
 
 class Answered(NamedTuple):
@@ -96,8 +98,8 @@ class Executor:
             if time.monotonic() > until:
                 raise ExecutorError(f"the executor did not start within {seconds:g} seconds")
             time.sleep(0.05)
-        release, machine, page_size, *has = file.read_text().split()
-        return Hello(release, machine, int(page_size), *(flag == "1" for flag in has))
+        release, machine, page_size, vgem, merges, heap, huge_pages = file.read_text().split()
+        return Hello(release, machine, int(page_size), vgem == "1", merges == "1", heap == "1", int(huge_pages))
 
     def send(self, programs: Sequence[bytes]) -> int:
         """Ask the executor for *programs*, each the calls of one; the number by which :meth:`answers` is asked."""

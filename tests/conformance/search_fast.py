@@ -147,6 +147,7 @@ class FastSearch:
         self.keep_memfds = False
         self.merges_pages = self.has_heap = True
         self.machine = ""
+        self.huge_pages = 0
         self.steps = self.checkpoints = self.programs = self.unmodelled = 0
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
         self.places: collections.Counter[str] = collections.Counter()
@@ -178,6 +179,8 @@ class FastSearch:
         # Before 6.11 a udmabuf maps its memfd's own pages, which are spoiled when the memfd goes first.
         self.keep_memfds = not nearest.udmabuf_pins_folios
         self.merges_pages, self.has_heap, self.machine = said.merges_pages, said.has_heap, said.machine
+        # Where files are kept longer than the fake keeps them, so are their huge pages.
+        self.huge_pages = 0 if self.keep_memfds else said.huge_pages
 
     def run(self) -> None:
         """Everything that was asked for."""
@@ -257,6 +260,7 @@ class FastSearch:
             contents=contents,
             has_heap=self.has_heap or self.options.memfds_alone,
             machine=self.machine,
+            huge_pages=self.huge_pages,
         )
 
     def _start_again(self, waiting: Waiting) -> Waiting:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from dmasync import uapi
 from dmasync.fakes.kernel.profile import largest_kmalloc
+from tests.conformance.search_huge import huge_pages
 from tests.conformance.search_world import SYSTEM_HEAP, UDMABUF, Op, World
 
 T = TypeVar("T")
@@ -123,6 +124,7 @@ class Generator:
             (2, self._path),
             (2, self._place),
             (3, self._huge),
+            (4, self._huge_pages),
             (7, self._close),
             (4, self._open),
             (7, self._odd_request),
@@ -279,8 +281,11 @@ class Generator:
             )
         yield ("close", out)
 
+    def _huge_pages(self) -> Iterator[Op]:
+        return huge_pages(self)
+
     def _huge(self) -> Iterator[Op]:
-        """A memfd of huge pages, of which there are none."""
+        """A memfd of huge pages, as it is also where there are none."""
         page = self.page
         machine, out = self.world.machine, self.out()
         usual, *others = machine.huge_pages(page)
@@ -292,7 +297,8 @@ class Generator:
         yield self.pick(
             (
                 ("lseek", out, self.pick((0, 1, huge, 2 * huge, -1)), self.pick((0, 2, 3, 4))),
-                ("mmap", self.out(), out, page, RW, SHARED, self.pick((0, 0, page))),
+                # Where there are some, less than one of them could never be unmapped.
+                ("mmap", self.out(), out, huge if self.world.huge_pages else page, RW, SHARED, self.pick((0, 0, page))),
                 self._create(out, 1, 0, page),
                 self._create(out, 1, 0, huge),
                 ("ftruncate", out, self.pick((0, huge, 4 * huge))),
@@ -342,6 +348,10 @@ class Generator:
         yield self._create(memfd, self.pick((0, 1)), offset, length)
         if not self.one_in(3):
             yield from self._use_new_buffer()
+
+    def create(self, memfd: int, offset: int, size: int) -> Op:
+        """A udmabuf of a part of *memfd*."""
+        return self._create(memfd, 1, offset, size)
 
     def _create(self, memfd: int, flags: int, offset: int, size: int) -> Op:
         mask = (1 << 64) - 1

@@ -65,7 +65,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("generic_file_llseek_size", ""): _row("EINVAL memfd.py seek"),
     ("hugetlbfs_setattr", ""): _row("EINVAL hugetlbfs.py truncate: if length % self.huge_page"),
     ("hugetlbfs_file_mmap", ""): _row("ENOMEM hugetlbfs.py map", "EINVAL hugetlbfs.py map"),
-    ("hugetlb_reserve_pages", ""): _row("^huge_counts = ok"),
+    ("hugetlb_reserve_pages", ""): _BESIDES,
     ("hugetlb_fault", ""): _DEADLY,
     ("hugetlbfs_punch_hole", ""): _row("EPERM hugetlbfs.py punch"),
     ("hugetlb_vm_op_split", ""): _row("EINVAL huge_mapping.py _change"),

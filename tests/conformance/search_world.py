@@ -98,6 +98,8 @@ class World:
     backend: Any
     machine: Machine = machine_named(HOST)
     """The processor that the kernel is for."""
+    huge_pages = 0
+    """Of the usual size, that the kernel has reserved."""
     tick = 0.002
     """Seconds after which what waits is interrupted, again and again."""
     bytes_as: Callable[[Any], Any] = bytes
@@ -350,7 +352,7 @@ class World:
         held = self.held.get(var)
         if held is None or held.kind != "map":
             return None
-        cuts = held.file.kind == "memfd" and held.offset + length < held.file.size
+        cuts = held.file.kind in ("memfd", "huge memfd") and held.offset + length < held.file.size
         if cuts and (len(held.file.maps) > 1 or held.advised or length < 1):
             return "not run: would cut pages off a mapping"
         held.mapping.resize(length)
@@ -575,11 +577,17 @@ class FakeWorld(World):
         *,
         has_heap: bool = True,
         machine: str = HOST,
+        huge_pages: int = 0,
     ) -> None:
         super().__init__(arena)
         self._has_heap = has_heap
+        self.huge_pages = huge_pages
         self.kernel = self.backend = FakeKernel(
-            profile=profile, machine=machine, page_size=self.page, providers=None if has_heap else [UDMABUF]
+            profile=profile,
+            machine=machine,
+            page_size=self.page,
+            providers=None if has_heap else [UDMABUF],
+            huge_pages=huge_pages,
         )
         self.machine = self.kernel.machine
         self.refusals: dict[tuple[Any, int, int], int] = {}

@@ -77,6 +77,30 @@ def test_calls_on_bytes_are_refused_as_by_files_without_any(dmasync_run):
     ]
 
 
+RANGES = """
+libc.posix_fadvise.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
+libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+for fd in (heap_buffer(), udmabuf(), sync_file(), os.open("/dev/udmabuf", os.O_RDONLY)):
+    print(*(said(libc.fallocate(fd, mode, 0, 4096)) for mode in (0x80, 0x81, 9, 0x43, 0x40)),
+          *(libc.posix_fadvise(fd, *about) for about in ((-1, 0, 0), (-4096, 8192, 4), (0, -1, 0), (0, 0, 9))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "modes", "advice"),
+    [
+        ("6.1", "ENOTSUP ENOTSUP EINVAL EINVAL {}", "0 0 22 22"),
+        ("6.12", "ENOTSUP ENOTSUP ENOTSUP ENOTSUP {}", "0 0 22 22"),
+        ("6.18", "{} ENOTSUP ENOTSUP ENOTSUP {}", "0 0 22 22"),
+        ("7.3", "{} ENOTSUP ENOTSUP ENOTSUP {}", "22 22 22 22"),
+    ],
+)
+def test_which_ranges_there_are_the_release_decides(dmasync_run, profile, modes, advice):
+    lines = dmasync_run(sys.executable, "-c", PRELUDE + RANGES, options=[f"--profile={profile}"]).output.splitlines()
+    codes = ("ENODEV", "ENODEV", "EBADF", "EBADF")
+    assert lines == [f"{modes.replace('{}', code)} {advice}" for code in codes]
+
+
 OWNERS = """
 for fd in (udmabuf(), heap_buffer(), sync_file()):
     state = os.fstat(fd)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.calls.metadata import DEVICE_OF_BUFFERS, DEVICE_OF_SYNC_FILES
 from dmasync.harness.run.calls.paths import behind, numbered
+from dmasync.harness.run.calls.ranges import advice_error, mode_error
 from dmasync.harness.run.device_paths import HEAPS, UDMABUF
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
 _DMA_BUF_MAGIC: Final = 0x444D4142
 _ANON_INODE_MAGIC: Final = 0x09041934
 _SYNC_RANGE_FLAGS: Final = 7
-_KEEP_SIZE: Final = 1
-_FALLOCATE_MODES: Final = frozenset({0, 8, 0x10, 0x20, 0x40} | {_KEEP_SIZE | mode for mode in (0, 2, 0x10, 0x40)})
-"""Those that Linux has (FALLOC_FL_… of linux/falloc.h): a hole keeps the size, what collapses or inserts does not."""
 _SPLICE_FLAGS: Final = 0xF
-_FADVISE_LAST: Final = 5  # POSIX_FADV_NOREUSE
 _STATFS: Final = struct.Struct("=qqQQQQQiiqqq4q")
 _LONGEST_NAME: Final = 255
 _SPACES: Final = (b"security", b"trusted", b"user")
@@ -53,6 +50,7 @@ class _File:
 
     def __init__(self, run: Supervisor, known: Descriptor) -> None:
         system: FakeSystem = run.system  # type: ignore[assignment]  # only the filter for the fake stops such calls
+        self.release = system.kernel.profile.release
         mode = int(system.kernel.fdinfo(known.fd)["flags"]) & os.O_ACCMODE
         is_place = known.file.kind == "place"
         self.reads = mode in (os.O_RDONLY, os.O_RDWR) and not is_place
@@ -107,8 +105,9 @@ def _sync_range(file: _File, call: Notification) -> OSError:
 def _fallocate(file: _File, call: Notification) -> OSError:
     if _signed(call.arguments[2]) < 0 or _signed(call.arguments[3]) <= 0:
         return _error(errno.EINVAL)
-    if call.arguments[1] & 0xFFFF_FFFF not in _FALLOCATE_MODES:
-        return _error(errno.EOPNOTSUPP)
+    code = mode_error(call.arguments[1] & 0xFFFF_FFFF, file.release)
+    if code:
+        return _error(code)
     return _error(errno.ENODEV if file.writes else errno.EBADF)
 
 
@@ -264,14 +263,16 @@ def _vmsplice(file: _File, call: Notification) -> OSError:
 
 
 def _fadvise(run: Supervisor, call: Notification) -> Answer:
-    """What stands for a sync file is a pipe, which takes no advice."""
+    """Taken by all of them, and nothing comes of it; what stands for them is another kernel's, or a pipe."""
     known = run.find(call, call.arguments[0])
     if known is not None and known.file.kind == "place":
         raise _error(errno.EBADF)
-    if known is None or known.file.kind != "sync_file":
+    if known is None:
         return Said.CARRY_ON
-    if _signed(call.arguments[2]) < 0 or call.arguments[3] & 0xFFFF_FFFF > _FADVISE_LAST:
-        raise _error(errno.EINVAL)
+    offset, length = map(_signed, call.arguments[1:3])
+    code = advice_error(offset, length, call.arguments[3] & 0xFFFF_FFFF, _File(run, known).release)
+    if code:
+        raise _error(code)
     return 0
 
 
