@@ -45,6 +45,7 @@ ROWS: dict[tuple[str, str], Row | WhyNot] = {
     ("dcache_dir_lseek", ""): _row("EINVAL file.py seek: if"),
     ("null_lseek", ""): _BESIDES,
     ("do_vfs_ioctl", "FIOQSIZE on a folder"): _BESIDES,
+    ("copy_to_user", ""): _BESIDES,
     ("memfd_create", "a flag that is not known"): _row("EINVAL memfd_create.py memfd_create: if flags & ~"),
     ("memfd_create", "MFD_EXEC with"): _row("EINVAL memfd_create.py memfd_create: if flags & uapi.MFD_EXEC"),
     ("memfd_create", "a name longer"): _row("EINVAL memfd_create.py memfd_create: if len"),
