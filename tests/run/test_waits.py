@@ -37,7 +37,7 @@ def served():
     system = FakeSystem()
     files = OpenFiles(system, 768)
     who = SimpleNamespace(
-        thread=1, need_number=lambda: files.reserve(os.getpid(), keep=False), interrupted=lambda: False
+        thread=1, need_number=lambda: files.reserve(os.getpid(), os.getpid(), keep=False), interrupted=lambda: False
     )
     caller.serve(who)
     yield system, files, who

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.open_files import Key
 from dmasync.harness.run.program.inside import TracedError, is_error
-from dmasync.harness.run.program.mappings import Mapping
+from dmasync.harness.run.program.mapped import Mapping
 from dmasync.harness.run.program.pages import PageTables
 from dmasync.harness.run.program.processes import name_of
 from dmasync.harness.run.program.stacks import Frame, Stacks

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from dmasync.harness.run.program import processes
+from dmasync.harness.run.program import processes, tables
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import HostFile, System
@@ -79,8 +79,8 @@ class OpenFiles:
         self.on_new: Callable[[OpenFile], None] = lambda file: None
         self.on_gone: list[Callable[[OpenFile], None]] = []
         self._files: dict[Key, list[OpenFile]] = {}
-        self._pieced: list[OpenFile] = []
-        """Buffers whose pages are not those of one host file from its beginning."""
+        self._pieced: dict[OpenFile, set[Key]] = {}
+        """Buffers whose pages are not those of one host file from its beginning, and the files that have them."""
         self._numbers: dict[tuple[int, int], Descriptor] = {}
         self._closed: dict[tuple[int, int], int] = {}
         self._free: dict[int, int] = {}
@@ -103,7 +103,7 @@ class OpenFiles:
         with self.lock:
             self._files.setdefault(file.key, []).append(file)
             if file.kind == "dmabuf" and not file.is_plain:
-                self._pieced.append(file)
+                self._pieced[file] = self.system.keys_of(file.held)
         self.on_new(file)
 
     def of_key(self, key: Key) -> OpenFile | None:
@@ -131,7 +131,7 @@ class OpenFiles:
         with self.lock:
             found = next((file for file in self._files.get(key, ()) if file.kind == "dmabuf"), None)
             if found is None:
-                found = next((file for file in self._pieced if key in self.system.keys_of(file.held)), None)
+                found = next((file for file, keys in self._pieced.items() if key in keys), None)
             return None if found is None else found.held
 
     def is_gone(self, file: OpenFile) -> bool:
@@ -148,10 +148,14 @@ class OpenFiles:
         return False
 
     def sweep(self, key: Key) -> None:
-        """Let go of those with that inode that are gone."""
-        for file in self.all_of(key):
-            if self.is_gone(file):
-                self.remove(file)
+        """Let go of those with that inode, or with pages of its file, that are gone: when this returns, another thread
+        has not only begun to.
+        """
+        with self.lock:
+            pieced = [file for file, keys in self._pieced.items() if key in keys]
+            for file in (*self.all_of(key), *pieced):
+                if self.is_gone(file):
+                    self.remove(file)
 
     def remove(self, file: OpenFile) -> None:
         """Forget *file*, which is gone, and give back all that stands for it."""
@@ -160,8 +164,7 @@ class OpenFiles:
             if file not in same:
                 return
             same.remove(file)
-            if file in self._pieced:
-                self._pieced.remove(file)
+            self._pieced.pop(file, None)
             if not same:
                 del self._files[file.key]
             for place in [place for place, known in self._numbers.items() if known.file is file]:
@@ -219,7 +222,7 @@ class OpenFiles:
             name = os.readlink(f"/proc/{thread}/fd/{number}")
             kind = kind_of(name)
             path = name if kind is None and self.is_node(name) else None
-            mine = None if kind is None and path is None else self.take(process, number)
+            mine = None if kind is None and path is None else self.take(process, number, thread)
             if mine is not None:
                 self._borrowed.fds = [*getattr(self._borrowed, "fds", ()), mine]
                 self.note(mine, number)
@@ -253,13 +256,13 @@ class OpenFiles:
             if other is not None:
                 fd = int(self.system.backend.dup(other))
             else:
-                fd = self.system.descriptor(file.held, lambda: self.take(process, number))
+                fd = self.system.descriptor(file.held, lambda: self.take(process, number, thread))
             return self.put(process, number, Descriptor(fd, file, is_met=True))
 
     on_position: Callable[[OpenFile], object] = staticmethod(lambda file: None)
     """Hears of dma-bufs that are not at their beginning, where they always are; the supervisor sets it."""
 
-    take: Callable[[int, int], int | None] = staticmethod(lambda process, number: None)
+    take: Callable[[int, int, int], int | None] = staticmethod(lambda process, number, thread: None)
     """A descriptor of our own of a program's; the supervisor sets it."""
 
     def put(self, process: int, number: int, descriptor: Descriptor) -> Descriptor:
@@ -281,13 +284,13 @@ class OpenFiles:
             self._closed[place] = known.fd
             self.system.drop(known.fd)
 
-    def reserve(self, process: int, *, keep: bool = True) -> int:
-        """The lowest number from the base on that *process* has not open; with *keep* nobody else gets it until
-        :meth:`given`.
+    def reserve(self, process: int, thread: int, *, keep: bool = True) -> int:
+        """The lowest number from the base on that *thread* of *process* has not open; with *keep* nobody else gets it
+        until :meth:`given`.
         """
         with self.lock:
             number = self._free.get(process, self.base)
-            while (process, number) in self._reserved or processes.is_open(process, number):
+            while (process, number) in self._reserved or processes.is_open(thread, number):
                 number += 1
             self._free[process] = number + keep
             if keep:
@@ -329,13 +332,19 @@ class OpenFiles:
         with self.lock:
             return sorted(n for its, n in self._numbers if its == process and first <= n <= last)
 
-    def drop_closed(self, file: OpenFile) -> None:
-        """Let go of the low numbers of *file* that were closed where nobody saw it."""
+    def count_known(self, file: OpenFile) -> int:
+        """How many numbers of *file* are known here, by each of which the backend has a descriptor."""
         with self.lock:
-            places = [place for place, known in self._numbers.items() if known.file is file and place[1] < self.base]
-            for place in places:
-                if processes.file_of(*place) != file.key:
-                    self._let_go(place)
+            return sum(known.file is file for known in self._numbers.values())
+
+    def count(self, file: OpenFile, of: Iterable[int]) -> int:
+        """How many descriptors of *file* the processes *of* have; as many as are known here where the file cannot be
+        told from others.
+        """
+        if not file.is_locked:
+            return self.count_known(file)
+        present = (_mark(processes.fdinfo(*place)) for place in tables.numbers_of(file.key, of))
+        return sum(mark == file.mark for mark in present)
 
     def closed_unseen(self, thread: int, process: int) -> list[Descriptor]:
         """What *process*, which is about to end, has closed where nobody saw it, as low numbers are, and what it got

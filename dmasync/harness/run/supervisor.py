@@ -340,7 +340,7 @@ class Supervisor:
 
     def give(self, call: Notification, host: int, descriptor: Descriptor, *, close_on_exec: bool) -> int:
         """Give the program the open file *host* under a number of its own, which is *descriptor* from then on."""
-        number = self.files.reserve(call.process)
+        number = self.files.reserve(call.process, call.thread)
         try:
             return self._give(call, host, descriptor, number, close_on_exec=close_on_exec)
         finally:
@@ -363,10 +363,10 @@ class Supervisor:
     def need_number(self, call: Notification) -> None:
         """EMFILE where the program can have no descriptor more: that is found before anything about a path."""
         limit = limit_of(call.process)
-        if self.files.reserve(call.process, keep=False) < limit:
+        if self.files.reserve(call.process, call.thread, keep=False) < limit:
             return
         with contextlib.suppress(OSError):
-            if sum(int(number) < limit for number in os.listdir(f"/proc/{call.process}/fd")) < limit:
+            if sum(int(number) < limit for number in os.listdir(f"/proc/{call.thread}/fd")) < limit:
                 return
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

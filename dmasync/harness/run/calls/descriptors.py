@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
 _CLOSE_RANGE_CLOEXEC: Final = 4
+_SEAL_EXEC: Final = 0x20
 _ALL_SEALS: Final = 0x3F
 _LAST: Final = (1 << 31) - 1
 
@@ -77,7 +78,7 @@ def _duplicate(run: Supervisor, call: Notification, *, close_on_exec: bool) -> A
     known = run.find(call, number)
     if known is None or known.file.is_borrowed:
         return Said.CARRY_ON
-    host = run.processes.take(call.process, number)
+    host = run.processes.take(call.process, number, call.thread)
     if host is None:
         return Said.CARRY_ON  # a low number then: ioctl and mmap find it there as well
     try:
@@ -147,11 +148,22 @@ def _add_seals(run: Supervisor, call: Notification, seals: int) -> Answer:
     key = processes.file_of(call.thread, _number(call.arguments[0]))
     if key is not None:
         run.files.sweep(key)  # one that has just gone holds no page any more
-    if is_pinned is not None and key is not None and seals & fcntl.F_SEAL_WRITE and is_pinned(key):
+    if is_pinned is not None and key is not None and _brings_write(run, call, seals) and is_pinned(key):
         if _refuses_all_seals(run, call, seals):
             return Said.CARRY_ON
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))  # a udmabuf holds its pages
     return Said.CARRY_ON
+
+
+def _brings_write(run: Supervisor, call: Notification, seals: int) -> bool:
+    """Whether the memfd may not be written then: F_SEAL_EXEC of one that can be executed seals that as well, and some
+    releases then look for pages that are held.
+    """
+    if seals & fcntl.F_SEAL_WRITE or not seals & _SEAL_EXEC:
+        return bool(seals & fcntl.F_SEAL_WRITE)
+    system: FakeSystem = run.system  # type: ignore[assignment]
+    mode = os.stat(f"/proc/{call.thread}/fd/{_number(call.arguments[0])}").st_mode
+    return system.kernel.profile.exec_seal_denies and bool(mode & 0o111)
 
 
 def _refuses_all_seals(run: Supervisor, call: Notification, seals: int) -> bool:
@@ -159,7 +171,7 @@ def _refuses_all_seals(run: Supervisor, call: Notification, seals: int) -> bool:
     number = _number(call.arguments[0])
     if processes.flags_of(call.thread, number) & os.O_ACCMODE == os.O_RDONLY or seals & ~_ALL_SEALS:
         return True
-    mine = run.processes.take(call.process, number)
+    mine = run.processes.take(call.process, number, call.thread)
     if mine is None:
         return False
     try:

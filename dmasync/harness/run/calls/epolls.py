@@ -37,7 +37,7 @@ def _epoll_ctl(run: Supervisor, call: Notification) -> Answer:
     twins = run.twins
     if known is None or known.file.kind != "dmabuf" or twins is None:
         return Said.CARRY_ON
-    theirs = run.processes.take(call.process, epoll)
+    theirs = run.processes.take(call.process, epoll, call.thread)
     if theirs is None:
         return Said.CARRY_ON
     try:

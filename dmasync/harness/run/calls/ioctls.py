@@ -69,7 +69,7 @@ def _sync_of_another(run: Supervisor, call: Notification, fd: int, pointer: int)
     """
     with contextlib.suppress(OSError):
         is_plain = stat.S_ISREG(os.stat(f"/proc/{call.thread}/fd/{fd}").st_mode)
-        mine = run.processes.take(call.process, fd) if is_plain else None
+        mine = run.processes.take(call.process, fd, call.thread) if is_plain else None
         if mine is not None:
             run.files.note(mine, fd)
             try:
@@ -315,7 +315,7 @@ def _adopted(run: Supervisor, call: Notification, number: int) -> int:
         run.files.note(copy, number)
         return copy
     try:
-        mine = run.processes.take(call.process, number)
+        mine = run.processes.take(call.process, number, call.thread)
         if mine is None:
             # Where a container forbids that: the same memfd, opened again, is as good.
             mine = os.open(f"/proc/{call.thread}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)

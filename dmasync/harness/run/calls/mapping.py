@@ -15,7 +15,7 @@ from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.open_files import Key, OpenFile
 from dmasync.harness.run.program import areas, memory, processes
 from dmasync.harness.run.program.inside import TracedError
-from dmasync.harness.run.program.mappings import Mapping
+from dmasync.harness.run.program.mapped import Mapping
 from dmasync.harness.run.seccomp.listener import Notification
 from dmasync.harness.run.supervisor import Supervisor
 
@@ -38,6 +38,9 @@ _ANY_ADVICE_TO_ITSELF: Final = "6.13"
 """Seen in 6.18.44, not in 6.12.117; what lies between was not asked."""
 _MS_ASYNC: Final = 1
 _MS_FLAGS: Final = 7
+_MOVES_SEVERAL: Final = "6.18"
+"""Seen in 6.18.44, not in 6.12.117; what lies between was not asked."""
+_MREMAP_MAYMOVE: Final = 1
 _MREMAP_FIXED: Final = 2
 _MREMAP_DONTUNMAP: Final = 4
 _MREMAP_FLAGS: Final = 7
@@ -165,10 +168,35 @@ def _mremap(run: Supervisor, call: Notification) -> Answer:
     if found is None:
         return Said.CARRY_ON
     if not changes:
-        _moves(run, call, found)
-        return Said.CARRY_ON
+        return _move(run, call, found)
     code = errno.EINVAL if flags & _MREMAP_DONTUNMAP else errno.EFAULT
     raise OSError(code, os.strerror(code))
+
+
+def _move(run: Supervisor, call: Notification, found: Mapping) -> Answer:
+    """To another place. The host moves one area at a time, and what is one to Linux may be several there."""
+    address, old, new, flags, to = call.arguments[:5]
+    end, new_end = address + -(-old // _PAGE) * _PAGE, to + -(-new // _PAGE) * _PAGE
+    overlaps = to < end and address < new_end
+    if overlaps or not new or to % _PAGE or not to < new_end <= _LONGEST or not flags & _MREMAP_MAYMOVE:
+        return Said.CARRY_ON  # EINVAL
+    if not any(part.begin <= address and end <= part.end for part in found.parts) and not _moves_several(run):
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+    of_host = [(max(area.begin, address), min(area.end, end)) for area in areas.areas(call.process, address, old)]
+    _moves(run, call, found)
+    if len(of_host) == 1:
+        return Said.CARRY_ON
+    from dmasync.harness.run.calls.piecewise_mmap import move_pieces
+
+    return move_pieces(run, call, [(begin, last - begin) for begin, last in of_host])
+
+
+def _moves_several(run: Supervisor) -> bool:
+    """Whether areas that Linux keeps apart are moved in one call."""
+    from dmasync.fakes.kernel.releases import Since
+
+    system: FakeSystem = run.system  # type: ignore[assignment]
+    return system.kernel.profile.release in Since.of(_MOVES_SEVERAL)
 
 
 def _moves(run: Supervisor, call: Notification, found: Mapping) -> None:

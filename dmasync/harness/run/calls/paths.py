@@ -108,14 +108,26 @@ def _hand_over(run: Supervisor, call: Notification, fd: int, flags: int, path: s
 
 def numbered(run: Supervisor, call: Notification, path: str) -> Descriptor | None:
     """The descriptor that a path in /proc names; None for one of no file of ours."""
-    parts = path.rstrip("/").split("/")
-    if path.startswith("/dev/fd/") or parts[2] in ("self", "thread-self"):
-        process = call.process
-    elif parts[2].isdigit():
-        process = int(parts[2])
-    else:
+    named = _owner(call, path)
+    number = path.rstrip("/").rpartition("/")[2]
+    return run.files.find(*named, int(number)) if named is not None and number.isdigit() else None
+
+
+def _owner(call: Notification, path: str) -> tuple[int, int] | None:
+    """(thread, process) of the table of descriptors that a path in /proc leads to. A thread may have one of its own."""
+    parts = path.split("/")
+    if path.startswith("/dev/fd/"):
+        return call.process, call.process
+    if parts[2] == "thread-self":
+        return call.thread, call.process
+    if parts[2] != "self" and not parts[2].isdigit():
         return None
-    return run.files.find(process, process, int(parts[-1])) if parts[-1].isdigit() else None
+    named = call.process if parts[2] == "self" else int(parts[2])
+    thread = int(parts[4]) if parts[3] == "task" else named
+    try:
+        return thread, processes.group_of(thread)
+    except ProcessLookupError:
+        return None
 
 
 def _open_by_number(run: Supervisor, call: Notification, path: str, flags: int) -> Answer:
@@ -139,15 +151,20 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     kernel = getattr(run.system, "kernel", None)
     if kernel is None:
         return Said.CARRY_ON
-    process, number = path.split("/")[2], int(path.rpartition("/")[2])
-    process = str(call.process) if process in ("self", "thread-self") else process
-    run.files.drop_closed(known.file)
-    info = dict(kernel.fdinfo(known.fd))
+    owner, number = _owner(call, path), int(path.rpartition("/")[2])
+    if owner is None:
+        return Said.CARRY_ON
+    with run.files.lock:  # of a process that ends at this moment both are taken away
+        info = dict(kernel.fdinfo(known.fd))
+        others = int(info.get("count", 0)) - run.files.count_known(known.file)
     if "count" in info:
-        # Without that by which the supervisor holds it, with the programs' mappings, each of which holds it as well.
-        info["count"] = int(info["count"]) - 1 + run.mappings.count(known.file, run.processes.all())
+        # Not what the supervisor holds it by, but the programs' descriptors, also those that nobody has used yet, as a
+        # child's are, and their mappings, each of which holds it as well.
+        everybody = {*run.processes.all(), *processes.descendants(os.getpid())}
+        numbers = run.files.count(known.file, everybody)
+        info["count"] = others - 1 + numbers + run.mappings.count(known.file, everybody)
     info.setdefault("ino", inode_of(run, known))
-    native = processes.flags_of(int(process), number)
+    native = processes.flags_of(owner[0], number)
     flags_of_file = changed_flags(int(info.pop("flags")), native) & ~os.O_CLOEXEC | native & os.O_CLOEXEC
     text = f"pos:\t{info.pop('pos')}\nflags:\t0{flags_of_file:o}\n"
     # The file system is one of the kernel's own; it and the inode come after the flags.

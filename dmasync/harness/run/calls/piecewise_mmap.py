@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dmasync.harness.run.answers import Answer, Said
@@ -23,6 +23,7 @@ _WHERE: Final = 0x10 | 0x40 | 0x100000
 """MAP_FIXED, MAP_32BIT, MAP_FIXED_NOREPLACE."""
 _MAP_ANONYMOUS: Final = 0x20
 _MAP_LOCKED: Final = 0x2000
+_MREMAP_MAYMOVE_FIXED: Final = 3
 
 
 @contextlib.contextmanager
@@ -32,6 +33,27 @@ def _ours(run: Supervisor, thread: int) -> Iterator[None]:
         yield
     finally:
         run.made_by_us.discard(thread)
+
+
+def move_pieces(run: Supervisor, call: Notification, pieces: Sequence[tuple[int, int]]) -> Answer:
+    """``mremap`` with MREMAP_FIXED of what is one area to Linux and *pieces* of (address, length) to the host, which
+    moves one area at a time.
+    """
+    address, _, new, _, to, _ = call.arguments
+    new = -(-new // _PAGE) * _PAGE
+    run.pass_on()  # the calls that it makes are for us to answer
+    with Inside(call.thread, lambda: run.listener.answer(call, 0)) as thread, _ours(run, call.thread):
+        result = thread.call("munmap", to, new)
+        for begin, length in pieces:
+            keep = min(length, address + new - begin)
+            if is_error(result):
+                break
+            if keep <= 0:
+                result = thread.call("munmap", begin, length)
+                continue
+            result = thread.call("mremap", begin, length, keep, _MREMAP_MAYMOVE_FIXED, to + begin - address)
+        thread.finish(result if is_error(result) else to)
+    return Said.SENT
 
 
 def map_pieces(run: Supervisor, call: Notification, known: Descriptor) -> Answer:

@@ -18,7 +18,7 @@ from dmasync.harness.run.calls.paths import behind, numbered
 from dmasync.harness.run.calls.ranges import advice_error, mode_error
 from dmasync.harness.run.device_paths import HEAPS, UDMABUF
 from dmasync.harness.run.open_files import Descriptor
-from dmasync.harness.run.program import memory
+from dmasync.harness.run.program import memory, processes
 from dmasync.harness.run.program.python_stacks import PREFIX
 from dmasync.harness.run.seccomp import numbers
 from dmasync.harness.run.seccomp.listener import Notification
@@ -125,16 +125,14 @@ def _handler(refuse: Callable[[_File, Notification], OSError]) -> Handler:
 
 def _sendfile(run: Supervisor, call: Notification) -> Answer:
     to, source = (run.find(call, number) for number in call.arguments[:2])
-    if source is not None:
-        file = _File(run, source)
-        if not file.reads:
-            raise _error(errno.EBADF)
-        if call.arguments[2] and not file.has_positions:
-            raise _error(errno.ESPIPE)
-    if to is not None and not _File(run, to).writes:
-        raise _error(errno.EBADF)
     if source is None and to is None:
         return Said.CARRY_ON
+    if not _may(run, call, call.arguments[1], os.O_RDONLY):
+        raise _error(errno.EBADF)
+    if source is not None and call.arguments[2] and not _File(run, source).has_positions:
+        raise _error(errno.ESPIPE)
+    if not _may(run, call, call.arguments[0], os.O_WRONLY):
+        raise _error(errno.EBADF)
     if not call.arguments[3] and (source is None or source.file.kind == "dmabuf"):
         return 0
     raise _error(errno.EINVAL)
@@ -146,10 +144,30 @@ def _splice(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     if call.arguments[5] & ~_SPLICE_FLAGS & 0xFFFF_FFFF:
         raise _error(errno.EINVAL)
-    if source is None and call.arguments[1] and _is_pipe(call, call.arguments[0]):
+    ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
+    if not all(processes.is_open(call.thread, _signed_number(number)) for number, _ in ends):
+        raise _error(errno.EBADF)
+    if any(offset and run.find(call, number) is None and _is_pipe(call, number) for number, offset in ends):
         raise _error(errno.ESPIPE)
-    refused = (source is not None and not _File(run, source).reads) or (to is not None and not _File(run, to).writes)
-    raise _error(errno.EBADF if refused else errno.EINVAL)
+    modes = (os.O_RDONLY, os.O_WRONLY)
+    is_good = all(_may(run, call, number, mode) for (number, _), mode in zip(ends, modes, strict=True))
+    raise _error(errno.EINVAL if is_good else errno.EBADF)
+
+
+def _may(run: Supervisor, call: Notification, number: int, mode: int) -> bool:
+    """Whether a descriptor is open for reading, or for writing, which *mode* says; of ours or of the program's own."""
+    known = run.find(call, number)
+    if known is not None:
+        return _File(run, known).reads if mode == os.O_RDONLY else _File(run, known).writes
+    try:
+        flags = processes.flags_of(call.thread, _signed_number(number))
+    except OSError:
+        return False
+    return not flags & os.O_PATH and flags & os.O_ACCMODE in (mode, os.O_RDWR)
+
+
+def _signed_number(value: int) -> int:
+    return ctypes.c_int(value & 0xFFFF_FFFF).value
 
 
 def _is_pipe(call: Notification, number: int) -> bool:
@@ -284,8 +302,12 @@ def _flock(run: Supervisor, call: Notification) -> Answer:
 
 
 def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
-    if run.find(call, call.arguments[0]) is None and run.find(call, call.arguments[2]) is None:
+    """No bytes go to or come from a file of ours; where one is not open, that is said first."""
+    both = call.arguments[0], call.arguments[2]
+    if all(run.find(call, number) is None for number in both):
         return Said.CARRY_ON
+    if not all(processes.is_open(call.thread, _signed_number(number)) for number in both):
+        raise _error(errno.EBADF)
     raise _error(errno.EINVAL)
 
 

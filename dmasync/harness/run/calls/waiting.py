@@ -154,7 +154,7 @@ def _of_host(
     if number < 0:
         return lambda: 0
     try:
-        mine = run.processes.take(call.process, number)
+        mine = run.processes.take(call.process, number, call.thread)
     except OSError:
         return lambda: select.POLLNVAL
     if mine is None:

@@ -16,6 +16,7 @@ from dmasync.harness.run.seccomp import numbers
 
 _CAP_IPC_LOCK: Final = 14
 _KCMP_VM: Final = 1
+_KCMP_FILES: Final = 2
 
 
 ON_HIDDEN: Final[list[Callable[[int], object]]] = []
@@ -43,7 +44,7 @@ class Processes:
         """The thread group that *thread* belongs to; ProcessLookupError when it has ended."""
         leader = self._leaders.get(thread)
         if leader is None:
-            leader = _field(thread, "Tgid:")
+            leader = group_of(thread)
             with self._lock:
                 self._leaders[thread] = leader
                 if leader not in self._handles:
@@ -87,13 +88,16 @@ class Processes:
         for hear in self.on_end:
             hear(leader)
 
-    def take(self, leader: int, fd: int) -> int | None:
-        """A descriptor of our own of the very open file *fd* of a process; None where the host does not allow it.
+    def take(self, leader: int, fd: int, thread: int) -> int | None:
+        """A descriptor of our own of the very open file *fd* of a process's *thread*; None where the host does not
+        allow it.
 
         EBADF when it is not open.
         """
         if self._may_take:
             try:
+                if thread != leader and same_table(thread, leader) is False:
+                    return _taken_from_thread(thread, fd)
                 return numbers.call("pidfd_getfd", self._handles[leader], fd, 0)
             except OSError as problem:
                 if problem.errno not in (errno.EPERM, errno.ENOSYS):
@@ -105,6 +109,17 @@ class Processes:
         """``process_madvise(2)`` on one range; OSError."""
         vector = (ctypes.c_uint64 * 2)(address, length)
         numbers.call("process_madvise", self._handles[leader], ctypes.addressof(vector), 1, advice, 0)
+
+
+def _taken_from_thread(thread: int, fd: int) -> int | None:
+    try:
+        handle = numbers.call("pidfd_open", thread, os.O_EXCL)  # PIDFD_THREAD
+    except OSError:
+        return None  # before Linux 6.9
+    try:
+        return numbers.call("pidfd_getfd", handle, fd, 0)
+    finally:
+        os.close(handle)
 
 
 def _root(process: int) -> tuple[int, ...]:
@@ -126,6 +141,11 @@ def file_of(thread: int, fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_dev, state.st_ino
+
+
+def group_of(thread: int) -> int:
+    """The process that *thread* is of; ProcessLookupError when it has ended."""
+    return _field(thread, "Tgid:")
 
 
 def is_open(process: int, fd: int) -> bool:
@@ -224,6 +244,16 @@ def share_memory(process: int, other: int) -> bool:
     return False
 
 
+def same_table(thread: int, other: int) -> bool | None:
+    """Whether the two have one table of descriptors; None where the host does not say."""
+    try:
+        return numbers.call("kcmp", thread, other, _KCMP_FILES, 0, 0) == 0
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return None
+
+
 def parent_of(process: int) -> int:
     """0 where it has ended."""
     with contextlib.suppress(ProcessLookupError):
@@ -244,18 +274,24 @@ def _field(thread: int, name: str) -> int:
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
+def children(of: int) -> list[int]:
+    """The processes that threads of the process *of* have made and nobody has waited for."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{of}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{of}/task/{thread}/children") as names:
+                found += map(int, names.read().split())
+    return found
+
+
 def descendants(of: int) -> list[int]:
     """The processes below *of*, children before grandchildren."""
     found: list[int] = []
     waiting = [of]
     while waiting:
-        process = waiting.pop()
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{process}/task"):
-                with contextlib.suppress(OSError), open(f"/proc/{process}/task/{thread}/children") as children:
-                    ours = [int(text) for text in children.read().split()]
-                    found += ours
-                    waiting += ours
+        ours = children(waiting.pop())
+        found += ours
+        waiting += ours
     return found
 
 

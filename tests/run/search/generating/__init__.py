@@ -1,0 +1,1 @@
+"""How random programs are made: a model of what a program has, and productions that add commands."""
