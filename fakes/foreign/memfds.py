@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
+import mmap
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -13,10 +17,13 @@ from typing import Any
 from dmasync import LinuxBackend, uapi
 from dmasync.fakes.foreign import caller
 from dmasync.fakes.kernel import FakeKernel
+from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.descriptors import Descriptors
 from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import Run, Store
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Adoption(threading.local):
@@ -87,6 +94,15 @@ class _AdoptedStore(Store):
         """Its owner does that."""
 
 
+_HUGETLBFS = 0x958458F6
+"""What statfs() tells of a memfd of huge pages (linux/magic.h)."""
+
+
+def _is_huge(fd: int) -> bool:
+    about = ctypes.create_string_buffer(256)  # struct statfs, whose first word is f_type
+    return not _libc.fstatfs(fd, about) and int.from_bytes(about.raw[:4], sys.byteorder) == _HUGETLBFS
+
+
 class _AdoptedInode(MemfdInode):
     """The memory of a memfd that is another process's as well; owns *fd*, a descriptor of it."""
 
@@ -117,6 +133,28 @@ class _AdoptedInode(MemfdInode):
     @seals.setter
     def seals(self, value: int) -> None:
         """The host's says it."""
+
+
+class _AdoptedHugeInode(_AdoptedInode):
+    """The same of huge pages, which are the host's, and few hosts have any."""
+
+    is_huge = True
+
+    def pin(self, offset: int, size: int) -> Run | None:
+        profile = self.kernel.profile
+        if profile.udmabuf_pins_folios:
+            self.check_pin(offset, size)
+        elif not size:
+            return None
+        elif offset + size > self.size:
+            raise os_error(errno.EINVAL)
+        huge = os.fstat(self._fd).st_blksize
+        begin, end = offset // huge * huge, -(-(offset + size) // huge) * huge
+        try:
+            mmap.mmap(self._fd, end - begin, prot=mmap.PROT_READ, offset=begin).close()
+        except OSError:
+            raise os_error(profile.missing_huge_page if profile.udmabuf_pins_folios else errno.EINVAL) from None
+        raise UnmodelledCallError("a udmabuf of huge pages: they are the host's, which maps no part of one")
 
 
 def _both_ways(fd: int) -> int:
@@ -159,7 +197,8 @@ class ForeignKernel(FakeKernel):
         key = state.st_dev, state.st_ino
         inode = self.adopted.get(key)
         if inode is None:
-            inode = self.adopted[key] = _AdoptedInode(self, flags, _both_ways(fd))
+            kind = _AdoptedHugeInode if _is_huge(fd) else _AdoptedInode
+            inode = self.adopted[key] = kind(self, flags, _both_ways(fd))
             _adoption.fd = None
         return self.descriptors.add(Memfd(self, inode), close_on_exec=True)
 

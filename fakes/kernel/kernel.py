@@ -288,17 +288,15 @@ class FakeKernel:
         """Those of *file* that have not been closed."""
         return [mapping for mapping in self.mappings() if mapping.area is not None and mapping.area.is_of(file)]
 
-    def memfd_gone(self, holders: Sequence[DmaBuf]) -> None:
+    def memfd_gone(self, holders: Sequence[Any]) -> None:
         """Nobody has the memfd any more of which *holders* have pages: :attr:`on_spoiled` where Linux miscounts them.
 
         Older releases do so for each that a mapping of the dma-buf has touched by then.
         """
-        if self.profile.udmabuf_maps_numbers:
-            return
         from dmasync.fakes.memory.touched import Touched
 
         for buffer in holders:
-            if any(Touched(mapping).pages() for mapping in self.mappings_of(buffer)):
+            if any(Touched(mapping).pages() for mapping in buffer.counted_mappings()):
                 self.on_spoiled(buffer.ino)
 
     def next_inode(self) -> int:

@@ -12,13 +12,12 @@ from dmasync.access import SyncType
 from dmasync.fakes.kernel.dma_buf.dma_buf import DmaBuf
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, Pages, is_shared
-from dmasync.fakes.kernel.files.hugetlbfs import HugeMemfd
 from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.kernel.profile import largest_kmalloc
 from dmasync.fakes.kernel.usermem import Argument, copy_from
 from dmasync.fakes.memory.coherent import BufferMemory
-from dmasync.fakes.memory.pages import Run, Store
+from dmasync.fakes.memory.pages import FakeMapping, Run, Store
 
 _ITEM = struct.Struct("=IIQQ")
 _POINTER = 8
@@ -70,10 +69,14 @@ class UdmabufBuffer(DmaBuf):
     def mapped_pages(self) -> Pages:
         return Pages.NUMBERS if self.kernel.profile.udmabuf_maps_numbers else Pages.COUNTED
 
+    def counted_mappings(self) -> list[FakeMapping]:
+        """Those that are of its memfds' own pages, and miscounted when those go: none in newer releases."""
+        return [] if self.mapped_pages() & Pages.NUMBERS else self.kernel.mappings_of(self)
+
     def may_map(self, length: int, flags: int, offset: int) -> None:
         if not is_shared(flags):
             raise os_error(errno.EINVAL)
-        if self._huge_pages and not self.kernel.profile.udmabuf_maps_numbers:
+        if self._huge_pages and not self.mapped_pages() & Pages.NUMBERS:
             raise UnmodelledCallError(
                 "mmap() of a udmabuf of huge pages: before 6.5 Linux maps others than those, and miscounts them"
             )
@@ -149,7 +152,7 @@ class UdmabufDevice(File):
         if not isinstance(memfd, Memfd):
             raise os_error(errno.EBADFD)
         profile = self.kernel.profile
-        if isinstance(memfd, HugeMemfd) and not profile.udmabuf_takes_huge_pages:
+        if memfd.inode.is_huge and not profile.udmabuf_takes_huge_pages:
             raise os_error(errno.EBADFD)
         if memfd.seals & _SEALS_WANTED != _SEALS_WANTED or memfd.seals & profile.udmabuf_seals_denied:
             raise os_error(errno.EINVAL)

@@ -55,6 +55,8 @@ class HugeMapping(Protocol):
 class HugeMemfdInode(MemfdInode):
     """The memory of a memfd of huge pages, and what it has been promised of the kernel's."""
 
+    is_huge = True
+
     def __init__(self, kernel: Kernel, flags: int) -> None:
         size_log = flags >> _SIZE_SHIFT & 0x3F or kernel.machine.huge_pages(kernel.page_size)[0]
         pool = kernel.huge_pools.get(1 << size_log)

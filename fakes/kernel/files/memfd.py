@@ -31,6 +31,9 @@ _WRITE_SEALS = uapi.F_SEAL_WRITE | uapi.F_SEAL_FUTURE_WRITE
 class MemfdInode:
     """The memory of a memfd; it goes with the last file, mapping or udmabuf that refers to it."""
 
+    is_huge = False
+    """Whether its pages are huge ones."""
+
     def __init__(self, kernel: Kernel, flags: int) -> None:
         self.kernel = kernel
         self.size = 0
@@ -179,7 +182,7 @@ class MemfdInode:
         holders = [buffer for buffer in self.pinned_by if buffer.holds(self.store, begin, end)]
         if not holders:
             return
-        if not self.kernel.profile.udmabuf_maps_numbers and any(map(self.kernel.mappings_of, holders)):
+        if any(buffer.counted_mappings() for buffer in holders):
             raise UnmodelledCallError(
                 "a hole in a memfd while a udmabuf maps its pages: older releases of Linux miscount them"
             )
