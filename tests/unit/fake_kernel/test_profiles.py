@@ -129,10 +129,12 @@ def test_a_release_between_two_profiles_has_what_came_until_then() -> None:
 
 
 def test_an_update_of_an_older_line_brings_what_a_later_line_began_with() -> None:
-    """By the change logs of Debian's packages, and for 6.6 by a kernel that was asked."""
+    """By the change logs of Debian's packages, and for 6.6 by its updates' patches and two kernels that were asked."""
     for field, before, after in (
         ("udmabuf_maps_numbers", "6.6.17", "6.6.87"),
         ("sealed_maps_read", "6.6.87", "6.6.103"),
+        ("limit_in_64_bits", "6.6.87", "6.6.100"),
+        ("exec_seal_denies", "6.6.142", "6.6.143"),
         ("sealed_maps_read", "6.12.8", "6.12.9"),
         ("sealed_maps_read", "6.1.148", "6.1.149"),
         ("limit_in_64_bits", "6.12.56", "6.12.57"),
