@@ -130,6 +130,19 @@ def test_a_kernel_of_another_architecture_is_asked_by_its_own_python(monkeypatch
     assert ["--dmasync-no-heap" in program for program in programs] == [False, True]
 
 
+@pytest.mark.parametrize(("name", "page"), [("6.12-arm64-16k-cma", 16384), ("6.12-arm64-64k-cma", 65536)])
+def test_a_kernel_that_is_built_with_larger_pages_is_asked_and_searched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, page: int
+) -> None:
+    commands = machines(monkeypatch, (0, SAID | {"page_size": page, "architecture": "aarch64"}))
+    assert matrix.main(["--only", name]) == 0
+    fragment = Path(commands[0][commands[0].index("--config") + 1])
+    assert fragment.read_text() == f"CONFIG_ARM64_{page // 1024}K_PAGES=y\n"
+    assert "--dmasync-no-heap" not in commands[0]
+    assert f"| arm64 | {page // 1024} KiB | " in (out := capsys.readouterr().out)
+    assert "| 12,000 | 0 |" in out
+
+
 def test_every_profile_that_a_kernel_is_offered_for_is_on_the_list() -> None:
     names = {entry.name.partition("-")[0] for entry in matrix.KERNELS}
     assert set(PROFILES) - names == {"6.6"}, "no archive offers a 6.6; --also asks one"
