@@ -6,6 +6,7 @@ counts of free and promised pages are compared, as /proc/meminfo tells them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import faulthandler
 import mmap
@@ -32,7 +33,10 @@ RANDOM, DONTNEED, REMOVE, DOFORK, HUGEPAGE, POPULATE_READ, POPULATE_WRITE = 1, 4
 @pytest.fixture
 def huge(system: System) -> Iterator[System]:
     """The kernel with huge pages, all of which must be back at the end."""
-    with system.huge_pages(COUNT):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(system.huge_pages(COUNT))
+        if (COUNT + 1) * HUGE > 64 << 20:  # more than a udmabuf may have, of larger pages
+            stack.enter_context(system.udmabuf_limits(size_limit_mb=(COUNT + 1) * HUGE >> 20))
         yield system
         system.close_everything()
         forget(system)
