@@ -59,6 +59,7 @@ class Program:
     def __init__(self, seed: str, steps: int, world: RecordingWorld, ops: Iterator[Op]) -> None:
         """Run *steps* of *ops* in *world*, and close it."""
         self.seed = seed
+        self.huge_page = world.huge_page
         self.calls = b""
         self.answers: list[tuple[Op, Observation, str]] = []
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -291,7 +292,13 @@ class FastSearch:
             return
         answers = Answers(memoryview(answered.data), program.by_python)
         contents = self.options.record is not None
-        world = ReplayWorld(answers, self.arena, contents=contents, machine=self.machine)
+        world = ReplayWorld(
+            answers,
+            self.arena,
+            contents=contents,
+            machine=self.machine,
+            huge_page=program.huge_page,
+        )
         wrong = program.first_difference(world)
         if wrong is not None:
             index, seen = wrong

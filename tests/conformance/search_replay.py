@@ -162,8 +162,11 @@ def _fatal(result: int) -> str:
 class ReplayWorld(World):
     """The kernel that answered."""
 
-    def __init__(self, answers: Answers, arena: Arena, *, contents: bool = False, machine: str = "") -> None:
+    def __init__(
+        self, answers: Answers, arena: Arena, *, contents: bool = False, machine: str = "", huge_page: int = 0
+    ) -> None:
         super().__init__(arena)
+        self.huge_page = huge_page
         self._machine = machine
         self._answers = answers
         self.backend = ReplayBackend(answers)

@@ -100,6 +100,8 @@ class World:
     """The processor that the kernel is for."""
     huge_pages = 0
     """Of the usual size, that the kernel has reserved."""
+    huge_page = 0
+    """Their size in bytes, 0 where there are none."""
     tick = 0.002
     """Seconds after which what waits is interrupted, again and again."""
     bytes_as: Callable[[Any], Any] = bytes
@@ -308,10 +310,13 @@ class World:
     def do_poll(self, var: int, events: int) -> int:
         return int(self.backend.poll(self.fd(var), events, 0))
 
-    def do_mmap(self, out: int, var: int, length: int, prot: int, flags: int, offset: int) -> int:
+    def do_mmap(self, out: int, var: int, length: int, prot: int, flags: int, offset: int) -> Any:
         fd = self.fd(var)
         if fd == CLOSED and offset % self.page:
             return "not run: mmap.mmap duplicates the descriptor first, before Python 3.13"
+        of = self.held.get(var)
+        if of is not None and of.file.kind == "huge memfd" and self.huge_page and length % self.huge_page:
+            return "not run: less than a huge page can be mapped, and never unmapped"
         mapping = self.backend.mmap(fd, length, prot, flags, offset)
         file = self.held[var].file
         held = self.keep(out, Held("map", -1, file))
@@ -590,6 +595,7 @@ class FakeWorld(World):
             huge_pages=huge_pages,
         )
         self.machine = self.kernel.machine
+        self.huge_page = 1 << self.machine.huge_pages(self.page)[0] if huge_pages else 0
         self.refusals: dict[tuple[Any, int, int], int] = {}
 
     def note(self, failure: OSError) -> None:
