@@ -573,6 +573,27 @@ def test_pages_that_are_not_there_yet_come_with_the_udmabuf(huge: System) -> Non
     assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (HUGE, (3, 1))
 
 
+def test_no_more_pages_are_promised_than_are_free(huge: System) -> None:
+    fd, other = memfd(huge, 2, SHRINK), memfd(huge, COUNT)
+    device = huge.open(UDMABUF)
+    if not huge.since("6.11"):
+        return  # there is no such udmabuf
+    buffer = huge.create(device, fd, 0, 2 * HUGE)
+    assert huge.huge_counts() == (2, 0 if huge.since("6.17") else -2)
+    with refused(errno.ENOMEM):
+        huge.mmap(other, 3 * HUGE)
+    huge.mmap(other, 2 * HUGE)
+    assert huge.huge_counts() == (2, 2 if huge.since("6.17") else 0)
+    if huge.since("6.17"):
+        with refused(errno.ENOMEM):
+            huge.mmap(other, HUGE, offset=2 * HUGE)
+    else:
+        huge.mmap(other, 2 * HUGE, offset=2 * HUGE)
+    assert huge.huge_counts() == (2, 2)
+    huge.close(buffer)  # before the files: else the counts are wrong until the machine is restarted
+    huge.close(fd)
+
+
 def test_a_udmabuf_of_more_pages_than_there_are_keeps_none(huge: System) -> None:
     fd = memfd(huge, COUNT + 1, SHRINK)
     device = huge.open(UDMABUF)
@@ -642,9 +663,12 @@ def test_what_was_promised_to_one_file_a_udmabuf_may_have_before_6_17(huge: Syst
     mapping = huge.mmap(fd, COUNT * HUGE)
     device = huge.open(UDMABUF)
     if huge.since("6.11") and not huge.since("6.17"):
-        huge.create(device, other, 0, COUNT * HUGE)
+        buffer = huge.create(device, other, 0, COUNT * HUGE)
         assert huge.huge_counts() == (0, 0)
         assert kills(lambda: mapping[0])
+        huge.close(buffer)  # before the files: else the counts are wrong until the machine is restarted
+        huge.close(other)
+        assert huge.huge_counts() == (4, 4)
         return
     if huge.since("6.17"):
         code = errno.ENOMEM if huge.since("7.2") else errno.EPERM

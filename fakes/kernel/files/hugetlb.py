@@ -68,7 +68,8 @@ class HugePool:
 
     def promise(self, pages: int) -> bool:
         """Promise *pages* more (negative: fewer), as ``hugetlb_acct_memory()``; False, and none, if there are not."""
-        if pages > 0 and self.promised + pages > self.free:
+        # The second: also where fewer than none are promised, no more are than there are.
+        if pages > 0 and (self.promised + pages > self.free or pages > self.free):
             return False
         self.promised += pages
         return True
