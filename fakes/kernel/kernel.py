@@ -92,10 +92,10 @@ class FakeKernel:
         self.list_limit = list_limit
         self.size_limit_mb = self.profile.size_limit_mb if size_limit_mb is None else size_limit_mb
         self.page_size = page_size
-        self.huge_pools: Mapping[int, HugePool] = pools_of(huge_pages, self.machine, page_size)
         self.memory = memory or _memory_class(coherent)
         self.nodes = Nodes(providers)
         self.lock = threading.RLock()
+        self.huge_pools: Mapping[int, HugePool] = pools_of(huge_pages, self.machine, page_size, self.lock)
         self.descriptors = Descriptors(self.lock, descriptor_limit)
         self.stub_fence: Fence = signaled_stub(time.monotonic_ns())
         self.on_spoiled: Callable[[int], object] = lambda inode: None

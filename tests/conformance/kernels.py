@@ -329,7 +329,7 @@ class FakeSystem(System):
     @contextlib.contextmanager
     def huge_pages(self, count: int) -> Iterator[None]:
         before = self.kernel.huge_pools
-        self.kernel.huge_pools = pools_of(count, self.kernel.machine, PAGE)
+        self.kernel.huge_pools = pools_of(count, self.kernel.machine, PAGE, self.kernel.lock)
         try:
             yield
             assert self.huge_counts() == (count, 0)

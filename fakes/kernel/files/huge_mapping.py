@@ -130,7 +130,10 @@ class HugeArea(mapped.Area):
     def _take_touched(self, place: int) -> None:
         self._shown[place] = _Shown.OWN
         if not self._take(place):
-            self._own[place] = HugePage(HugePool(0))
+            self._own[place] = HugePage(None)
+            if self._is_promised(place):
+                self._used.add(place)
+                self._pool.promised -= 1
             raise touched_nothing()
 
     def _open_mapping(self) -> FakeMapping | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from dmasync.fakes.kernel.errors import UnmodelledCallError
 from dmasync.fakes.kernel.machine import Machine
 
 
-def pools_of(huge_pages: int | Mapping[int, int], machine: Machine, page_size: int) -> dict[int, HugePool]:
+def pools_of(
+    huge_pages: int | Mapping[int, int], machine: Machine, page_size: int, lock: AbstractContextManager[Any]
+) -> dict[int, HugePool]:
     """The pools of *machine* by the size of their pages in bytes; *huge_pages* as FakeKernel takes them. ValueError."""
     known = [1 << log for log in machine.huge_pages(page_size)]
     possible = [*known, *(1 << log for log in machine.perhaps.get(page_size, ()))]
@@ -22,7 +25,7 @@ def pools_of(huge_pages: int | Mapping[int, int], machine: Machine, page_size: i
             raise ValueError(f"huge_pages={huge_pages!r}: {machine.name} has none of {size} bytes, only of {sizes}")
         if count < 0:
             raise ValueError(f"huge_pages={huge_pages!r} must not be negative")
-    return {size: HugePool(counts.get(size, 0)) for size in {*known, *counts}}
+    return {size: HugePool(counts.get(size, 0), lock) for size in {*known, *counts}}
 
 
 class HugeFile(Protocol):
@@ -39,10 +42,11 @@ class HugePool:
     """Huge pages of one size: those that are *free*, and how many of them are *promised* to files and mappings.
 
     Which pages a program touches nobody sees: everybody who asks for the numbers, or changes them, does so within
-    :meth:`changing`.
+    :meth:`changing`, which holds the kernel's *lock*.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, lock: AbstractContextManager[Any]) -> None:
+        self._lock = lock
         self.free = count
         self.promised = 0
         """Below 0 once a release that pins pages without a promise has pinned one that was not promised."""
@@ -55,16 +59,17 @@ class HugePool:
 
         *quietly* leaves what should have killed the program to whoever asks next.
         """
-        if not self._depth:
-            for file in list(self.files):
-                with contextlib.suppress(UnmodelledCallError) if quietly else contextlib.nullcontext():
-                    file.look()
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            self._show()
+        with self._lock:
+            if not self._depth:
+                for file in list(self.files):
+                    with contextlib.suppress(UnmodelledCallError) if quietly else contextlib.nullcontext():
+                        file.look()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                self._show()
 
     def promise(self, pages: int) -> bool:
         """Promise *pages* more (negative: fewer), as ``hugetlb_acct_memory()``; False, and none, if there are not."""
@@ -88,8 +93,9 @@ class HugePool:
 
     def give_back(self) -> None:
         """A page that nobody has any more."""
-        self.free += 1
-        self._show()
+        with self._lock:
+            self.free += 1
+            self._show()
 
     def _show(self) -> None:
         if not self._depth:
@@ -98,7 +104,11 @@ class HugePool:
 
 
 class HugePage:
-    """One page that was taken; it is given back once nobody refers to it."""
+    """One page that was taken of *pool*; it is given back once nobody refers to it.
 
-    def __init__(self, pool: HugePool) -> None:
-        weakref.finalize(self, pool.give_back).atexit = False
+    None: there was no page, and the program should be dead.
+    """
+
+    def __init__(self, pool: HugePool | None) -> None:
+        if pool is not None:
+            weakref.finalize(self, pool.give_back).atexit = False

@@ -101,7 +101,8 @@ class HugeMemfdInode(MemfdInode):
                 mapping.keep_apart(index)
             host.punch_hole(self.store.fd, index * self.huge_page, self.huge_page)
         elif not self.bring(index):
-            self.pages[index] = HugePage(HugePool(0))
+            self.pages[index] = HugePage(None)
+            self.promised.add(index)
             raise touched_nothing()
 
     def show(self) -> None:
