@@ -80,8 +80,8 @@ def test_a_seed_makes_the_same_program_again():
 def test_programs_reach_every_production_and_survive_a_file():
     programs = [random_program(1, number).program for number in range(60)]
     assert {command.op for program in programs for command in program} >= {
-        "fork", "thread", "exec", "unshare", "send", "receive", "take", "mremap", "mprotect", "fallocate", "splice",
-        "kill",
+        "fork", "spawn", "thread", "exec", "unshare", "send", "receive", "take", "mremap", "mprotect", "fallocate",
+        "splice", "kill",
     }  # fmt: skip
     assert [from_json(json.loads(json.dumps(to_json(program)))) for program in programs] == programs
     assert len(Generator("1", PRODUCTIONS).make(200)) > 200

@@ -23,6 +23,7 @@ from tests.run.search.sides import Door, Guest
 AT_ONCE = 25
 _AHEAD = 2
 _MOST_SHRUNK = 10
+_MOST_SHOWN = 20
 _SHRINK_SECONDS = 25
 
 
@@ -73,7 +74,7 @@ class Search:
         try:
             self.kernel = self.guest.hello()[0]
             self.profile = options.profile or nearest_profile(self.kernel).name
-            self.door = Door("--profile", self.profile)
+            self.door = Door("--profile", self.profile, program=self.guest.program)
             self.door.hello()
             if options.record is not None:
                 self.recorder = Recorder(options.record, self.kernel)
@@ -100,8 +101,9 @@ class Search:
             for named, mine, theirs in zip(batch, self.door.receive(), self.guest.receive(), strict=True):
                 difference = self._compare(named, mine, theirs)
                 if difference is not None:
-                    print(f"{named.name} differs at step {difference.index}: {difference}", flush=True)
                     differing.append(named)
+                    if len(differing) <= _MOST_SHOWN:
+                        print(f"{named.name} differs at step {difference.index}: {difference}", flush=True)
             self._seconds = time.monotonic() - began
             self.write_log()
         for named in differing:

@@ -34,10 +34,10 @@ def compiled(folder: Path) -> Path:
 class Side:
     """An executor that runs until it is closed; programs go in by files in a folder, answers come back by others."""
 
-    def __init__(self, command: Sequence[str] = ()) -> None:
-        """*command* comes before the executor and its folder."""
+    def __init__(self, command: Sequence[str] = (), program: Path | None = None) -> None:
+        """*command* comes before the executor and its folder; *program* is one that has been compiled."""
         self.folder = Path(tempfile.mkdtemp(prefix="dmasync-search-"))
-        self.program = compiled(self.folder)
+        self.program = compiled(self.folder) if program is None else Path(shutil.copy(program, self.folder))
         self.errors = (self.folder / "errors").open("w+")
         self.process = subprocess.Popen(
             [*command, *self.command()], cwd=_ROOT, stdin=subprocess.DEVNULL, stderr=self.errors
@@ -103,10 +103,9 @@ class Side:
 class Door(Side):
     """On the fake kernel, behind ``dmasync run``."""
 
-    def __init__(self, *options: str) -> None:
-        super().__init__(
-            [sys.executable, "-m", "dmasync", "run", "--timeout", str(_GUEST_TIMEOUT_SECONDS), *options, "--"]
-        )
+    def __init__(self, *options: str, program: Path | None = None) -> None:
+        command = [sys.executable, "-m", "dmasync", "run", "--timeout", str(_GUEST_TIMEOUT_SECONDS), *options, "--"]
+        super().__init__(command, program)
 
 
 class Guest(Side):

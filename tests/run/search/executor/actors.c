@@ -49,7 +49,7 @@ static long start_thread(int actor)
 }
 
 /* a: the new actor, the flags of clone; a thread where those have CLONE_THREAD. */
-long spawn(const struct command *command)
+long begin(const struct command *command)
 {
     int actor = (int)command->a[0];
     unsigned long flags = (unsigned long)command->a[1];
@@ -86,14 +86,38 @@ static void become_new_image(void)
     say("exec %d", -errno);
 }
 
-void resume(int actor)
+/* A new process that is another image at once, as posix_spawn() makes it: until then it has the memory of this one. */
+long spawn(int actor)
+{
+    if (actor < 0 || actor >= ACTORS || shared->actors[actor].is_alive)
+        return -EINVAL;
+    char number[16];
+    snprintf(number, sizeof(number), "%d", actor);
+    char *arguments[] = {shared->program_file, "spawned", number, shared->shared_file, NULL}, *environment[] = {NULL};
+    memset(&shared->actors[actor], 0, sizeof(shared->actors[actor]));
+    shared->actors[actor].table = copy_of_table(shared->actors[self].table);
+    pid_t child = vfork();
+    if (child < 0)
+        return -errno;
+    if (!child) {
+        execve(shared->program_file, arguments, environment);
+        _exit(127);
+    }
+    while (!__atomic_load_n(&shared->actors[actor].tid, __ATOMIC_SEQ_CST))
+        sched_yield();
+    shared->actors[actor].is_alive = 1;
+    return 0;
+}
+
+void resume(int actor, int is_new)
 {
     self = actor;
     int pid = getpid();
     for (int i = 0; i < ACTORS; i++)
         if (i != actor && shared->actors[i].pid == pid)
             shared->actors[i].is_alive = 0;
-    introduce(actor, copy_of_table(shared->actors[actor].table));
+    int table = shared->actors[actor].table;
+    shared->actors[actor].table = is_new ? table : copy_of_table(table);
     char text[SLOTS * 8] = "";
     for (int i = 0; i < SLOTS; i++) {
         int flags = fcntl(*slot(i), F_GETFD);
@@ -102,8 +126,11 @@ void resume(int actor)
         else
             snprintf(text + strlen(text), sizeof(text) - strlen(text), " %d:%d", i, flags);
     }
-    say("exec%s", text);
-    hand_over();
+    introduce(actor, shared->actors[actor].table);
+    if (!is_new) {
+        say("exec%s", text);
+        hand_over();
+    }
     act(actor);
 }
 

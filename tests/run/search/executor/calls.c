@@ -341,7 +341,8 @@ long perform(const struct command *command, const unsigned char *data)
     case OP_receive: receive_descriptors(a, list, count); break;
     case OP_take: take_from(a); break;
     case OP_fork:
-    case OP_thread: say("%ld", spawn(command)); break;
+    case OP_thread: say("%ld", begin(command)); break;
+    case OP_spawn: say("%ld", spawn((int)a[0])); break;
     case OP_unshare: unshare_files(); break;
     case OP_look: look_at_all((uint64_t)a[0]); break;
     case OP_exec:

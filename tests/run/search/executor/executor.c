@@ -248,9 +248,9 @@ static void serve(const char *folder, unsigned number)
 int main(int argc, char **argv)
 {
     catch_faults();
-    if (argc == 4 && !strcmp(argv[1], "resume")) {
+    if (argc == 4 && (!strcmp(argv[1], "resume") || !strcmp(argv[1], "spawned"))) {
         map_shared(argv[3], 0);
-        resume(atoi(argv[2]));
+        resume(atoi(argv[2]), argv[1][0] == 's');
     }
     if (argc != 2)
         return 2;

@@ -71,8 +71,9 @@ void wake(uint32_t *turn);
 
 /* actors.c */
 void act(int actor) __attribute__((noreturn));
-void resume(int actor) __attribute__((noreturn)); /* in the image that exec brought */
-long spawn(const struct command *command);
+void resume(int actor, int is_new) __attribute__((noreturn)); /* in the image that exec brought */
+long begin(const struct command *command);
+long spawn(int actor);
 int copy_of_table(int table);
 
 /* calls.c */

@@ -169,6 +169,15 @@ def fork(g: Generator) -> None:
     g.do("fork", child.number, CLONE_FILES if shares else 0)
 
 
+def spawn(g: Generator) -> None:
+    """A process that is another image at once, as posix_spawn() makes it."""
+    if g.state.used >= ACTORS or len(g.state.actors) > 5 or g.state.tables > _MOST_TABLES:
+        return
+    child = g.state.fork(g.actor, shares_files=False)
+    g.do("spawn", child.number)
+    g.state.exec(child)
+
+
 def thread(g: Generator) -> None:
     if g.state.used >= ACTORS or len(g.state.actors) > 5:
         return
@@ -223,5 +232,5 @@ def end(g: Generator) -> None:
 
 PRODUCTIONS = (
     (6, close), (7, dup), (4, flags_of_descriptor), (5, look), (3, reopen), (2, socketpair), (7, send), (9, receive),
-    (3, take), (5, fork), (3, thread), (1, unshare), (2, close_many), (2, exec_), (2, end),
+    (3, take), (5, fork), (1, spawn), (3, thread), (1, unshare), (2, close_many), (2, exec_), (2, end),
 )  # fmt: skip
