@@ -17,7 +17,7 @@ from tests.run.search.generating.generator import Generator
 from tests.run.search.ops import Command, encoded, from_json, to_json
 from tests.run.search.programs import PRODUCTIONS, random_program
 from tests.run.search.recordings import read
-from tests.run.search.sides import Door
+from tests.run.search.sides import Door, Side
 
 FOLDER = Path(__file__).parent / "search"
 FOUND = sorted((FOLDER / "found").glob("*.json"))
@@ -57,6 +57,22 @@ def test_recorded_programs_are_answered_as_by_the_kernel(door):
             difference = first_difference(row.program, answers, row.answers)
             assert difference is None, f"{row.name}:\n{told(row.program, difference)}"
     assert door.said() == ""
+
+
+def test_programs_without_a_buffer_are_answered_as_without_dmasync_run(door):
+    """Where there is no node, all is memfds, sockets, pipes, processes and threads of the host's own."""
+    programs = [random_program(11, number) for number in range(40)]
+    nodes = ("--no-node", "/dev/udmabuf", "--no-node", "/dev/dma_heap/system")
+    sides = Door(*nodes, program=door.program), Side(program=door.program)
+    try:
+        for side in sides:
+            side.send([named.encoded for named in programs])
+        for named, mine, theirs in zip(programs, *(side.receive(120) for side in sides), strict=True):
+            difference = first_difference(named.program, mine, theirs)
+            assert difference is None, f"{named.name}:\n{told(named.program, difference)}"
+    finally:
+        for side in sides:
+            side.close()
 
 
 def test_a_fake_that_is_wrong_shows():

@@ -153,6 +153,7 @@ def supervise(options: argparse.Namespace, program: Sequence[str], *, stacks: bo
     outcome = Outcome(0, system)
     with KeyboardSignals() as keyboard:
         launched = launch(program, instructions, environment(os.environ) if stacks else os.environ, keyboard.restore)
+        supervisor.processes.top = launched.guard.pid
         supervisor.serve(launched.listener)
 
         def end(number: int, frame: object) -> None:

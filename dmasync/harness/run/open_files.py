@@ -9,10 +9,8 @@ mapping: so it is also known when a file is gone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +20,6 @@ from dmasync.harness.run.program import processes, tables
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import HostFile, System
 
-_FLOCK: Final = struct.Struct("=hhxxxxqqixxxx")  # struct flock of a 64-bit machine
-_OFD_GETLK: Final = 36
-_OFD_SETLK: Final = 37
 FIRST_MARK: Final = 1 << 40
 """The first byte that our locks are on: no file of ours is as long."""
 
@@ -99,7 +94,7 @@ class OpenFiles:
         file.key = (state.st_dev, state.st_ino)
         if file.witness is not None and file.kind != "sync_file":
             file.mark = next(self._marks)
-            file.is_locked = _lock(fd, file.mark)
+            file.is_locked = processes.mark(fd, file.mark)
         with self.lock:
             self._files.setdefault(file.key, []).append(file)
             if file.kind == "dmabuf" and not file.is_plain:
@@ -136,7 +131,12 @@ class OpenFiles:
 
     def is_gone(self, file: OpenFile) -> bool:
         """Whether no process has it any more."""
-        return file.is_locked and file.witness is not None and not _is_locked(file.witness, file.mark)
+        is_open = not file.is_locked or file.witness is None or processes.is_marked(file.witness, file.mark)
+        # Of a buffer out of several ranges their files are mapped, and not the one with the lock.
+        return not is_open and not (file in self._pieced and self.is_mapped(file))
+
+    is_mapped: Callable[[OpenFile], bool] = staticmethod(lambda file: False)
+    """Whether a process has it mapped; the supervisor sets it."""
 
     def is_open_elsewhere(self, key: Key, of: Iterable[int]) -> bool:
         """Whether one of the processes *of* has a file of its own open with that inode, which is also a udmabuf's."""
@@ -337,14 +337,18 @@ class OpenFiles:
         with self.lock:
             return sum(known.file is file for known in self._numbers.values())
 
-    def count(self, file: OpenFile, of: Iterable[int]) -> int:
+    def count(self, file: OpenFile, of: Iterable[int], base: int | None = None) -> int:
         """How many descriptors of *file* the processes *of* have; as many as are known here where the file cannot be
-        told from others.
+        told from others. What is known of numbers from *base* up is believed.
         """
         if not file.is_locked:
             return self.count_known(file)
-        present = (_mark(processes.fdinfo(*place)) for place in tables.numbers_of(file.key, of))
-        return sum(mark == file.mark for mark in present)
+        believed = 0
+        if base is not None:
+            with self.lock:
+                believed = sum(known.file is file and place[1] >= base for place, known in self._numbers.items())
+        present = (_mark(processes.fdinfo(*place)) for place in tables.numbers_of(file.key, of, base))
+        return believed + sum(mark == file.mark for mark in present)
 
     def closed_unseen(self, thread: int, process: int) -> list[Descriptor]:
         """What *process*, which is about to end, has closed where nobody saw it, as low numbers are, and what it got
@@ -368,22 +372,6 @@ class OpenFiles:
                 del self._closed[place]
             self._free.pop(process, None)
             self._ending.discard(process)
-
-
-def _lock(fd: int, mark: int) -> bool:
-    """Put the lock on; it belongs to the open file, not to this process."""
-    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-    kind = fcntl.F_RDLCK if mode == os.O_RDONLY else fcntl.F_WRLCK
-    try:
-        fcntl.fcntl(fd, _OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, mark, 1, 0))
-    except OSError:
-        return False  # opened with O_PATH, or for neither reading nor writing: nothing can be done with it
-    return True
-
-
-def _is_locked(witness: int, mark: int) -> bool:
-    answer = fcntl.fcntl(witness, _OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, mark, 1, 0))
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def _mark(lines: list[str]) -> int | None:

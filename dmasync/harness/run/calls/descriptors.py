@@ -20,6 +20,7 @@ from dmasync.harness.run.supervisor import Supervisor, limit_of
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import FakeSystem
 
+_CLOSE_RANGE_UNSHARE: Final = 2
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _SEAL_EXEC: Final = 0x20
 _ALL_SEALS: Final = 0x3F
@@ -55,6 +56,7 @@ def _close(run: Supervisor, call: Notification) -> Answer:
 
 def _close_range(run: Supervisor, call: Notification) -> Answer:
     first, last, flags = (value & 0xFFFF_FFFF for value in call.arguments[:3])
+    run.processes.parted |= bool(flags & _CLOSE_RANGE_UNSHARE)
     if not flags & _CLOSE_RANGE_CLOEXEC:
         _forget(run, call, run.files.numbers_of(call.process, first, min(last, _LAST)))
     return Said.CARRY_ON

@@ -299,6 +299,7 @@ def _execveat(run: Supervisor, call: Notification) -> Answer:
 
 def _execute(run: Supervisor, call: Notification, folder: int, address: int, flags: int) -> Answer:
     """Nothing of ours is a program; the file that stands for it might be one."""
+    run.processes.parted |= bool(run.files.numbers_of(call.process, 0, 1 << 31))  # some close then, unseen
     if flags & ~_EXEC_FLAGS:
         return Said.CARRY_ON
     if flags & _AT_EMPTY_PATH and not memory.peek(call.thread, address, 1).strip(b"\0"):

@@ -160,8 +160,10 @@ def _open_fdinfo(run: Supervisor, call: Notification, path: str, flags: int, kno
     if "count" in info:
         # Not what the supervisor holds it by, but the programs' descriptors, also those that nobody has used yet, as a
         # child's are, and their mappings, each of which holds it as well.
-        everybody = {*run.processes.all(), *processes.descendants(os.getpid())}
-        numbers = run.files.count(known.file, everybody)
+        everybody = run.processes.everybody()
+        # Where there never was but one table, what is known of the numbers that are given out is true.
+        is_one = len(everybody) == run.processes.met == 1 and not run.processes.parted
+        numbers = run.files.count(known.file, everybody, base=run.files.base if is_one else None)
         info["count"] = others - 1 + numbers + run.mappings.count(known.file, everybody)
     info.setdefault("ino", inode_of(run, known))
     native = processes.flags_of(owner[0], number)
@@ -273,6 +275,11 @@ def _read_link(run: Supervisor, call: Notification, folder: int, address: int, i
     return min(len(text), room)
 
 
+def _unshare(run: Supervisor, call: Notification) -> Answer:
+    run.processes.parted = True
+    return _another_root(run, call)
+
+
 def _another_root(run: Supervisor, call: Notification) -> Answer:
     run.processes.leaves_root(call.process)
     return Said.CARRY_ON
@@ -294,7 +301,8 @@ def _truncate(run: Supervisor, call: Notification) -> Answer:
 
 HANDLERS: Final = {
     "truncate": _truncate,
-    **dict.fromkeys(("chroot", "pivot_root", "unshare", "setns"), _another_root),
+    **dict.fromkeys(("chroot", "pivot_root", "setns"), _another_root),
+    "unshare": _unshare,
     "open": _open,
     "creat": _creat,
     "openat": _openat,

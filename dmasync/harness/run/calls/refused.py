@@ -8,6 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -135,7 +136,22 @@ def _sendfile(run: Supervisor, call: Notification) -> Answer:
         raise _error(errno.EBADF)
     if not call.arguments[3] and (source is None or source.file.kind == "dmabuf"):
         return 0
+    if source is None and _is_at_end(call):
+        return 0
     raise _error(errno.EINVAL)
+
+
+def _is_at_end(call: Notification) -> bool:
+    """Whether the host's file that sendfile() reads has no byte more."""
+    number, into = _signed_number(call.arguments[1]), call.arguments[2]
+    state = os.stat(f"/proc/{call.thread}/fd/{number}")
+    if not stat.S_ISREG(state.st_mode):
+        return False
+    if into:
+        (position,) = struct.unpack("=q", memory.peek(call.thread, into, 8))
+    else:
+        position = processes.position_of(call.thread, number)
+    return bool(position >= state.st_size)
 
 
 def _splice(run: Supervisor, call: Notification) -> Answer:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 import signal
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from dmasync.harness.run.seccomp import numbers
 
+_FLOCK: Final = struct.Struct("=hhxxxxqqixxxx")  # struct flock of a 64-bit machine
+_OFD_GETLK: Final = 36
+_OFD_SETLK: Final = 37
 _CAP_IPC_LOCK: Final = 14
 _KCMP_VM: Final = 1
 _KCMP_FILES: Final = 2
@@ -37,6 +42,12 @@ class Processes:
         self._handles: dict[int, int] = {}
         self._at_home: dict[int, bool] = {}
         self._may_take = True
+        self.top = os.getpid()
+        """All of the program's are below this one."""
+        self.met = 0
+        """How many thread groups have ever made a call."""
+        self.parted = False
+        """Whether a thread may have left its process's table of descriptors."""
         self.on_end: list[Callable[[int], None]] = []
         """Called with a thread group that has ended."""
 
@@ -48,6 +59,7 @@ class Processes:
             with self._lock:
                 self._leaders[thread] = leader
                 if leader not in self._handles:
+                    self.met += 1
                     self._handles[leader] = numbers.call("pidfd_open", leader, 0)
         return leader
 
@@ -67,6 +79,10 @@ class Processes:
         """From now on they may lead it elsewhere."""
         with self._lock:
             self._at_home[leader] = False
+
+    def everybody(self) -> set[int]:
+        """The program's processes, also those that have made no call yet."""
+        return {*self._handles, *descendants(self.top)}
 
     def all(self) -> list[int]:
         """The thread groups that have not been forgotten."""
@@ -167,6 +183,11 @@ def flags_of(thread: int, fd: int) -> int:
         if line.startswith("flags:"):
             return int(line.split()[1], 8)
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def position_of(thread: int, fd: int) -> int:
+    """Where a descriptor's open file is to be read next; 0 when it is not open."""
+    return next((int(line.split()[1]) for line in fdinfo(thread, fd) if line.startswith("pos:")), 0)
 
 
 def is_place(thread: int, fd: int) -> bool:
@@ -303,3 +324,19 @@ def kill_descendants(of: int | None = None) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         seen |= fresh
+
+
+def mark(fd: int, byte: int) -> bool:
+    """Put the lock on; it belongs to the open file, not to this process."""
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    kind = fcntl.F_RDLCK if mode == os.O_RDONLY else fcntl.F_WRLCK
+    try:
+        fcntl.fcntl(fd, _OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    except OSError:
+        return False  # opened with O_PATH, or for neither reading nor writing: nothing can be done with it
+    return True
+
+
+def is_marked(witness: int, byte: int) -> bool:
+    answer = fcntl.fcntl(witness, _OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

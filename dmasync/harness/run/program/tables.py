@@ -25,15 +25,16 @@ def owners(of: Iterable[int]) -> list[int]:
     return found
 
 
-def numbers_of(key: tuple[int, int], of: Iterable[int]) -> Iterator[tuple[int, int]]:
+def numbers_of(key: tuple[int, int], of: Iterable[int], below: int | None) -> Iterator[tuple[int, int]]:
     """(thread, number) of the descriptors, one for each in every table of the processes *of*, of files with the device
-    and inode *key*.
+    and inode *key*; only of numbers that are lower than *below*.
     """
     for thread in owners(of):
         numbers: list[str] = []
         with contextlib.suppress(OSError):  # it has ended
             numbers = os.listdir(f"/proc/{thread}/fd")
-        yield from ((thread, number) for number in map(int, numbers) if processes.file_of(thread, number) == key)
+        wanted = (number for number in map(int, numbers) if below is None or number < below)
+        yield from ((thread, number) for number in wanted if processes.file_of(thread, number) == key)
 
 
 def _are_one(thread: int, other: int, *, unknown: bool) -> bool:

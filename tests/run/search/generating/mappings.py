@@ -14,6 +14,8 @@ _REMOVE, _DONTFORK, _DOFORK = 9, 10, 11
 _ADVICE = (0, 1, 2, 3, 4, _REMOVE, _DONTFORK, _DONTFORK, _DOFORK, 14, 15, 16, 17, 18, 19, 20, 22, 23)
 """NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, REMOVE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP,
 WIPEONFORK, KEEPONFORK, COLD, POPULATE_READ, POPULATE_WRITE."""
+_ONCE = (3, 4, 9, 20, 22, 23)
+"""Advice that leaves no trace in an area."""
 _RW, _RO = mm.PROT_READ | mm.PROT_WRITE, mm.PROT_READ
 
 
@@ -39,8 +41,9 @@ def mmap(g: Generator) -> None:
     flags |= g.pick((_FIXED, _FIXED, _NOREPLACE, 0)) | (_POPULATE if g.chance(0.1) and flags == _SHARED else 0)
     g.do("mmap", at * PAGE, count * PAGE, prot, flags, slot, offset * PAGE)
     if file is not None and file.kind in ("dmabuf", "memfd"):
+        area = g.state.area()
         for page in range(at, at + count):
-            g.actor.memory.pages[page] = Mapped(file, bool(prot & mm.PROT_WRITE))
+            g.actor.memory.pages[page] = Mapped(file, area)
 
 
 def _area(g: Generator) -> tuple[int, int] | None:
@@ -78,10 +81,28 @@ def mprotect(g: Generator) -> None:
         return
     prot = g.pick((_RW, _RO, _RO, 0, _RW | mm.PROT_EXEC)) if g.chance(0.95) else 1 << 20
     g.do("mprotect", part[0] * PAGE, part[1] * PAGE, prot)
-    for page in range(part[0], part[0] + part[1]):
+    _part_from_others(g, *part)
+
+
+def _part_from_others(g: Generator, first: int, count: int) -> None:
+    """These pages are made to be other than their neighbours."""
+    area = g.state.area()
+    for page in range(first, first + count):
         mapped = g.actor.memory.pages.get(page)
         if mapped is not None:
-            g.actor.memory.pages[page] = replace(mapped, can_write=bool(prot & mm.PROT_WRITE))
+            g.actor.memory.pages[page] = replace(mapped, area=area)
+
+
+def _is_several(g: Generator, first: int, count: int) -> bool:
+    """Whether these pages may be in several areas, one of them a memfd's: newer kernels than some move those at once,
+    and the memfd is the host's own. Then it is noted.
+    """
+    found = [g.actor.memory.pages.get(page) for page in range(first, first + count)]
+    several = len({None if one is None else one.area for one in found}) > 1
+    several = several and any(one is None or one.file is None or one.file.kind == "memfd" for one in found)
+    if several:
+        g.left_out["mremap of several areas of a memfd, which is the host's own"] += 1
+    return several
 
 
 def mremap(g: Generator) -> None:
@@ -98,6 +119,8 @@ def mremap(g: Generator) -> None:
     at = g.free_pages(new)
     if at >= ARENA_PAGES:
         return
+    if flags & _MOVE_FIXED and _is_several(g, first, count):
+        return
     g.do("mremap", first * PAGE, count * PAGE, new * PAGE, flags, at * PAGE)
     pages = g.actor.memory.pages
     files = {None if page not in pages else pages[page].file for page in range(first, first + count)}
@@ -108,8 +131,10 @@ def mremap(g: Generator) -> None:
     if flags & _MOVE_FIXED or (new > count and flags):
         if not flags & _KEEP:
             _clear(g, first, count)
+        area = g.state.area() if len({one.area for one in old}) == 1 else None
         for page in range(new):
-            pages[at + page] = old[min(page, count - 1)]
+            mapped = old[min(page, count - 1)]
+            pages[at + page] = mapped if area is None else replace(mapped, area=area)
     elif new < count:
         _clear(g, first + new, count - new)
     elif new > count:
@@ -131,6 +156,13 @@ def madvise(g: Generator) -> None:
         g.left_out["a hole in a memfd that a udmabuf has pages of"] += 1
         return
     g.do("madvise", part[0] * PAGE, part[1] * PAGE, advice)
+    if advice == _REMOVE:
+        for page in range(part[0], part[0] + part[1]):
+            mapped = pages.get(page)
+            if mapped is not None and mapped.file is not None:
+                mapped.file.has_holes = True
+    if advice not in _ONCE:
+        _part_from_others(g, *part)
     if advice in (_DONTFORK, _DOFORK):
         for page in range(part[0], part[0] + part[1]):
             mapped = pages.get(page)

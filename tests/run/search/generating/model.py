@@ -23,6 +23,8 @@ class File:
     writable: bool = True
     of: list[File] = field(default_factory=list)
     """Of a udmabuf: the memfds whose pages it has."""
+    has_holes: bool = False
+    """Of a memfd: room was made in it, or holes."""
     is_pinned: bool = False
     """Of a memfd: a udmabuf has pages of it."""
     peer: File | None = None
@@ -55,7 +57,8 @@ class Mapped:
     """A page that is mapped."""
 
     file: File | None
-    can_write: bool
+    area: int
+    """Pages with different numbers may be in areas of their own."""
     is_inherited: bool = True
     """Over fork."""
 
@@ -82,7 +85,12 @@ class State:
         self.used = 1
         self.tables = 1
         self.next_number = 100
+        self.areas = 0
         self.sockets: list[File] = []
+
+    def is_open(self, file: File | None) -> bool:
+        """Whether anybody has a descriptor of it."""
+        return any(held.file is file for actor in self.actors.values() for held in actor.table.values())
 
     def in_flight(self) -> set[File]:
         """What waits to be received."""
@@ -125,6 +133,11 @@ class State:
         """A thread ends, or with its first thread all of a process."""
         for other in self.of_process(actor.process) if actor.is_leader else [actor]:
             del self.actors[other.number]
+
+    def area(self) -> int:
+        """A number for an area that is made."""
+        self.areas += 1
+        return self.areas
 
     def number(self) -> int:
         """A number for dup2 that nothing has."""

@@ -93,7 +93,7 @@ def reopen(g: Generator) -> None:
     g.do("reopen", slot, how, flags, to)
     file = table[slot].file
     if file.kind in ("memfd", "udmabuf", "heap"):
-        g.put(to, file, closes=bool(flags & os.O_CLOEXEC))
+        g.put(to, file, closes=bool(flags & os.O_CLOEXEC), is_low=file.kind == "memfd")
 
 
 def socketpair(g: Generator) -> None:
@@ -145,7 +145,9 @@ def receive(g: Generator) -> None:
     file = g.file_of(by)
     if file is None or not file.queue:
         return
-    files = file.queue[0] if peeks else file.queue.pop(0)
+    # Where the other end is closed, with something in it that nobody received, the first try is refused.
+    waits = peeks or not g.state.is_open(file.peer)
+    files = file.queue[0] if waits else file.queue.pop(0)
     for slot, got in zip(slots, files, strict=False):
         g.put(slot, got, closes=closes, is_low=True)
 
