@@ -37,9 +37,15 @@ Observation = tuple[Any, ...]
 CLOSED = 99_999
 """A descriptor that is never open: what a variable stands for that holds none."""
 SYSTEM_HEAP, UDMABUF = "/dev/dma_heap/system", "/dev/udmabuf"
-_PLUMBING = tuple(
-    f"fakes/kernel/{name}.py" for name in ("host", "usermem", "descriptors", "errors", "waiting", "fence")
+PLUMBING = (
+    "fakes/memory/host.py",
+    "fakes/kernel/usermem.py",
+    "fakes/kernel/files/descriptors.py",
+    "fakes/kernel/errors.py",
+    "fakes/kernel/waiting.py",
+    "fakes/kernel/dma_buf/dma_fence.py",
 )
+"""Modules that many ask: who asked is the place that refuses."""
 _MERGED_AT = uapi.sync_merge_data.offsets["fence"]
 _EXPORTED_AT = uapi.dma_buf_export_sync_file.offsets["fd"]
 _ALLOCATED_AT = uapi.dma_heap_allocation_data.offsets["fd"]
@@ -604,8 +610,7 @@ class FakeWorld(World):
             return
         here = trace
         while trace is not None:
-            # What carries data or hands numbers out is asked by many: who asked is the place.
-            if not trace.tb_frame.f_code.co_filename.endswith(_PLUMBING):
+            if not trace.tb_frame.f_code.co_filename.endswith(PLUMBING):
                 here = trace
             trace = trace.tb_next
         place = (here.tb_frame.f_code, here.tb_lineno, failure.errno or 0)

@@ -6,6 +6,7 @@ import errno
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -71,6 +72,35 @@ def test_a_signalled_fence_tells_its_time(system: System) -> None:
     *told, status, flags, timestamp = info.fences[0]
     assert (*told, status, flags) == (*names, 1, 0)
     assert timestamp > 0
+
+
+@pytest.mark.parametrize(
+    ("asks", "learns"),
+    [
+        (lambda system, fd: None, False),
+        (lambda system, fd: system.info(fd), False),
+        (lambda system, fd: system.info(fd, room=0), True),
+        (lambda system, fd: system.backend.poll(fd, IN, 0), True),
+        (
+            lambda system, fd: (
+                system.since("6.7")
+                and system.backend.ioctl(fd, uapi.SYNC_IOC_SET_DEADLINE, uapi.sync_set_deadline.pack(1, 0))
+            ),
+            True,
+        ),
+    ],
+    ids=["nobody", "info", "info-without-room", "poll", "deadline"],
+)
+def test_several_fences_give_up_their_name_when_somebody_asks_whether_all_have_signalled(
+    system: System, asks: Callable[[System, int], object], learns: bool
+) -> None:
+    fences = [system.fence(), system.fence()]
+    several = system.merge(fences[0].sync_file, fences[1].sync_file, name=b"")
+    for fence in fences:
+        fence.signal()
+    asks(system, several)
+    name = "detached-driver-signaled-timeli" if learns and system.since("6.17") else "dma_fence_array-unbound"
+    assert system.info(several).name.startswith(name)
 
 
 @pytest.mark.parametrize("room", [0, 1])

@@ -6,6 +6,7 @@ import ast
 import json
 import lzma
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -28,7 +29,8 @@ from tests.conformance.search_program import CHECKPOINT, as_python, digest, from
 from tests.conformance.search_record import first_difference
 from tests.conformance.search_shrink import shrunk
 from tests.conformance.search_table import TABLE, joined, merged, table_rows
-from tests.conformance.search_world import FakeWorld, Op, RealMachine, RealWorld
+from tests.conformance.search_table_rows import ROWS, Row
+from tests.conformance.search_world import PLUMBING, FakeWorld, Op, RealMachine, RealWorld
 
 STEPS = 300
 
@@ -200,6 +202,32 @@ def test_each_row_of_the_fidelity_table_is_joined_with_the_search() -> None:
     walked, unknown = joined([], rows)
     assert unknown == []
     assert len(walked) == len(rows) > 90
+
+
+_PLACE = re.compile(r"E[A-Z]+ (?P<file>\w+\.py)(?: (?P<function>\w+)(?:: (?P<question>.+))?)?")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    sorted({p for entry in ROWS.values() if isinstance(entry, Row) for p in entry.patterns if _PLACE.match(p)}),
+)
+def test_a_row_names_a_place_that_the_fake_has(pattern: str) -> None:
+    place = _PLACE.fullmatch(pattern)
+    assert place is not None
+    (file,) = (ROOT / "fakes" / "kernel").rglob(place["file"])
+    source = file.read_text(encoding="utf-8")
+    if place["function"] is not None:
+        functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+        source = "\n".join(
+            ast.get_source_segment(source, node) or "" for node in functions if node.name == place["function"]
+        )
+        assert source
+    if place["question"] is not None:
+        assert any(re.match(place["question"], line.strip().rstrip(":")) for line in source.splitlines())
+
+
+def test_modules_that_many_ask_are_there() -> None:
+    assert [name for name in PLUMBING if not (ROOT / name).is_file()] == []
 
 
 def test_a_row_counts_what_was_walked_most_rarely_of_what_it_promises() -> None:

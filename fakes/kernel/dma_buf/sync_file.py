@@ -119,6 +119,7 @@ class SyncFile(File):
         data = copy_from(arg, uapi.sync_set_deadline.size)
         if uapi.sync_set_deadline.get(data, "pad"):
             raise os_error(errno.EINVAL)
+        self.fence.is_signaled()  # dma_fence_set_deadline() asks, by which several fences are known to have signalled
 
 
 _HANDLERS = {
