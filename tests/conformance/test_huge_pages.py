@@ -506,6 +506,20 @@ def test_a_mapping_shrinks_with_its_file_and_never_grows(huge: System) -> None:
     assert (huge.size(fd), mapping[0], huge.huge_counts()) == (HUGE, 1, (3, 0))
 
 
+def test_a_private_mapping_that_shrinks_is_promised_less(huge: System) -> None:
+    fd = memfd(huge, 2)
+    mapping = huge.mmap(fd, 2 * HUGE, RW, PRIVATE)
+    mapping[HUGE] = 1
+    try:
+        mapping.size()
+    except OSError:
+        return  # Python 3.13 and later hold no descriptor
+    mapping.resize(HUGE)
+    assert huge.huge_counts() == (4, 1)
+    mapping[0] = 1
+    assert huge.huge_counts() == (3, 0)
+
+
 # udmabufs
 
 
@@ -571,6 +585,15 @@ def test_pages_that_are_not_there_yet_come_with_the_udmabuf(huge: System) -> Non
     assert not any(mapping[HUGE : HUGE + PAGE])
     huge.close(buffer)
     assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (HUGE, (3, 1))
+
+
+def test_a_hole_gives_a_page_back_that_nobody_was_promised(huge: System) -> None:
+    if not huge.since("6.11"):
+        return  # there is no such udmabuf
+    fd = memfd(huge, 1, SHRINK)
+    huge.close(huge.create(huge.open(UDMABUF), fd))
+    huge.mmap(fd, HUGE, RW, SHARED | NORESERVE).madvise(REMOVE)
+    assert (huge.huge_counts(), huge.bytes_in_pages(fd)) == ((4, 0), 0)
 
 
 def test_no_more_pages_are_promised_than_are_free(huge: System) -> None:
