@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -60,9 +61,14 @@ _M = TypeVar("_M", bound="RunMapping")
 
 
 def copied(store: Store, offset: int, length: int) -> Run:
-    """Other pages with the same bytes; whole pages."""
+    """Other pages with the same bytes; whole pages. Where the file ends before its last page does, zeros follow."""
     run = Run(Store("kept"), 0, length)
     run.store.resize(length)
+    # Of the kernel's page in which the file ends the host, whose pages may be smaller, has only the first ones.
+    page = mmap.PAGESIZE
+    length = min(length, -(-host.lseek(store.fd, 0, os.SEEK_END) // page) * page - offset)
+    if length <= 0:
+        return run
     old, new = (
         RunMapping.of((part,), length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
         for part in (Run(store, offset, length), run)

@@ -237,6 +237,19 @@ def test_a_larger_page_size_rounds_and_aligns() -> None:
     assert code_of(kernel.ioctl, device, uapi.UDMABUF_CREATE, argument) == errno.EINVAL
 
 
+def test_a_hole_up_to_the_end_of_a_file_that_ends_within_a_larger_page() -> None:
+    page = 4 * PAGE
+    kernel = fake_kernel(page_size=page)
+    memfd = sealed_memfd(kernel, page + PAGE + 5)
+    buffer = kernel.ioctl(
+        kernel.open("/dev/udmabuf", os.O_RDWR), uapi.UDMABUF_CREATE, uapi.udmabuf_create.pack(memfd, 1, 0, page)
+    )
+    with kernel.mmap(memfd, page + PAGE + 5, 3, 1) as mapping, kernel.mmap(buffer, page, 3, 1) as view:
+        mapping[page - 1] = mapping[page + PAGE] = 7
+        mapping.madvise(mmap.MADV_REMOVE)
+        assert (mapping[page - 1], mapping[page + PAGE], view[page - 1]) == (0, 0, 7)
+
+
 def test_a_larger_page_is_data_as_a_whole() -> None:
     page = 4 * PAGE
     kernel = fake_kernel(page_size=page)
