@@ -105,6 +105,7 @@ class Supervisor:
         self.watcher = Watcher(self.files, self.processes)
         self.mappings = Mappings(self.files, lambda file: system.keys_of(file.held))
         self.files.on_gone.append(self.mappings.gone)
+        self.mappings.top = lambda: self.processes.top
         self.files.is_mapped = lambda file: self.mappings.count(file, self.processes.everybody()) > 0
         self.processes.on_end.append(self.mappings.forget)
         if system.is_fake:

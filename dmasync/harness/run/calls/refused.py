@@ -8,7 +8,6 @@ import ctypes
 import errno
 import mmap
 import os
-import stat
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -130,28 +129,19 @@ def _sendfile(run: Supervisor, call: Notification) -> Answer:
         return Said.CARRY_ON
     if not _may(run, call, call.arguments[1], os.O_RDONLY):
         raise _error(errno.EBADF)
-    if source is not None and call.arguments[2] and not _File(run, source).has_positions:
+    number = _signed_number(call.arguments[1])
+    is_stream = source is None and processes.is_stream(call.thread, number)
+    positioned = _File(run, source).has_positions if source is not None else not is_stream
+    if call.arguments[2] and not positioned:
         raise _error(errno.ESPIPE)
     if not _may(run, call, call.arguments[0], os.O_WRONLY):
         raise _error(errno.EBADF)
     if not call.arguments[3] and (source is None or source.file.kind == "dmabuf"):
         return 0
-    if source is None and _is_at_end(call):
+    position = struct.unpack("=q", memory.peek(call.thread, call.arguments[2], 8))[0] if call.arguments[2] else None
+    if source is None and not is_stream and processes.is_at_end(call.thread, number, position):
         return 0
     raise _error(errno.EINVAL)
-
-
-def _is_at_end(call: Notification) -> bool:
-    """Whether the host's file that sendfile() reads has no byte more."""
-    number, into = _signed_number(call.arguments[1]), call.arguments[2]
-    state = os.stat(f"/proc/{call.thread}/fd/{number}")
-    if not stat.S_ISREG(state.st_mode):
-        return False
-    if into:
-        (position,) = struct.unpack("=q", memory.peek(call.thread, into, 8))
-    else:
-        position = processes.position_of(call.thread, number)
-    return bool(position >= state.st_size)
 
 
 def _splice(run: Supervisor, call: Notification) -> Answer:
@@ -161,13 +151,22 @@ def _splice(run: Supervisor, call: Notification) -> Answer:
     if call.arguments[5] & ~_SPLICE_FLAGS & 0xFFFF_FFFF:
         raise _error(errno.EINVAL)
     ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
-    if not all(processes.is_open(call.thread, _signed_number(number)) for number, _ in ends):
+    if not all(_is_there(run, call, number) for number, _ in ends):
         raise _error(errno.EBADF)
     if any(offset and run.find(call, number) is None and _is_pipe(call, number) for number, offset in ends):
         raise _error(errno.ESPIPE)
     modes = (os.O_RDONLY, os.O_WRONLY)
     is_good = all(_may(run, call, number, mode) for (number, _), mode in zip(ends, modes, strict=True))
     raise _error(errno.EINVAL if is_good else errno.EBADF)
+
+
+def _is_there(run: Supervisor, call: Notification, number: int) -> bool:
+    """Whether a descriptor is open, and no place's."""
+    known = run.find(call, number)
+    if known is not None:
+        return known.file.kind != "place"
+    number = _signed_number(number)
+    return processes.is_open(call.thread, number) and not processes.is_place(call.thread, number)
 
 
 def _may(run: Supervisor, call: Notification, number: int, mode: int) -> bool:
@@ -322,7 +321,7 @@ def _copy_file_range(run: Supervisor, call: Notification) -> Answer:
     both = call.arguments[0], call.arguments[2]
     if all(run.find(call, number) is None for number in both):
         return Said.CARRY_ON
-    if not all(processes.is_open(call.thread, _signed_number(number)) for number in both):
+    if not all(_is_there(run, call, number) for number in both):
         raise _error(errno.EBADF)
     raise _error(errno.EINVAL)
 

@@ -65,6 +65,17 @@ class Asked:
     """Whether it takes the place of what is there."""
     flags: int
     """Of it once it is there, as advice changes them."""
+    is_shared: bool
+    hint: int
+    """Where it is wanted, 0 for anywhere."""
+
+    def is_whole(self, begin: int, end: int, offset: int) -> bool:
+        """Whether all of it may lie at *begin*, in an area that ends at *end* and shows its file from *offset* on."""
+        return self.offset == offset and self.address in (0, begin) and self.length <= end - begin
+
+    def has_rest(self, begin: int, offset: int) -> bool:
+        """Whether what is at *begin* may be a part of it, of which another is gone by now."""
+        return self.hint <= begin < self.hint + self.length and offset - self.offset == begin - self.hint
 
 
 @dataclass
@@ -87,9 +98,11 @@ class Table:
         return Table(mappings, list(self.asked), is_new=True, buffers=set(self.buffers))
 
     def explains(self, present: list[Area]) -> int:
-        """How many of its mappings are among the areas that are *present*, at least in part."""
+        """How many of its mappings, seen or asked for, are among the areas that are *present*, at least in part."""
         begins = [area.begin for area in present]
-        return sum(any(kept(mapping, present, begins)) for mapping in self.mappings)
+        seen = sum(any(kept(mapping, present, begins)) for mapping in self.mappings)
+        places = {(area.key, area.offset, area.is_shared, area.begin) for area in present}
+        return seen + sum((one.key, one.offset, one.is_shared, one.hint) in places for one in self.asked)
 
     def become(self, mappings: Iterable[Mapping]) -> None:
         """These, of which some may have changed, are all that there are."""

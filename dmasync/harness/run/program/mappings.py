@@ -41,6 +41,8 @@ class Mappings:
         """Whether parts of such a mapping that are alike become one again, on the kernel that answers."""
         self.change: Callable[[int, int], int] = lambda flags, advice: flags
         """What advice makes of a part's flags."""
+        self.top: Callable[[], int] = os.getpid
+        """The process that all of the program's are below."""
         self.flags_of: Callable[[OpenFile, int], int] = lambda file, asked: 0
         """Those of a new mapping; the second argument: the flags that mmap() was asked with."""
 
@@ -77,7 +79,7 @@ class Mappings:
 
     def expect(
         self, process: int, thread: int, owner: OpenFile | None, key: Key, place: tuple[int, int], address: int,
-        *, replaces: bool, flags: int,
+        *, replaces: bool, flags: int, is_shared: bool = True, hint: int = 0,
     ) -> None:  # fmt: skip
         """As :meth:`ask`; *place* is (offset in the file, length in bytes), *address* 0 for anywhere."""
         offset, length = place
@@ -85,7 +87,7 @@ class Mappings:
             self.own.add(key)
             if self._files.buffer_of(key) is None:
                 return  # a file as any other
-        self.ask(process, Asked(thread, owner, key, offset, length, address, replaces, flags))
+        self.ask(process, Asked(thread, owner, key, offset, length, address, replaces, flags, is_shared, hint))
 
     def add(self, process: int, owner: OpenFile, begin: int, length: int, prot: int, *, flags: int) -> None:
         """A mapping out of several pieces is there."""
@@ -100,7 +102,7 @@ class Mappings:
         """It has ended."""
         with self._lock:
             table = self._tables.pop(process, None)
-            if table is not None and table.mappings and process not in self._relatives:
+            if table is not None and (table.mappings or table.asked) and process not in self._relatives:
                 self._ended.append(table)
             self._relatives.pop(process, None)
 
@@ -208,18 +210,17 @@ class Mappings:
         """The table of a process that has none: what it had of its parent, or of one that has ended by now."""
         parent = processes.parent_of(process)
         before = self._known(parent)
-        if before is None and parent not in (0, 1, os.getpid()):
+        if before is None and parent not in (0, 1, self.top()):
             before = self._begin(parent)
         if before is not None and processes.share_memory(process, parent):
             self._relatives[process] = parent
             table = before
-        elif before is not None:
-            table = before.copy()
         else:
-            present = list(areas.areas(process, 0, _EVERYTHING)) if self._ended else []
-            table = max(
-                (ended.copy() for ended in self._ended), key=lambda ended: ended.explains(present), default=Table()
-            )
+            # Its parent may have ended, and another process have taken it over.
+            present = list(areas.areas(process, 0, _EVERYTHING))
+            others = ([] if before is None else [before]) + [*self._tables.values(), *self._ended]
+            best = max(others, key=lambda other: other.explains(present), default=None)
+            table = Table() if best is None else best.copy()
         self._tables[process] = table
         return table
 
@@ -235,17 +236,15 @@ class Mappings:
         """Find out whose the bytes from *begin* to *end* of *area* are."""
         while begin < end:
             offset = area.offset + begin - area.begin
-            asked = [
-                asked
-                for asked in table.asked
-                if asked.key == area.key and asked.offset == offset and asked.address in (0, begin)
-                and asked.length <= end - begin
-            ]  # fmt: skip
-            found = next((one for one in asked if one.length == end - begin), asked[0] if asked else None)
+            asked = [one for one in table.asked if one.key == area.key and one.is_shared == area.is_shared]
+            whole = [one for one in asked if one.is_whole(begin, end, offset)]
+            found = max(whole, key=lambda one: (one.hint == begin, one.length == end - begin), default=None)
             stop, is_sure = end, True
             if found is not None:
                 table.asked.remove(found)
                 owner, stop = found.owner, begin + found.length
+            elif (found := next((one for one in asked if one.has_rest(begin, offset)), None)) is not None:
+                owner, stop = found.owner, min(end, found.hint + found.length)
             elif area.key not in table.buffers and area.key in self.own:
                 owner = None
             else:

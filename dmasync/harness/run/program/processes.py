@@ -9,6 +9,7 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -185,9 +186,18 @@ def flags_of(thread: int, fd: int) -> int:
     raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
-def position_of(thread: int, fd: int) -> int:
-    """Where a descriptor's open file is to be read next; 0 when it is not open."""
-    return next((int(line.split()[1]) for line in fdinfo(thread, fd) if line.startswith("pos:")), 0)
+def is_stream(thread: int, fd: int) -> bool:
+    """Whether a descriptor is a pipe's or a socket's."""
+    mode = os.stat(f"/proc/{thread}/fd/{fd}").st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def is_at_end(thread: int, fd: int, position: int | None) -> bool:
+    """Whether a regular file has no byte from *position* on, None for where it is to be read next."""
+    state = os.stat(f"/proc/{thread}/fd/{fd}")
+    if position is None:
+        position = next((int(line.split()[1]) for line in fdinfo(thread, fd) if line.startswith("pos:")), 0)
+    return stat.S_ISREG(state.st_mode) and position >= state.st_size
 
 
 def is_place(thread: int, fd: int) -> bool:

@@ -146,8 +146,7 @@ static void tell_read(long result, size_t asked)
 static void tell_link(const int64_t *a)
 {
     char path[64], text[256], *end;
-    int pid = shared->actors[a[1]].pid;
-    snprintf(path, sizeof(path), "/proc/%d/fd/%d", a[1] == self ? getpid() : pid, *slot(a[0]));
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", shared->actors[a[1]].tid, *slot(a[0]));
     ssize_t length = readlink(path, text, sizeof(text) - 1);
     if (length < 0) {
         say("%d", -errno);
@@ -159,6 +158,15 @@ static void tell_link(const int64_t *a)
     say("%s", text);
 }
 
+/* Whether this thread's numbers are not those of its process. */
+static int has_table_of_its_own(void)
+{
+    for (int i = 0; i < ACTORS; i++)
+        if (shared->actors[i].is_alive && shared->actors[i].tid == getpid())
+            return shared->actors[i].table != shared->actors[self].table;
+    return 1;
+}
+
 /* How a path leads to a descriptor: its own, its thread's, another process's by number. */
 static void reopen(const int64_t *a)
 {
@@ -167,7 +175,9 @@ static void reopen(const int64_t *a)
     int number = *slot(a[0]);
     if (actor >= 0 && actor < ACTORS) {
         int other = a[0] >= 0 && a[0] < SLOTS ? shared->table[shared->actors[actor].table].fd[a[0]] : NOT_OPEN;
-        snprintf(path, sizeof(path), "/proc/%d/fd/%d", shared->actors[actor].pid, other);
+        snprintf(path, sizeof(path), "/proc/%d/fd/%d", shared->actors[actor].tid, other);
+    } else if (has_table_of_its_own()) {
+        snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", number);
     } else {
         snprintf(path, sizeof(path), actor == -1 ? "/proc/self/fd/%d" : actor == -2 ? "/proc/thread-self/fd/%d" : "/dev/fd/%d",
                  number);
