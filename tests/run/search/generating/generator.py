@@ -56,7 +56,9 @@ class Generator:
         for actor in list(self.state.actors.values()):
             if not any(actor.table is table for table in seen):
                 seen.append(actor.table)
-                hidden = sum(1 << slot for slot, held in actor.table.items() if self.is_in_flight(held.file))
+                table = actor.table
+                files = (table[slot].file if slot in table else None for slot in range(SLOTS))
+                hidden = sum(1 << slot for slot, file in enumerate(files) if self.is_in_flight(file))
                 self.program.append(Command("look", actor.number, (hidden,)))
             if not any(actor.memory is memory for memory in seen):
                 seen.append(actor.memory)
@@ -123,8 +125,9 @@ class Generator:
 
     def is_in_flight(self, file: File | None) -> bool:
         """Whether *file* waits to be received, where ``dmasync run`` does not count it; then it is noted."""
-        waits = file is not None and file.kind == "dmabuf" and file in self.state.in_flight()
-        if waits:
+        waiting = self.state.in_flight()
+        waits = file in waiting if file is not None else bool(waiting)  # what is not known of may wait as well
+        if waits and file is not None:
             self.left_out["the count in fdinfo of a buffer that waits in a socket"] += 1
         return waits
 

@@ -49,7 +49,8 @@ def dup(g: Generator) -> None:
             g.put(other, file, closes=closes, is_low=g.actor.table[other].is_low)
         return
     if file is not None:
-        g.put(to, file, closes=closes, is_low=how in (2, 3))
+        is_hosts = file.kind in ("memfd", "socket", "reader", "writer")
+        g.put(to, file, closes=closes, is_low=is_hosts or how in (2, 3))
 
 
 def flags_of_descriptor(g: Generator) -> None:
