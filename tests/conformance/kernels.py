@@ -411,13 +411,17 @@ class RealSystem(System):
 
     @contextlib.contextmanager
     def huge_pages(self, count: int) -> Iterator[None]:
+        needed, memory = count * PAGE * (PAGE // 8), os.sysconf("SC_PHYS_PAGES") * PAGE
+        if needed > memory // 4:
+            pytest.skip(f"{count} huge pages are {needed >> 20} MiB, and this machine has {memory >> 20} MiB in all")
+        before = _HUGE_PAGES.read_text()
         _HUGE_PAGES.write_text(str(count))
         try:
             assert self.huge_counts() == (count, 0)
             yield
             assert self.huge_counts() == (count, 0)
         finally:
-            _HUGE_PAGES.write_text("0")
+            _HUGE_PAGES.write_text(before)
 
     def huge_counts(self) -> tuple[int, int]:
         lines = Path("/proc/meminfo").read_text().splitlines()
