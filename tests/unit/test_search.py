@@ -138,10 +138,10 @@ def test_a_memfd_stays_open_where_linux_miscounts_pages_that_outlive_it() -> Non
 
     def memfds() -> int:
         names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-        return sum("memfd:kept" in os.readlink(name) for name in names if os.path.lexists(name))
+        return sum("memfd:stays open" in os.readlink(name) for name in names if os.path.lexists(name))
 
     world = RealWorld(KeepsMemfds())
-    world.step(("memfd", 1, "kept", 3))
+    world.step(("memfd", 1, "stays open", 3))
     assert memfds() == 2
     world.step(("close", 1))
     assert memfds() == 1
