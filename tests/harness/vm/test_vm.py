@@ -91,7 +91,7 @@ def test_output_that_is_not_text_does_not_hide_the_status(programs, kernel):
 @pytest.mark.parametrize(
     ("behaviour", "error", "words"),
     [
-        ("panics", BootError, "did not boot: [    0.8] Kernel panic - not syncing: no init"),
+        ("panics", BootError, ": [    0.8] Kernel panic - not syncing: no init"),
         ("cannot-mount", BootError, "could not mount /somewhere"),
         ("dies", GuestDiedError, "ended before its command did: [    9.9] reboot: Power down"),
     ],
@@ -104,6 +104,14 @@ def test_a_guest_that_fails_says_why_in_one_line(programs, kernel, tmp_path, mon
     assert "\n" not in str(caught.value)
     assert caught.value.status == 3
     assert not leftovers(tmp_path)
+
+
+def test_an_image_that_lies_alone_and_does_not_boot_may_lack_its_modules(programs, kernel, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_GUEST", "panics")
+    for known, hint in ({}, True), ({"config": tmp_path / "config"}, False), ({"modules": tmp_path}, False):
+        with pytest.raises(BootError, match="did not boot") as caught:
+            VirtualMachine(kernel=replace(kernel, **known)).run("true")
+        assert ("no modules lie beside its image: give the folder" in str(caught.value)) == hint
 
 
 @pytest.mark.parametrize(
