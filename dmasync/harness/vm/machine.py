@@ -340,7 +340,7 @@ class VirtualMachine:
         return BootError(f"{self._named()} did not boot{self._what_lacks()}{last_words(console)}", console)
 
     def _what_lacks(self) -> str:
-        """What a distribution's image lacks where it lies alone: what it needs to start this guest, it has as modules."""
+        """What a distribution's image lacks where it lies alone: it has as modules what starts this guest."""
         if self.kernel.modules is not None or self.kernel.config is not None:
             return ""
         return "; no modules lie beside its image: give the folder of its unpacked packages if it needs any"
