@@ -4,6 +4,7 @@
 ``kernel.py``          the system calls: ``FakeKernel``, a ``dmasync.Backend``
 ``nodes.py``           which device nodes there are, and who may open them
 ``files/``             what Linux has in ``fs/`` and ``mm/``
+``hugetlb/``           huge pages: their pool, their files, their mappings
 ``dma_buf/``           what Linux has in ``drivers/dma-buf/``
 ``profile.py``         where releases differ
 ``machine.py``         where processors differ

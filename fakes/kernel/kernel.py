@@ -19,13 +19,13 @@ from dmasync.fakes.kernel.dma_buf.dma_resv import Usage
 from dmasync.fakes.kernel.errors import bad_descriptor, os_error
 from dmasync.fakes.kernel.files.descriptors import Descriptors
 from dmasync.fakes.kernel.files.file import File, PathFile
-from dmasync.fakes.kernel.files.huge_mapping import area_of
-from dmasync.fakes.kernel.files.hugetlb import HugePool, pools_of
 from dmasync.fakes.kernel.files.ioctl import do_vfs_ioctl
 from dmasync.fakes.kernel.files.mapped import Area
 from dmasync.fakes.kernel.files.memfd import Memfd
 from dmasync.fakes.kernel.files.memfd_create import memfd_create
 from dmasync.fakes.kernel.files.mmap import check_length_in_file, check_mmap, for_the_file, may_write
+from dmasync.fakes.kernel.hugetlb.huge_mapping import area_of
+from dmasync.fakes.kernel.hugetlb.pool import HugePool, pools_of
 from dmasync.fakes.kernel.machine import HOST, Machine, machine_named
 from dmasync.fakes.kernel.nodes import O_EMPTYPATH, Nodes
 from dmasync.fakes.kernel.profile import DEFAULT_PROFILE, Profile, profile_named

@@ -50,6 +50,7 @@ _CMA_NUMBERS = Since.of("6.9")
 _LARGE_ARRAYS = Since.of("6.12")
 _FILES_GUARDED = Since.of("6.15")
 _DETACHED_NAMES = Since.of("6.17")
+_PROMISED_HUGE_PAGES = Since.of("6.16.12")
 _RESERVED_HUGE_PAGES = Since.of("6.17")
 _PROMISED_ANEW = Since.of("6.9")  # between 6.6.87 and 6.12.117
 _RESERVED_AS_ENOMEM = Since.of("7.2")
@@ -107,6 +108,8 @@ class Profile:
     """What udmabuf's module parameter is unless somebody sets it: 64, since 7.3 as good as none."""
     missing_huge_page: int
     """The errno of a udmabuf that needs a huge page which is not there, once it is more than looked for."""
+    pinning_takes_promised: bool
+    """A udmabuf gets huge pages only as long as any are promised, whoever they are promised to."""
     pinning_promises: bool
     """A udmabuf's huge page that is not there yet is promised before it is taken; before, one that was promised to
     somebody else may be taken, and the count of promised ones goes below 0."""
@@ -182,6 +185,7 @@ def profile_of(release: Release, name: str = "") -> Profile:
         folder_end=(1 << 32) - 1 if release in _SHORT_FOLDERS and release not in _LONG_FOLDERS else (1 << 63) - 1,
         size_limit_mb=_INT_MAX if release in _NO_SIZE_LIMIT else 64,
         missing_huge_page=errno.ENOMEM if enomem else errno.EPERM,
+        pinning_takes_promised=release in _PROMISED_HUGE_PAGES,
         pinning_promises=release in _RESERVED_HUGE_PAGES,
         promises_huge_pages_anew=release in _PROMISED_ANEW,
         detached_names=release in _DETACHED_NAMES,

@@ -20,7 +20,7 @@ from dmasync import uapi
 from dmasync.backend import LINUX
 from dmasync.fakes import FakeDevice
 from dmasync.fakes.kernel import FakeFence, FakeKernel
-from dmasync.fakes.kernel.files.hugetlb import pools_of
+from dmasync.fakes.kernel.hugetlb.pool import pools_of
 from dmasync.fakes.kernel.releases import Release, Since
 from dmasync.harness.vgem import Vgem
 from tests.support.page_size import MACHINE, PAGE, PROFILE

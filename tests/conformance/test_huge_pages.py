@@ -570,6 +570,11 @@ def test_a_udmabufs_bytes_are_the_memfds(huge: System) -> None:
     assert huge.mmap(buffer, PAGE, offset=HUGE - PAGE)[0] == 4
 
 
+def takes_promised_alone(huge: System) -> bool:
+    """Whether a udmabuf gets no page while none is promised to anybody."""
+    return huge.since("6.16.12") and not huge.since("6.17")
+
+
 def test_pages_that_are_not_there_yet_come_with_the_udmabuf(huge: System) -> None:
     fd = memfd(huge, 2, SHRINK)
     device = huge.open(UDMABUF)
@@ -578,6 +583,10 @@ def test_pages_that_are_not_there_yet_come_with_the_udmabuf(huge: System) -> Non
             huge.create(device, fd, HUGE, PAGE)
         return
     promises = huge.since("6.17")
+    if takes_promised_alone(huge):
+        with refused(errno.ENOMEM):
+            huge.create(device, fd, HUGE, PAGE)
+        return
     buffer = huge.create(device, fd, HUGE, PAGE)
     assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (HUGE, (3, 0 if promises else -1))
     mapping = huge.mmap(fd, 2 * HUGE)
@@ -588,7 +597,7 @@ def test_pages_that_are_not_there_yet_come_with_the_udmabuf(huge: System) -> Non
 
 
 def test_a_hole_gives_a_page_back_that_nobody_was_promised(huge: System) -> None:
-    if not huge.since("6.11"):
+    if not huge.since("6.11") or takes_promised_alone(huge):
         return  # there is no such udmabuf
     fd = memfd(huge, 1, SHRINK)
     huge.close(huge.create(huge.open(UDMABUF), fd))
@@ -599,7 +608,7 @@ def test_a_hole_gives_a_page_back_that_nobody_was_promised(huge: System) -> None
 def test_no_more_pages_are_promised_than_are_free(huge: System) -> None:
     fd, other = memfd(huge, 2, SHRINK), memfd(huge, COUNT)
     device = huge.open(UDMABUF)
-    if not huge.since("6.11"):
+    if not huge.since("6.11") or takes_promised_alone(huge):
         return  # there is no such udmabuf
     buffer = huge.create(device, fd, 0, 2 * HUGE)
     assert huge.huge_counts() == (2, 0 if huge.since("6.17") else -2)
@@ -617,6 +626,18 @@ def test_no_more_pages_are_promised_than_are_free(huge: System) -> None:
     huge.close(fd)
 
 
+def test_a_udmabuf_takes_what_others_were_promised_unless_it_was_promised_its_own(huge: System) -> None:
+    fd, other = memfd(huge, 1, SHRINK), memfd(huge, 2)
+    huge.mmap(other, 2 * HUGE)
+    if not huge.since("6.11"):
+        return  # there is no such udmabuf
+    buffer = huge.create(huge.open(UDMABUF), fd)
+    assert huge.huge_counts() == (3, 2 if huge.since("6.17") else 1)
+    huge.close(buffer)
+    huge.close(fd)
+    assert huge.huge_counts() == (4, 2)
+
+
 def test_a_udmabuf_of_more_pages_than_there_are_keeps_none(huge: System) -> None:
     fd = memfd(huge, COUNT + 1, SHRINK)
     device = huge.open(UDMABUF)
@@ -627,7 +648,10 @@ def test_a_udmabuf_of_more_pages_than_there_are_keeps_none(huge: System) -> None
     promises = huge.since("6.17")
     with refused(errno.EPERM if promises and not huge.since("7.2") else errno.ENOMEM):
         huge.create(device, fd, 0, (COUNT + 1) * HUGE)
-    assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (COUNT * HUGE, (0, 0 if promises else -COUNT))
+    if takes_promised_alone(huge):
+        assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (0, (4, 0))
+    else:
+        assert (huge.bytes_in_pages(fd), huge.huge_counts()) == (COUNT * HUGE, (0, 0 if promises else -COUNT))
     huge.backend.add_seals(fd, WRITE)
     huge.close(fd)
     assert huge.huge_counts() == (4, 0)

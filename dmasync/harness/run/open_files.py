@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from dmasync.harness.run.program import processes, tables
+from dmasync.harness.run.program import descriptor_tables, processes
 
 if TYPE_CHECKING:
     from dmasync.fakes.foreign.systems import HostFile, System
@@ -347,7 +347,7 @@ class OpenFiles:
         if base is not None:
             with self.lock:
                 believed = sum(known.file is file and place[1] >= base for place, known in self._numbers.items())
-        present = (_mark(processes.fdinfo(*place)) for place in tables.numbers_of(file.key, of, base))
+        present = (_mark(processes.fdinfo(*place)) for place in descriptor_tables.numbers_of(file.key, of, base))
         return believed + sum(mark == file.mark for mark in present)
 
     def closed_unseen(self, thread: int, process: int) -> list[Descriptor]:

@@ -337,13 +337,8 @@ class VirtualMachine:
             return BootError(f"{self._named()} booted, but could not mount {what}{last_words(console)}", console)
         if started:
             return GuestDiedError(f"the guest ended before its command did{last_words(console)}", console)
-        return BootError(f"{self._named()} did not boot{self._what_lacks()}{last_words(console)}", console)
-
-    def _what_lacks(self) -> str:
-        """What a distribution's image lacks where it lies alone: it has as modules what starts this guest."""
-        if self.kernel.modules is not None or self.kernel.config is not None:
-            return ""
-        return "; no modules lie beside its image: give the folder of its unpacked packages if it needs any"
+        lacks = "; its image lies alone: give the folder of its modules if it has any" if self.kernel.lies_alone else ""
+        return BootError(f"{self._named()} did not boot{lacks}{last_words(console)}", console)
 
     def _named(self) -> str:
         return f"kernel {self.kernel.release or self.kernel.source}"

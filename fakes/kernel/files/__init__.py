@@ -5,6 +5,7 @@
 ``descriptors.py``  the table of descriptors (``fs/file.c``)
 ``ioctl.py``        requests that every file answers (``fs/ioctl.c``)
 ``memfd.py``        memfds and seals (``mm/memfd.c``, ``mm/shmem.c``)
+``memfd_create.py`` memfd_create() (``mm/memfd.c``)
 ``mmap.py``         mmap up to the driver (``mm/mmap.c``)
 ``mapped.py``       madvise and msync of a mapping (``mm/madvise.c``)
 ``vmas.py``         the parts that advice splits it into (``mm/vma.c``)

@@ -7,8 +7,8 @@ import os
 
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import os_error
-from dmasync.fakes.kernel.files.hugetlbfs import HugeMemfd, HugeMemfdInode
 from dmasync.fakes.kernel.files.memfd import Memfd, MemfdInode
+from dmasync.fakes.kernel.hugetlb.hugetlbfs import HugeMemfd, HugeMemfdInode
 from dmasync.fakes.kernel.parts import Kernel
 
 _ALL_FLAGS = uapi.MFD_CLOEXEC | uapi.MFD_ALLOW_SEALING | uapi.MFD_HUGETLB | uapi.MFD_NOEXEC_SEAL | uapi.MFD_EXEC

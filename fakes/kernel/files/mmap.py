@@ -8,8 +8,8 @@ import mmap
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import File, is_shared
-from dmasync.fakes.kernel.files.hugetlbfs import MAP_NORESERVE, HugeMemfd
 from dmasync.fakes.kernel.files.memfd import Memfd
+from dmasync.fakes.kernel.hugetlb.hugetlbfs import MAP_NORESERVE, HugeMemfd
 
 MAP_TYPE = 0x0F
 MAP_POPULATE, MAP_NONBLOCK = 0x8000, 0x10000

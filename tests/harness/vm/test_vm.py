@@ -111,7 +111,7 @@ def test_an_image_that_lies_alone_and_does_not_boot_may_lack_its_modules(program
     for known, hint in ({}, True), ({"config": tmp_path / "config"}, False), ({"modules": tmp_path}, False):
         with pytest.raises(BootError, match="did not boot") as caught:
             VirtualMachine(kernel=replace(kernel, **known)).run("true")
-        assert ("no modules lie beside its image: give the folder" in str(caught.value)) == hint
+        assert ("its image lies alone: give the folder of its modules" in str(caught.value)) == hint
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from dmasync.harness.run.answers import Answer, Said
 from dmasync.harness.run.calls.metadata import DEVICE_OF_BUFFERS, DEVICE_OF_SYNC_FILES
 from dmasync.harness.run.calls.paths import behind, numbered
-from dmasync.harness.run.calls.ranges import advice_error, mode_error
 from dmasync.harness.run.device_paths import HEAPS, UDMABUF
 from dmasync.harness.run.open_files import Descriptor
 from dmasync.harness.run.program import memory, processes
@@ -105,6 +104,8 @@ def _sync_range(file: _File, call: Notification) -> OSError:
 def _fallocate(file: _File, call: Notification) -> OSError:
     if _signed(call.arguments[2]) < 0 or _signed(call.arguments[3]) <= 0:
         return _error(errno.EINVAL)
+    from dmasync.fakes.foreign.file_ranges import mode_error
+
     code = mode_error(call.arguments[1] & 0xFFFF_FFFF, file.release)
     if code:
         return _error(code)
@@ -303,6 +304,8 @@ def _fadvise(run: Supervisor, call: Notification) -> Answer:
     if known is None:
         return Said.CARRY_ON
     offset, length = map(_signed, call.arguments[1:3])
+    from dmasync.fakes.foreign.file_ranges import advice_error
+
     code = advice_error(offset, length, call.arguments[3] & 0xFFFF_FFFF, _File(run, known).release)
     if code:
         raise _error(code)

@@ -41,6 +41,11 @@ class Kernel:
     """Its configuration, where it is known."""
     build_tree: Path | None = None
 
+    @property
+    def lies_alone(self) -> bool:
+        """Neither modules nor a configuration are beside the image, as of a packaged kernel that was copied."""
+        return self.modules is None and self.config is None
+
     def option(self, name: str) -> str | None:
         """Return the value of configuration option *name* (``CONFIG_…``): ``y``, ``m``, other text, ``n`` for not
         set, or None if the configuration is not known.

@@ -18,9 +18,9 @@ from typing import Final
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files import mapped
 from dmasync.fakes.kernel.files.file import File, is_shared
-from dmasync.fakes.kernel.files.hugetlb import HugePage, HugePool
-from dmasync.fakes.kernel.files.hugetlbfs import MAP_NORESERVE, HugeMemfd, touched_nothing
 from dmasync.fakes.kernel.files.mmap import MAP_NONBLOCK, MAP_POPULATE, MAP_TYPE, for_the_file
+from dmasync.fakes.kernel.hugetlb.hugetlbfs import MAP_NORESERVE, HugeMemfd, touched_nothing
+from dmasync.fakes.kernel.hugetlb.pool import HugePage, HugePool
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import FakeMapping, Store
 from dmasync.fakes.memory.touched import Entries

@@ -11,8 +11,8 @@ from typing import Protocol
 from dmasync import uapi
 from dmasync.fakes.kernel.errors import UnmodelledCallError, os_error
 from dmasync.fakes.kernel.files.file import Pages, is_shared
-from dmasync.fakes.kernel.files.hugetlb import HugePage, HugePool
 from dmasync.fakes.kernel.files.memfd import MAX_SIZE, Memfd, MemfdInode
+from dmasync.fakes.kernel.hugetlb.pool import HugePage, HugePool
 from dmasync.fakes.kernel.parts import Kernel
 from dmasync.fakes.memory import host
 from dmasync.fakes.memory.pages import FakeMapping, Run
@@ -180,6 +180,8 @@ class HugeMemfdInode(MemfdInode):
         was_promised = index in self.promised
         if profile.pinning_promises and not self.promise(index, index + 1):
             raise os_error(profile.missing_huge_page)
+        if profile.pinning_takes_promised and not self.pool.promised:
+            raise os_error(errno.ENOMEM)
         page = self.pool.take(promised=True)
         if page is None:
             if profile.pinning_promises and not was_promised:

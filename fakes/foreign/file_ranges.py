@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from dmasync.fakes.kernel.releases import Release
+from dmasync.fakes.kernel.releases import Release, Since
 
 _KEEP_SIZE, _PUNCH, _COLLAPSE, _ZERO, _INSERT, _UNSHARE, _WRITE_ZEROES = 1, 2, 8, 0x10, 0x20, 0x40, 0x80
 """FALLOC_FL_… of linux/falloc.h."""
@@ -22,8 +21,6 @@ _LAST_ADVICE: Final = 5  # POSIX_FADV_NOREUSE
 
 def mode_error(mode: int, release: Release) -> int:
     """The errno of an ``fallocate`` *mode* that there is not, 0 for one that there is."""
-    from dmasync.fakes.kernel.releases import Since
-
     if release in Since.of(_MODES_ARE_EXCLUSIVE):
         known = _MODES | {_WRITE_ZEROES} if release in Since.of(_HAS_WRITE_ZEROES) else _MODES
         return 0 if mode in known else errno.EOPNOTSUPP
@@ -37,8 +34,6 @@ def mode_error(mode: int, release: Release) -> int:
 
 def advice_error(offset: int, length: int, advice: int, release: Release) -> int:
     """The errno of such a ``posix_fadvise``, 0 for one that is taken."""
-    from dmasync.fakes.kernel.releases import Since
-
     if length < 0 or advice > _LAST_ADVICE or (offset < 0 and release in Since.of(_ADVICE_HAS_OFFSETS)):
         return errno.EINVAL
     return 0
