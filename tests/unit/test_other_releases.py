@@ -12,6 +12,8 @@ from tests.support.nested import pytest_of_its_own
 AT_LEAST = 1690
 NO_DESCRIPTOR = "a mapping of the real backend holds no descriptor"
 """From Python 3.13 on: two of its methods then ask no kernel."""
+SPOILED = "older releases of Linux miscount pages"
+"""Neither a kernel nor the fake is asked what would spoil the kernel's memory."""
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,6 @@ def test_the_fake_answers_as_the_release_does(profile: str) -> None:
     *lines, last = run.stdout.splitlines()
     passed = re.match(r"(\d+) passed(, \d+ skipped)? in ", last)
     assert passed, last
-    # What depends on this Python, and not on the kernel, is said; nothing else may be left out.
-    assert all(NO_DESCRIPTOR in line for line in lines if line.startswith("SKIPPED"))
+    # Nothing else may be left out.
+    assert all(NO_DESCRIPTOR in line or SPOILED in line for line in lines if line.startswith("SKIPPED"))
     assert int(passed[1]) >= AT_LEAST

@@ -11,9 +11,10 @@ import pytest
 from dmasync import uapi
 from dmasync.fakes import FakeBackend, FakeKernel
 from dmasync.fakes.kernel import UnmodelledCallError
-from tests.support.page_size import PAGE
 
 RW, SHARED, PRIVATE, NORESERVE = 3, mmap.MAP_SHARED, mmap.MAP_PRIVATE, 0x4000
+PAGE, SIZE = 4096, 2 << 20
+"""Of an x86-64, which all of this is asked of, whatever this host is."""
 
 
 def memfd(kernel: FakeKernel, size: int, pages: int = 1) -> int:
@@ -25,7 +26,7 @@ def memfd(kernel: FakeKernel, size: int, pages: int = 1) -> int:
 @pytest.mark.parametrize(
     ("machine", "page", "size"),
     [
-        ("x86_64", 4096, 2 << 20),
+        ("x86_64", PAGE, SIZE),
         ("aarch64", 4096, 2 << 20),
         ("aarch64", 16384, 32 << 20),
         ("aarch64", 65536, 512 << 20),
@@ -73,7 +74,7 @@ def test_counts_and_sizes_that_cannot_be_are_refused(huge_pages: object, said: s
 
 @pytest.mark.parametrize("flags", [SHARED, PRIVATE])
 def test_a_touch_too_many_between_two_calls_is_told_by_the_next(flags: int) -> None:
-    kernel, size = FakeKernel(huge_pages=1), PAGE * (PAGE // 8)
+    kernel, size = FakeKernel(machine="x86_64", page_size=PAGE, huge_pages=1), SIZE
     fd = memfd(kernel, size, 2)
     mapping = kernel.mmap(fd, 2 * size, RW, flags | NORESERVE)
     mapping[0] = mapping[size] = 1
@@ -86,8 +87,8 @@ def test_a_touch_too_many_between_two_calls_is_told_by_the_next(flags: int) -> N
 
 
 def test_the_ready_made_backend_takes_them() -> None:
-    backend = FakeBackend(huge_pages=1)
-    fd = memfd(backend, PAGE * (PAGE // 8))  # type: ignore[arg-type]
+    backend = FakeBackend(machine="x86_64", page_size=PAGE, huge_pages=1)
+    fd = memfd(backend, SIZE)  # type: ignore[arg-type]
     backend.add_seals(fd, uapi.F_SEAL_SHRINK)
     argument = uapi.udmabuf_create.pack(fd, 1, PAGE, PAGE)
     with backend.mmap(backend.ioctl(backend.open("/dev/udmabuf", 2), uapi.UDMABUF_CREATE, argument), PAGE, RW, SHARED):
@@ -95,7 +96,7 @@ def test_the_ready_made_backend_takes_them() -> None:
 
 
 def test_several_threads_are_promised_no_more_than_there_are() -> None:
-    kernel, size = FakeKernel(huge_pages=5), PAGE * (PAGE // 8)
+    kernel, size = FakeKernel(machine="x86_64", page_size=PAGE, huge_pages=5), SIZE
     answers: list[int] = []
 
     def work() -> None:

@@ -202,7 +202,7 @@ def test_what_linux_knows_and_the_fake_does_not_is_no_oserror() -> None:
     kernel.ftruncate(memfd, PAGE)
     assert not issubclass(UnmodelledCallError, OSError)
     for call, args in (
-        (kernel.memfd_create, ("huge", uapi.MFD_HUGETLB | 30 << 26)),
+        (fake_kernel(machine="x86_64", page_size=4096).memfd_create, ("huge", uapi.MFD_HUGETLB | 30 << 26)),
         (kernel.ioctl, (memfd, 1, bytearray(4))),
         (kernel.ioctl, (memfd, 0x40305828, bytearray(48))),
         (kernel.ioctl, (memfd, 0xC0045877, bytearray(4))),
