@@ -61,8 +61,8 @@ _ONLY_COUNTED_FORKS = Since.of("7.2")
 _PSEUDO_NOEXEC = Since.of("7.2")
 _HEAP_MAPS_BLOCKS = Since.of("7.2")
 _DESCRIPTOR_BEFORE_PATH = Since.of("7.2")
+_EMPTY_PATHS = Since.of("7.2")
 _NO_SIZE_LIMIT = Since.of("7.3")
-_EMPTY_PATHS = Since.of("7.3")
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_flags_and_an_impossible_path_are_found_before_the_descriptor_limit(
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDONLY, O_PATH, O_PATH | os.O_NOFOLLOW])
 def test_the_flag_for_empty_paths_is_kept_where_it_is_known(system: System, node: str, flags: int) -> None:
     fd = system.open(node, flags | O_EMPTYPATH)
-    assert bool(int(system.fdinfo(fd)["flags"], 8) & O_EMPTYPATH) == system.since("7.3")
+    assert bool(int(system.fdinfo(fd)["flags"], 8) & O_EMPTYPATH) == system.since("7.2")
 
 
 @NODES
