@@ -181,13 +181,13 @@ class HugeMemfdInode(MemfdInode):
         if profile.pinning_promises and not self.promise(index, index + 1):
             raise os_error(profile.missing_huge_page)
         if profile.pinning_takes_promised and not self.pool.promised:
-            raise os_error(errno.ENOMEM)
+            raise os_error(profile.missing_huge_page)
         page = self.pool.take(promised=True)
         if page is None:
             if profile.pinning_promises and not was_promised:
                 self.promised.discard(index)
                 self.pool.promise(-1)
-            raise os_error(errno.ENOMEM)
+            raise os_error(profile.missing_huge_page)
         self.pages[index] = page
 
     def held(self, run: Run) -> list[object]:

@@ -195,18 +195,19 @@ def _allocate(run: Supervisor, call: Notification, known: Descriptor, request: i
     layout = uapi.dma_heap_allocation_data
     size = request >> 16 & 0x3FFF
     data = bytearray(memory.read(call.thread, pointer, size) if request >> 30 & 1 else bytes(size))
-    if request >> 30 & 2 == 0 or size < layout.offsets["fd"] + 4:
-        run.system.backend.ioctl(known.fd, request, data)
-        from dmasync.fakes.kernel import UnmodelledCallError
-
-        raise UnmodelledCallError(f"DMA_HEAP_IOCTL_ALLOC as request {request:#x}: its descriptor would be lost")
+    is_written_back = bool(request >> 30 & 2)
     close_on_exec = bool(layout.get(bytes(data).ljust(layout.size, b"\0"), "fd_flags") & os.O_CLOEXEC)
     writes_early = run.system.is_fake and not run.system.kernel.profile.heap_fd_last  # type: ignore[attr-defined]
     argument = _Filled(data, bytes(data), layout, "fd", close_on_exec, stays=writes_early)
     try:
+        if not is_written_back or size < layout.offsets["fd"] + 4:
+            run.system.backend.ioctl(known.fd, request, data)
+            from dmasync.fakes.kernel import UnmodelledCallError
+
+            raise UnmodelledCallError(f"DMA_HEAP_IOCTL_ALLOC as request {request:#x}: its descriptor would be lost")
         return _with_new_descriptor(run, call, known, request, argument)
     except OSError as problem:
-        if writes_early and problem.errno != errno.EFAULT:
+        if writes_early and is_written_back and problem.errno != errno.EFAULT:
             memory.write(call.thread, pointer, bytes(data))  # what was refused is written back, too
         raise
 
