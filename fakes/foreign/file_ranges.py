@@ -13,16 +13,16 @@ _MODES: Final = frozenset(
     {0, _COLLAPSE, _INSERT, _ZERO, _UNSHARE} | {_KEEP_SIZE | mode for mode in (0, _PUNCH, _ZERO, _UNSHARE)}
 )
 """A hole keeps the size, what collapses or inserts does not."""
-_MODES_ARE_EXCLUSIVE: Final = "6.12"  # 6.1.192 and 6.6.87 say EINVAL to what collapses, inserts or unshares and more
-_HAS_WRITE_ZEROES: Final = "6.17"  # 6.18.15 has it, 6.12.117 has it not
-_ADVICE_HAS_OFFSETS: Final = "7.3"  # 6.18.15 looks at the length alone
+_MODES_ARE_EXCLUSIVE: Final = Since.of("6.12")  # 6.1.192 and 6.6.87: EINVAL to what collapses, inserts, unshares too
+_HAS_WRITE_ZEROES: Final = Since.of("6.17")  # 6.18.15 has it, 6.12.117 has it not
+_ADVICE_HAS_OFFSETS: Final = Since.of("7.3")  # 6.18.15 looks at the length alone
 _LAST_ADVICE: Final = 5  # POSIX_FADV_NOREUSE
 
 
 def mode_error(mode: int, release: Release) -> int:
     """The errno of an ``fallocate`` *mode* that there is not, 0 for one that there is."""
-    if release in Since.of(_MODES_ARE_EXCLUSIVE):
-        known = _MODES | {_WRITE_ZEROES} if release in Since.of(_HAS_WRITE_ZEROES) else _MODES
+    if release in _MODES_ARE_EXCLUSIVE:
+        known = _MODES | {_WRITE_ZEROES} if release in _HAS_WRITE_ZEROES else _MODES
         return 0 if mode in known else errno.EOPNOTSUPP
     if mode & ~(_KEEP_SIZE | _PUNCH | _COLLAPSE | _ZERO | _INSERT | _UNSHARE):
         return errno.EOPNOTSUPP
@@ -34,6 +34,6 @@ def mode_error(mode: int, release: Release) -> int:
 
 def advice_error(offset: int, length: int, advice: int, release: Release) -> int:
     """The errno of such a ``posix_fadvise``, 0 for one that is taken."""
-    if length < 0 or advice > _LAST_ADVICE or (offset < 0 and release in Since.of(_ADVICE_HAS_OFFSETS)):
+    if length < 0 or advice > _LAST_ADVICE or (offset < 0 and release in _ADVICE_HAS_OFFSETS):
         return errno.EINVAL
     return 0

@@ -180,9 +180,8 @@ class HugeMemfdInode(MemfdInode):
         was_promised = index in self.promised
         if profile.pinning_promises and not self.promise(index, index + 1):
             raise os_error(profile.missing_huge_page)
-        if profile.pinning_takes_promised and not self.pool.promised:
-            raise os_error(profile.missing_huge_page)
-        page = self.pool.take(promised=True)
+        can_take = self.pool.promised or not profile.pinning_takes_promised
+        page = self.pool.take(promised=True) if can_take else None
         if page is None:
             if profile.pinning_promises and not was_promised:
                 self.promised.discard(index)
